@@ -1,0 +1,80 @@
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "bind/bindings.h"
+#include "cpu/dispatch.h"
+#include "cpu/features.h"
+#include "parallel/parallel.h"
+
+namespace py = pybind11;
+
+namespace octavo::bind {
+namespace {
+
+// {name: "no" | "yes" | "emulated"}
+py::dict cpu_features() {
+  py::dict found;
+  for (int i = 0; i < static_cast<int>(cpu::Feature::count); ++i) {
+    const auto f = static_cast<cpu::Feature>(i);
+    const bool emulated = (cpu::emulated_features() & cpu::bit(f)) != 0;
+    const bool present = (cpu::features() & cpu::bit(f)) != 0;
+    found[cpu::feature_info(f).name] =
+        py::make_tuple(emulated ? "emulated" : present ? "yes" : "no", cpu::feature_info(f).description);
+  }
+  return found;
+}
+
+py::list isas() {
+  py::list rows;
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    py::list missing;
+    for (int i = 0; i < static_cast<int>(cpu::Feature::count); ++i) {
+      const auto f = static_cast<cpu::Feature>(i);
+      if (isa.missing & cpu::bit(f)) missing.append(cpu::feature_info(f).name);
+    }
+    rows.append(py::make_tuple(isa.name, isa.runnable, missing));
+  }
+  return rows;
+}
+
+py::list kernels(const std::string& isa) {
+  for (const cpu::IsaInfo& info : cpu::isas()) {
+    if (isa != info.name) continue;
+    py::list names;
+    for (int i = 0; i < info.table->gemm_count; ++i) {
+      if (!(info.table->gemm[i].flags & kTestOnly)) names.append(info.table->gemm[i].name);
+    }
+    names.append(info.table->depthwise->name);
+    return names;
+  }
+  throw std::invalid_argument("kernels: this build has no ISA '" + isa + "'");
+}
+
+py::dict parallel_info() {
+  const PoolInfo info = pool_info();
+  py::dict d;
+  d["pool"] = info.pool;
+  d["library"] = info.library;
+  d["threads"] = info.threads;
+  return d;
+}
+
+}  // namespace
+
+void add_backend(py::module_& m) {
+  m.def("cpu_features", cpu_features);
+  m.def("isas", isas);
+  m.def("kernels", kernels, py::arg("isa"));
+  m.def("current_isa", [] { return cpu::kernels().isa; });
+  m.def(
+      "force_isa", [](const std::optional<std::string>& name) { cpu::force_isa(name ? name->c_str() : nullptr); },
+      py::arg("name"));
+  m.def("force_gemm_kernel",
+        [](const std::optional<std::string>& name) { cpu::force_gemm_kernel(name ? name->c_str() : nullptr); },
+        py::arg("name"));
+  m.def("last_kernel", cpu::last_kernel);
+  m.def("parallel_info", parallel_info);
+}
+
+}  // namespace octavo::bind

@@ -1,0 +1,31 @@
+// What this CPU can run, as the operating system lets it.
+#pragma once
+
+#include <cstdint>
+
+namespace octavo::cpu {
+
+enum class Feature : int {
+#define OCTAVO_CPU_FEATURE(name, description) name,
+#include "cpu/features.inc"
+#undef OCTAVO_CPU_FEATURE
+  count
+};
+
+constexpr uint64_t bit(Feature f) { return uint64_t{1} << static_cast<int>(f); }
+
+struct FeatureInfo {
+  const char* name;
+  const char* description;
+};
+const FeatureInfo& feature_info(Feature f);
+
+// Features that the CPU reports and the operating system has enabled: CPUID together with XCR0, and for AMX the
+// kernel's permission, which is asked for here once. Bits of Feature, detected at the first call.
+uint64_t features();
+
+// The subset of features() that a loaded emulator provides rather than the CPU. A library that exports
+// `const char* octavo_emulated_cpu_features()` (comma-separated names) is such an emulator; tests/amx_emulator is one.
+uint64_t emulated_features();
+
+}  // namespace octavo::cpu

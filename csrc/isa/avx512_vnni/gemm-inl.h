@@ -1,0 +1,139 @@
+// GEMM tiles with vpdpbusd on 512-bit vectors.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "abi/kernel_abi.h"
+#include "isa/x86_shared/epilogue_avx512-inl.h"
+
+namespace octavo {
+namespace {
+
+static inline int32_t load4(const uint8_t* p) {
+  int32_t value;
+  std::memcpy(&value, p, 4);
+  return value;
+}
+
+static inline int32_t load_tail(const uint8_t* p, int bytes) {
+  int32_t value = 0;
+  std::memcpy(&value, p, bytes);
+  return value;
+}
+
+// vpdpbusd takes its first operand unsigned, so int8 activations are offset by 128 (GemmKernel::s8_offset).
+template <bool kSigned>
+static inline __m512i broadcast(int32_t four) {
+  const __m512i a = _mm512_set1_epi32(four);
+  return kSigned ? _mm512_xor_si512(a, _mm512_set1_epi32(static_cast<int32_t>(0x80808080u))) : a;
+}
+
+// One step of 4 k: A from `a4(row)`, B from b[0 .. NV * 64).
+template <int MR, int NV, bool kSigned, typename LoadA>
+static inline __attribute__((always_inline)) void step(__m512i (&acc)[MR][NV], const int8_t* b, LoadA a4) {
+  __m512i vb[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) vb[v] = _mm512_loadu_si512(b + v * 64);
+#pragma GCC unroll 24
+  for (int r = 0; r < MR; ++r) {
+    const __m512i va = broadcast<kSigned>(a4(r));
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) acc[r][v] = _mm512_dpbusd_epi32(acc[r][v], va, vb[v]);
+  }
+}
+
+template <int MR, int NV, OutKind kOut>
+static inline void store_tile(const __m512i (&acc)[MR][NV], const GemmArgs& g, int row0) {
+  constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
+#pragma GCC unroll 24
+  for (int r = 0; r < MR; ++r) {
+    char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      store_lanes<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 16, out + v * 16 * kSize,
+                        lane_mask(g.n - v * 16));
+    }
+  }
+}
+
+// Register budget (32 zmm): MR * NV <= 24 accumulators, NV vectors of B, 1 broadcast of A.
+//
+// Rows are addressed from every third one, so that base + {0, 1, 2} * stride needs no pointer per row.
+template <int MR, int NV, bool kSigned>
+__attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind kind) {
+  constexpr int kBases = (MR + 2) / 3;
+  const Epilogue& e = *g.epilogue;
+  __m512i acc[MR][NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    const __m512i init = load_ints(e.acc_init + g.n0 + v * 16, lane_mask(g.n - v * 16));
+#pragma GCC unroll 24
+    for (int r = 0; r < MR; ++r) acc[r][v] = init;
+  }
+  const int8_t* b = g.b;
+  const ptrdiff_t stride = g.a_stride;
+  for (int t = 0; t < g.taps; ++t) {
+    const uint8_t* base[kBases];
+    for (int i = 0; i < kBases; ++i) base[i] = g.a + g.tap[t] + (row0 + 3 * i) * stride;
+    int k = g.k;
+    for (; k >= 4; k -= 4, b += g.b_stride) {
+      step<MR, NV, kSigned>(acc, b, [&](int r) { return load4(base[r / 3] + r % 3 * stride); });
+#pragma GCC unroll 8
+      for (int i = 0; i < kBases; ++i) base[i] += 4;
+    }
+    if (k > 0) {
+      step<MR, NV, kSigned>(acc, b, [&](int r) { return load_tail(base[r / 3] + r % 3 * stride, k); });
+      b += g.b_stride;
+    }
+  }
+  switch (kind) {
+    case OutKind::kI32: return store_tile<MR, NV, OutKind::kI32>(acc, g, row0);
+    case OutKind::kU8: return store_tile<MR, NV, OutKind::kU8>(acc, g, row0);
+    case OutKind::kS8: return store_tile<MR, NV, OutKind::kS8>(acc, g, row0);
+    case OutKind::kF32: return store_tile<MR, NV, OutKind::kF32>(acc, g, row0);
+  }
+}
+
+// Cuts the tile's rows into the row counts that were compiled, largest first.
+template <int NV, bool kSigned, int MR, int... Rest>
+static inline void gemm_split(const GemmArgs& g, int row0, OutKind kind) {
+  for (; g.m - row0 >= MR; row0 += MR) gemm_rows<MR, NV, kSigned>(g, row0, kind);
+  if constexpr (sizeof...(Rest) > 0) gemm_split<NV, kSigned, Rest...>(g, row0, kind);
+}
+
+// Panels are at least n columns wide, rounded up to 16, and a kernel reads no vector past that.
+template <int NV, bool kSigned, OutKind kOut>
+void gemm_tile(const GemmArgs* g) {
+  if constexpr (NV == 4) {
+    if (g->n > 48) {
+      gemm_split<4, kSigned, 6, 5, 4, 3, 2, 1>(*g, 0, kOut);
+    } else {
+      gemm_split<3, kSigned, 6, 3, 2, 1>(*g, 0, kOut);
+    }
+  } else if constexpr (NV == 2) {
+    gemm_split<2, kSigned, 12, 6, 3, 2, 1>(*g, 0, kOut);
+  } else {
+    gemm_split<1, kSigned, 24, 12, 6, 3, 1>(*g, 0, kOut);
+  }
+}
+
+template <int MR, int NV>
+constexpr GemmKernel gemm_row(const char* name) {
+  return {name,
+          {{gemm_tile<NV, false, OutKind::kI32>, gemm_tile<NV, false, OutKind::kU8>,
+            gemm_tile<NV, false, OutKind::kS8>, gemm_tile<NV, false, OutKind::kF32>},
+           {gemm_tile<NV, true, OutKind::kI32>, gemm_tile<NV, true, OutKind::kU8>,
+            gemm_tile<NV, true, OutKind::kS8>, gemm_tile<NV, true, OutKind::kF32>}},
+          {64, 4, 16},
+          MR,
+          NV * 16,
+          4,
+          128,
+          0,
+          0};
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,24 @@
+// AVX-512 with VNNI: Ice Lake, Sapphire Rapids, Zen 4 and later.
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512VNNI__)
+#error "isa/avx512_vnni must be built with the flags of its isa.cmake"
+#endif
+
+#include "isa/avx512_vnni/gemm-inl.h"
+#include "isa/x86_shared/depthwise_avx512-inl.h"
+#include "isa/x86_shared/elementwise_avx512-inl.h"
+
+namespace octavo {
+namespace {
+
+constexpr GemmKernel kGemm[] = {
+    gemm_row<6, 4>("u8s8_gemm_6x64c4__avx512_vnni"),
+    gemm_row<12, 2>("u8s8_gemm_12x32c4__avx512_vnni"),
+    gemm_row<24, 1>("u8s8_gemm_24x16c4__avx512_vnni"),
+};
+constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512_vnni");
+constexpr KernelSet kTable = {"avx512_vnni", kGemm, 3, &kDepthwise, elementwise_avx512(), nullptr, nullptr};
+
+}  // namespace
+}  // namespace octavo
+
+extern "C" const octavo::KernelSet* OCTAVO_ISA_TABLE(OCTAVO_ISA_NAME)() { return &octavo::kTable; }

@@ -1,0 +1,1 @@
+octavo_isa(NAME scalar PRIORITY 0 SOURCES table.cpp)

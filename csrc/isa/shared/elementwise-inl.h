@@ -1,0 +1,125 @@
+// Element-wise kernels in plain C++. Each ISA folder compiles its own copy with its own flags; the loops are written so
+// that compilers vectorize them, and every float operation is a separate IEEE one, so that all copies agree to the bit.
+#pragma once
+
+#include "abi/kernel_abi.h"
+#include "abi/requantize.h"
+
+namespace octavo {
+namespace {
+
+template <typename T>
+void quantize_portable(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo, int32_t hi, void* q) {
+  T* out = static_cast<T*>(q);
+  const float flo = static_cast<float>(lo - zero), fhi = static_cast<float>(hi - zero);
+  for (int64_t i = 0; i < size; ++i) {
+    float v = x[i] * inv_scale;
+    v = v == v ? v : 0.0f;
+    out[i] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(v, flo, fhi))) + zero);
+  }
+}
+
+template <typename T>
+void dequantize_portable(const void* q, int64_t size, float scale, int32_t zero, float* x) {
+  const T* in = static_cast<const T*>(q);
+  for (int64_t i = 0; i < size; ++i) x[i] = static_cast<float>(static_cast<int32_t>(in[i]) - zero) * scale;
+}
+
+template <typename T>
+void add_portable(const BinaryArgs* args) {
+  const BinaryArgs p = *args;
+  const T* a = static_cast<const T*>(p.a);
+  const T* b = static_cast<const T*>(p.b);
+  T* out = static_cast<T*>(p.out);
+  for (int64_t i = 0; i < p.size; ++i) {
+    const float x = static_cast<float>(static_cast<int32_t>(a[i]) - p.a_zero) * p.a_scale;
+    const float y = static_cast<float>(static_cast<int32_t>(b[i]) - p.b_zero) * p.b_scale;
+    const float sum = x + y;
+    out[i] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(sum, p.lo, p.hi))) + p.out_zero);
+  }
+}
+
+template <typename T>
+void mul_portable(const BinaryArgs* args) {
+  const BinaryArgs p = *args;
+  const T* a = static_cast<const T*>(p.a);
+  const T* b = static_cast<const T*>(p.b);
+  T* out = static_cast<T*>(p.out);
+  for (int64_t i = 0; i < p.size; ++i) {
+    const int32_t product = (static_cast<int32_t>(a[i]) - p.a_zero) * (static_cast<int32_t>(b[i]) - p.b_zero);
+    const float x = static_cast<float>(product) * p.a_scale;
+    out[i] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(x, p.lo, p.hi))) + p.out_zero);
+  }
+}
+
+template <typename In, typename Out>
+void requantize_portable(const UnaryArgs* args) {
+  const UnaryArgs p = *args;
+  const In* in = static_cast<const In*>(p.in);
+  Out* out = static_cast<Out*>(p.out);
+  for (int64_t i = 0; i < p.size; ++i) {
+    const float x = static_cast<float>(static_cast<int32_t>(in[i]) - p.in_zero) * p.scale;
+    out[i] = static_cast<Out>(static_cast<int32_t>(round_half_even(clamp_float(x, p.lo, p.hi))) + p.out_zero);
+  }
+}
+
+template <typename T>
+void clamp_portable(const void* in, int64_t size, int32_t lo, int32_t hi, void* out) {
+  const T* x = static_cast<const T*>(in);
+  T* y = static_cast<T*>(out);
+  const T low = static_cast<T>(lo), high = static_cast<T>(hi);
+  for (int64_t i = 0; i < size; ++i) {
+    const T v = x[i] > low ? x[i] : low;
+    y[i] = v < high ? v : high;
+  }
+}
+
+template <typename T>
+void max_pool_portable(const PoolArgs* args) {
+  const PoolArgs& p = *args;
+  T* out = static_cast<T*>(p.out);
+  const T* first = static_cast<const T*>(p.rows[0]);
+  for (int c = 0; c < p.channels; ++c) out[c] = first[c];
+  for (int t = 1; t < p.taps; ++t) {
+    const T* row = static_cast<const T*>(p.rows[t]);
+    for (int c = 0; c < p.channels; ++c) out[c] = row[c] > out[c] ? row[c] : out[c];
+  }
+}
+
+// Sums fit int32 for windows of up to 2^23 pixels; ops/pooling.cpp checks that.
+template <typename T>
+void avg_pool_portable(const PoolArgs* args) {
+  const PoolArgs& p = *args;
+  T* out = static_cast<T*>(p.out);
+  constexpr int kBlock = 64;
+  const bool is_signed = static_cast<T>(-1) < static_cast<T>(0);
+  const float lo = static_cast<float>((is_signed ? -128 : 0) - p.zero_point);
+  const float hi = static_cast<float>((is_signed ? 127 : 255) - p.zero_point);
+  for (int c0 = 0; c0 < p.channels; c0 += kBlock) {
+    const int block = p.channels - c0 < kBlock ? p.channels - c0 : kBlock;
+    int32_t sum[kBlock] = {};
+    for (int t = 0; t < p.taps; ++t) {
+      const T* row = static_cast<const T*>(p.rows[t]) + c0;
+      for (int c = 0; c < block; ++c) sum[c] += static_cast<int32_t>(row[c]) - p.zero_point;
+    }
+    for (int c = 0; c < block; ++c) {
+      const float mean = static_cast<float>(sum[c]) * p.scale;
+      out[c0 + c] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(mean, lo, hi))) + p.zero_point);
+    }
+  }
+}
+
+constexpr ElementwiseFns portable_elementwise() {
+  return {{quantize_portable<uint8_t>, quantize_portable<int8_t>},
+          {dequantize_portable<uint8_t>, dequantize_portable<int8_t>},
+          {add_portable<uint8_t>, add_portable<int8_t>},
+          {mul_portable<uint8_t>, mul_portable<int8_t>},
+          {{requantize_portable<uint8_t, uint8_t>, requantize_portable<uint8_t, int8_t>},
+           {requantize_portable<int8_t, uint8_t>, requantize_portable<int8_t, int8_t>}},
+          {clamp_portable<uint8_t>, clamp_portable<int8_t>},
+          {max_pool_portable<uint8_t>, max_pool_portable<int8_t>},
+          {avg_pool_portable<uint8_t>, avg_pool_portable<int8_t>}};
+}
+
+}  // namespace
+}  // namespace octavo

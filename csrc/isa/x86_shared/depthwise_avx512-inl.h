@@ -1,0 +1,61 @@
+// Depthwise convolution with AVX-512: 16 channels by up to 4 pixels.
+#pragma once
+
+#include <immintrin.h>
+
+#include "abi/kernel_abi.h"
+#include "isa/x86_shared/epilogue_avx512-inl.h"
+
+namespace octavo {
+namespace {
+
+// A byte and a weight, each widened to 32 bits, are multiplied by vpmaddwd: the low halves give the product, and one
+// of the high halves is zero (the activation's when it is unsigned, else the weight's is cleared).
+//
+// Register budget: PIXELS accumulators, 1 weight vector, 1 activation vector.
+template <int PIXELS, bool kSigned, OutKind kOut>
+static inline void depthwise_block(const DepthwiseArgs& d, int pixel, int channel, __mmask16 mask) {
+  const Epilogue& e = *d.epilogue;
+  const int8_t* w = d.w + static_cast<ptrdiff_t>(channel) * d.taps;
+  const uint8_t* const* rows = d.rows + static_cast<ptrdiff_t>(pixel) * d.taps;
+  const __m512i init = load_ints(e.acc_init + d.n0 + channel, mask);
+  __m512i acc[PIXELS];
+  for (int p = 0; p < PIXELS; ++p) acc[p] = init;
+  for (int t = 0; t < d.taps; ++t, w += kDepthwiseBlock) {
+    __m512i weight = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w)));
+    if constexpr (kSigned) weight = _mm512_and_si512(weight, _mm512_set1_epi32(0xffff));
+    for (int p = 0; p < PIXELS; ++p) {
+      const __m128i bytes = _mm_maskz_loadu_epi8(mask, rows[static_cast<ptrdiff_t>(p) * d.taps + t] + channel);
+      const __m512i a = kSigned ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes);
+      acc[p] = _mm512_add_epi32(acc[p], _mm512_madd_epi16(a, weight));
+    }
+  }
+  constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
+  for (int p = 0; p < PIXELS; ++p) {
+    char* out = static_cast<char*>(d.out) + (pixel + p) * d.out_stride + channel * kSize;
+    store_lanes<kOut>(acc[p], e, d.m0 + pixel + p, d.n0 + channel, out, mask);
+  }
+}
+
+template <bool kSigned, OutKind kOut>
+void depthwise_avx512(const DepthwiseArgs* args) {
+  const DepthwiseArgs& d = *args;
+  for (int channel = 0; channel < d.channels; channel += kDepthwiseBlock) {
+    const __mmask16 mask = lane_mask(d.channels - channel);
+    int pixel = 0;
+    for (; pixel + 4 <= d.pixels; pixel += 4) depthwise_block<4, kSigned, kOut>(d, pixel, channel, mask);
+    for (; pixel < d.pixels; ++pixel) depthwise_block<1, kSigned, kOut>(d, pixel, channel, mask);
+  }
+}
+
+constexpr DepthwiseKernel depthwise_avx512_row(const char* name) {
+  return {name,
+          {{depthwise_avx512<false, OutKind::kI32>, depthwise_avx512<false, OutKind::kU8>,
+            depthwise_avx512<false, OutKind::kS8>, depthwise_avx512<false, OutKind::kF32>},
+           {depthwise_avx512<true, OutKind::kI32>, depthwise_avx512<true, OutKind::kU8>,
+            depthwise_avx512<true, OutKind::kS8>, depthwise_avx512<true, OutKind::kF32>}},
+          0};
+}
+
+}  // namespace
+}  // namespace octavo

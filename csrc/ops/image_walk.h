@@ -1,0 +1,95 @@
+// Output pixels of a convolution or pooling, and the input pixels under their windows.
+#pragma once
+
+#include "ops/conv.h"
+
+namespace octavo {
+
+// Position of one output pixel: batch index and (depth, height, width).
+struct OutputPixel {
+  int64_t batch = 0;
+  std::array<int64_t, 3> at{0, 0, 0};
+};
+
+class WindowWalk {
+ public:
+  WindowWalk(const ImageView& image, const ConvGeometry& geometry, const std::array<int64_t, 3>& output_size)
+      : image_(image), geometry_(geometry), size_(output_size) {}
+
+  int64_t pixels() const { return image_.batch * size_[0] * size_[1] * size_[2]; }
+
+  OutputPixel pixel(int64_t index) const {
+    OutputPixel p;
+    for (int d = 2; d >= 0; --d) {
+      p.at[d] = index % size_[d];
+      index /= size_[d];
+    }
+    p.batch = index;
+    return p;
+  }
+
+  // First input coordinate of the window along a dimension; negative inside the padding.
+  int64_t start(int dim, int64_t out) const {
+    return out * geometry_.stride[dim] - geometry_.padding[dim];
+  }
+
+  bool inside(int dim, int64_t out) const {
+    const int64_t first = start(dim, out);
+    return first >= 0 && first + int64_t{geometry_.kernel[dim] - 1} * geometry_.dilation[dim] < image_.size[dim];
+  }
+  bool inside(const OutputPixel& p) const { return inside(0, p.at[0]) && inside(1, p.at[1]) && inside(2, p.at[2]); }
+
+  // Address of the window's first tap; only valid to read where the window is inside.
+  const uint8_t* origin(const OutputPixel& p) const {
+    const uint8_t* base = static_cast<const uint8_t*>(image_.data) + p.batch * image_.batch_stride;
+    ptrdiff_t offset = 0;
+    for (int d = 0; d < 3; ++d) offset += start(d, p.at[d]) * image_.stride[d];
+    return base + offset;
+  }
+
+  // Byte offset of each tap from the window's origin.
+  void tap_offsets(ptrdiff_t* offsets) const {
+    for_each_tap([&](int t, const Spatial& k) {
+      ptrdiff_t offset = 0;
+      for (int d = 0; d < 3; ++d) offset += ptrdiff_t{k[d]} * geometry_.dilation[d] * image_.stride[d];
+      offsets[t] = offset;
+    });
+  }
+
+  // Calls visit(tap, address or nullptr where the tap lies outside the image).
+  template <typename Visit>
+  void for_each_input(const OutputPixel& p, Visit visit) const {
+    const uint8_t* base = static_cast<const uint8_t*>(image_.data) + p.batch * image_.batch_stride;
+    for_each_tap([&](int t, const Spatial& k) {
+      ptrdiff_t offset = 0;
+      for (int d = 0; d < 3; ++d) {
+        const int64_t at = start(d, p.at[d]) + int64_t{k[d]} * geometry_.dilation[d];
+        if (at < 0 || at >= image_.size[d]) return visit(t, static_cast<const uint8_t*>(nullptr));
+        offset += at * image_.stride[d];
+      }
+      visit(t, base + offset);
+    });
+  }
+
+ private:
+  template <typename Visit>
+  void for_each_tap(Visit visit) const {
+    int t = 0;
+    Spatial k;
+    for (k[0] = 0; k[0] < geometry_.kernel[0]; ++k[0]) {
+      for (k[1] = 0; k[1] < geometry_.kernel[1]; ++k[1]) {
+        for (k[2] = 0; k[2] < geometry_.kernel[2]; ++k[2]) visit(t++, k);
+      }
+    }
+  }
+
+  const ImageView& image_;
+  const ConvGeometry& geometry_;
+  std::array<int64_t, 3> size_;
+};
+
+// A depthwise convolution through the ISA's depthwise kernel (ops/depthwise.cpp).
+void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const ImageView& x, QParams input,
+                    const OutputSpec& output, const Residual& residual, void* out);
+
+}  // namespace octavo

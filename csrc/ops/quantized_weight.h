@@ -1,0 +1,93 @@
+// A layer's weight with all that its epilogue needs: the object behind a quantized Linear or convolution.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "abi/kernel_abi.h"
+#include "pack/packed_weight.h"
+
+namespace octavo {
+
+// Scale and zero point of a per-tensor quantized tensor: value = (q - zero_point) * scale.
+struct QParams {
+  float scale = 1.0f;
+  int32_t zero_point = 0;
+};
+
+// What becomes of the accumulator. `out` is read for kU8 and kS8 only.
+struct OutputSpec {
+  OutKind kind = OutKind::kU8;
+  QParams out;
+  bool relu = false;
+};
+
+// The per-channel arrays of an Epilogue for one choice of input and output qparams. Immutable.
+struct ChannelParams {
+  AlignedBuffer acc_init, mult, bias;  // int32, float, float; padded to kChannelPad
+};
+
+// Weight qparams, per output channel: `scale` and `zero_point` hold one element for each of groups * n channels.
+struct WeightParams {
+  std::vector<float> scale;
+  std::vector<int32_t> zero_point;
+  std::vector<float> bias;  // empty: none
+};
+
+class QuantizedWeight {
+ public:
+  // Packs for the active ISA at once. `depthwise` asks for the depthwise layout (groups channels, n = k = 1).
+  // Throws std::invalid_argument naming what is wrong: lengths, scales not positive and finite, zero points outside
+  // int8, a bias that is not finite, a depth that int32 cannot sum exactly.
+  QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params, bool depthwise);
+
+  const WeightShape& shape() const { return shape_; }
+  int32_t channels() const { return shape_.groups * shape_.n; }
+  const WeightParams& params() const { return params_; }
+  bool has_weight_zero_points() const { return has_zero_points_; }
+  bool is_depthwise() const { return depthwise_ != nullptr; }
+
+  // Weights in `format`. Packed at construction; packed again, once, when another ISA has been forced since.
+  const PackedWeight& packed(PackFormat format) const;
+  const PackedDepthwise& depthwise() const { return *depthwise_; }
+  void unpack(int8_t* weights) const;
+  int64_t packed_bytes() const;
+
+  // [n] arrays for this input, output and activation offset (GemmKernel::s8_offset). The last result is kept, as a
+  // layer's qparams seldom change between calls. Throws std::invalid_argument where a product or quotient of the scales
+  // is not a finite float32.
+  std::shared_ptr<const ChannelParams> channel_params(QParams input, const OutputSpec& output, int32_t offset) const;
+
+  // Padded to kChannelPad.
+  const int32_t* col_sum() const { return col_sum_.as<int32_t>(); }
+  const int32_t* zero_points() const { return padded_zero_points_.as<int32_t>(); }
+
+ private:
+  struct CachedParams {
+    QParams input;
+    OutputSpec output;
+    int32_t offset;
+    std::shared_ptr<const ChannelParams> params;
+  };
+  void validate() const;
+  void sum_columns(const int8_t* weights);
+
+  WeightShape shape_;
+  WeightParams params_;
+  bool has_zero_points_ = false;
+  AlignedBuffer col_sum_, padded_zero_points_;
+  std::shared_ptr<const PackedDepthwise> depthwise_;
+
+  // One entry per format ever asked for; entries stay until the weight goes, so the pointer in current_ stays valid.
+  mutable std::mutex mutex_;
+  mutable std::vector<std::shared_ptr<const PackedWeight>> packed_;
+  mutable std::atomic<const PackedWeight*> current_{nullptr};
+  mutable std::atomic<std::shared_ptr<const CachedParams>> cached_;
+};
+
+// The Epilogue of a call: qparams arrays, clamp and zero points in place; add, row_sum left null for the driver.
+Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params, const OutputSpec& output);
+
+}  // namespace octavo

@@ -1,0 +1,107 @@
+#include "pack/packed_weight.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace octavo {
+namespace {
+
+void check_shape(const WeightShape& s) {
+  if (s.groups < 1 || s.n < 1 || s.taps < 1 || s.k < 1) {
+    throw std::invalid_argument("weight: every dimension must be at least 1, got groups=" + std::to_string(s.groups) +
+                                " n=" + std::to_string(s.n) + " taps=" + std::to_string(s.taps) +
+                                " k=" + std::to_string(s.k));
+  }
+  if (s.depth() > kMaxDepth) {
+    throw std::invalid_argument("weight: each output sums " + std::to_string(s.depth()) +
+                                " products, more than the " + std::to_string(kMaxDepth) +
+                                " that an int32 accumulator holds for every input. Split the layer along its inputs.");
+  }
+}
+
+}  // namespace
+
+PackedWeight::PackedWeight(const WeightShape& shape, PackFormat format)
+    : shape_(shape), format_(format), panels_(static_cast<int32_t>(ceil_div(shape.n, format.nr))) {
+  int64_t columns = 0;
+  for (int32_t p = 0; p < panels_; ++p) columns += panel_width(p);
+  group_bytes_ = round_up(columns * shape_.taps * padded_k(), kAlignment);
+  data_ = AlignedBuffer::zeroed(group_bytes_ * shape_.groups + kReadAhead);
+}
+
+int32_t PackedWeight::panel_columns(int32_t panel) const {
+  return std::min<int32_t>(format_.nr, shape_.n - panel * format_.nr);
+}
+
+int32_t PackedWeight::panel_width(int32_t panel) const {
+  return static_cast<int32_t>(round_up(panel_columns(panel), panel + 1 < panels_ ? format_.nr : format_.nr_tail));
+}
+
+const int8_t* PackedWeight::panel(int32_t group, int32_t panel) const {
+  const int64_t full_panel = int64_t{format_.nr} * shape_.taps * padded_k();
+  return data_.as<int8_t>() + group * group_bytes_ + panel * full_panel;
+}
+
+template <typename Visit>
+void PackedWeight::for_each_weight(Visit visit) const {
+  const int32_t kr = format_.kr;
+  const int64_t k_groups = padded_k() / kr;
+  for (int32_t g = 0; g < shape_.groups; ++g) {
+    for (int32_t p = 0; p < panels_; ++p) {
+      const int64_t base = panel(g, p) - data_.as<int8_t>();
+      const int64_t width = panel_width(p);
+      for (int32_t col = 0; col < panel_columns(p); ++col) {
+        const int64_t n = int64_t{p} * format_.nr + col;
+        int64_t plain = (g * int64_t{shape_.n} + n) * shape_.depth();
+        for (int32_t t = 0; t < shape_.taps; ++t) {
+          for (int32_t k = 0; k < shape_.k; ++k, ++plain) {
+            visit(base + ((t * k_groups + k / kr) * width + col) * kr + k % kr, plain);
+          }
+        }
+      }
+    }
+  }
+}
+
+std::shared_ptr<const PackedWeight> PackedWeight::pack(const int8_t* weights, const WeightShape& shape,
+                                                       PackFormat format) {
+  check_shape(shape);
+  std::shared_ptr<PackedWeight> packed(new PackedWeight(shape, format));
+  int8_t* data = packed->data_.as<int8_t>();
+  packed->for_each_weight([&](int64_t to, int64_t from) { data[to] = weights[from]; });
+  return packed;
+}
+
+void PackedWeight::unpack(int8_t* weights) const {
+  const int8_t* data = data_.as<int8_t>();
+  for_each_weight([&](int64_t from, int64_t to) { weights[to] = data[from]; });
+}
+
+PackedDepthwise::PackedDepthwise(int32_t channels, int32_t taps)
+    : channels_(channels),
+      taps_(taps),
+      data_(AlignedBuffer::zeroed(round_up(channels, kDepthwiseBlock) * int64_t{taps})) {}
+
+int64_t PackedDepthwise::index(int32_t channel, int32_t tap) const {
+  return (int64_t{channel / kDepthwiseBlock} * taps_ + tap) * kDepthwiseBlock + channel % kDepthwiseBlock;
+}
+
+std::shared_ptr<const PackedDepthwise> PackedDepthwise::pack(const int8_t* weights, int32_t channels, int32_t taps) {
+  check_shape({channels, 1, taps, 1});
+  std::shared_ptr<PackedDepthwise> packed(new PackedDepthwise(channels, taps));
+  for (int32_t c = 0; c < channels; ++c) {
+    for (int32_t t = 0; t < taps; ++t) {
+      packed->data_.as<int8_t>()[packed->index(c, t)] = weights[int64_t{c} * taps + t];
+    }
+  }
+  return packed;
+}
+
+void PackedDepthwise::unpack(int8_t* weights) const {
+  for (int32_t c = 0; c < channels_; ++c) {
+    for (int32_t t = 0; t < taps_; ++t) weights[int64_t{c} * taps_ + t] = data_.as<int8_t>()[index(c, t)];
+  }
+}
+
+}  // namespace octavo

@@ -1,0 +1,121 @@
+"""Octavo's kernels. Addresses are those of Tensor.data_ptr(); use octavo.ops and octavo.backend instead."""
+
+__version__: str
+
+def cpu_features() -> dict[str, tuple[str, str]]: ...
+def isas() -> list[tuple[str, bool, list[str]]]: ...
+def kernels(isa: str) -> list[str]: ...
+def current_isa() -> str: ...
+def force_isa(name: str | None) -> None: ...
+def force_gemm_kernel(name: str | None) -> None: ...
+def last_kernel() -> str: ...
+def parallel_info() -> dict[str, str | int]: ...
+def quantize(
+    x: int, size: int, scale: float, zero_point: int, lo: int, hi: int, storage: int, out: int, /
+) -> None: ...
+def quantize_per_channel(
+    x: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    scales: int,
+    zero_points: int,
+    lo: int,
+    hi: int,
+    storage: int,
+    out: int,
+    /,
+) -> None: ...
+def dequantize(q: int, size: int, scale: float, zero_point: int, storage: int, out: int, /) -> None: ...
+def dequantize_per_channel(
+    q: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    scales: int,
+    zero_points: int,
+    storage: int,
+    out: int,
+    /,
+) -> None: ...
+def requantize(
+    q: int,
+    size: int,
+    scale: float,
+    zero_point: int,
+    is_signed: bool,
+    out_scale: float,
+    out_zero_point: int,
+    out_signed: bool,
+    lo: int,
+    hi: int,
+    out: int,
+    /,
+) -> None: ...
+def add(
+    a: int,
+    a_scale: float,
+    a_zero: int,
+    b: int,
+    b_scale: float,
+    b_zero: int,
+    size: int,
+    is_signed: bool,
+    out_scale: float,
+    out_zero: int,
+    relu: bool,
+    out: int,
+    /,
+) -> None: ...
+def mul(
+    a: int,
+    a_scale: float,
+    a_zero: int,
+    b: int,
+    b_scale: float,
+    b_zero: int,
+    size: int,
+    is_signed: bool,
+    out_scale: float,
+    out_zero: int,
+    relu: bool,
+    out: int,
+    /,
+) -> None: ...
+def clamp(q: int, size: int, is_signed: bool, lo: int, hi: int, out: int, /) -> None: ...
+def max_pool2d(*args: int | bool) -> None: ...
+def avg_pool2d(*args: int | bool) -> None: ...
+def adaptive_avg_pool2d(*args: int | bool) -> None: ...
+def pool_output_size(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool, /
+) -> int: ...
+
+class LinearWeight:
+    def __init__(
+        self, weight: int, out_features: int, in_features: int, scales: int, zero_points: int, bias: int, /
+    ) -> None: ...
+    def run(
+        self,
+        x: int,
+        rows: int,
+        columns: int,
+        stride: int,
+        is_signed: bool,
+        x_scale: float,
+        x_zero: int,
+        out_kind: int,
+        out_scale: float,
+        out_zero: int,
+        relu: bool,
+        out: int,
+        /,
+    ) -> None: ...
+    def unpack(self, out: int, /) -> None: ...
+    def packed_bytes(self) -> int: ...
+
+class Conv2dWeight:
+    def __init__(self, *args: int) -> None: ...
+    def run(self, *args: int | float | bool) -> None: ...
+    def output_size(self, height: int, width: int, /) -> tuple[int, int]: ...
+    def unpack(self, out: int, /) -> None: ...
+    def packed_bytes(self) -> int: ...

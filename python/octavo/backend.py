@@ -1,0 +1,126 @@
+"""Which kernels run, and on how many threads: the place of ``torch.backends.quantized``.
+
+The best instruction set that the CPU and the operating system allow is chosen at first use. ``force`` or the
+environment variable ``OCTAVO_ISA`` choose another; an instruction set that cannot run here is an error, never a silent
+fallback. Results are the same bits whichever runs.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from octavo import _C
+
+__all__ = [
+    "built",
+    "cpu_features",
+    "current",
+    "emulated_features",
+    "feature_descriptions",
+    "force",
+    "kernels",
+    "last_kernel",
+    "missing_features",
+    "parallel_info",
+    "supported",
+]
+
+
+def built() -> list[str]:
+    """Names of the instruction sets this build has kernels for, best first."""
+    return [name for name, _, _ in _C.isas()]
+
+
+def supported() -> list[str]:
+    """Names of the instruction sets that can run here, best first."""
+    return [name for name, runnable, _ in _C.isas() if runnable]
+
+
+def missing_features(isa: str) -> list[str]:
+    """CPU features that ``isa`` needs and this machine lacks; empty where it can run.
+
+    Raises:
+        ValueError: this build has no such instruction set.
+    """
+    for name, _, missing in _C.isas():
+        if name == isa:
+            return list(missing)
+    raise ValueError(f"unknown ISA {isa!r}; this build of Octavo has {', '.join(built())}")
+
+
+def current() -> str:
+    """Name of the instruction set in use.
+
+    Raises:
+        ValueError, RuntimeError: ``OCTAVO_ISA`` names one that is unknown or cannot run here.
+    """
+    return _C.current_isa()
+
+
+class force:
+    """Use the kernels of one instruction set from now on; ``None`` returns to ``OCTAVO_ISA`` or the best.
+
+    Works as a statement and as a context manager, which restores what was in use before::
+
+        octavo.backend.force("avx2")
+        with octavo.backend.force("scalar"):
+            ...
+
+    The choice holds for the whole process. Weights packed for another instruction set are packed again at their next
+    use.
+
+    Raises:
+        ValueError: this build has no such instruction set.
+        RuntimeError: this CPU cannot run it; the message names what it lacks.
+    """
+
+    def __init__(self, isa: str | None) -> None:
+        self._previous = _C.current_isa() if isa is not None else None
+        _C.force_isa(isa)
+
+    def __enter__(self) -> force:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _C.force_isa(self._previous)
+
+
+def kernels(isa: str) -> list[str]:
+    """Names of the GEMM and depthwise kernels of one instruction set, preferred first.
+
+    A name reads ``<types>_<operation>_<rows>x<columns>c<depth>__<isa>``.
+
+    Raises:
+        ValueError: this build has no such instruction set.
+    """
+    return _C.kernels(isa)
+
+
+def last_kernel() -> str:
+    """Name of the kernel that the last linear or convolution called from this thread ran; ``"none"`` before it."""
+    return _C.last_kernel()
+
+
+def cpu_features() -> dict[str, bool]:
+    """CPU features that kernels may use, and whether the CPU and the operating system offer them."""
+    return {name: state != "no" for name, (state, _) in _C.cpu_features().items()}
+
+
+def emulated_features() -> list[str]:
+    """Features that an emulator loaded into this process provides instead of the CPU; normally empty."""
+    return [name for name, (state, _) in _C.cpu_features().items() if state == "emulated"]
+
+
+def feature_descriptions() -> dict[str, str]:
+    """A readable name for each key of :func:`cpu_features`."""
+    return {name: description for name, (_, description) in _C.cpu_features().items()}
+
+
+def parallel_info() -> dict[str, str | int]:
+    """The thread pool in use: ``pool`` (its kind), ``library`` (the file it comes from) and ``threads``."""
+    return _C.parallel_info()

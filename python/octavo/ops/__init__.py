@@ -1,0 +1,37 @@
+"""Operators on plain integer tensors: the only package that calls the extension.
+
+Everything here takes and returns ordinary ``torch.Tensor`` objects of dtype ``uint8``, ``int8`` or ``int32`` together
+with scales and zero points as Python numbers; :class:`octavo.QTensor` and the modules of :mod:`octavo.nn` are built on
+it. Arithmetic is normative, the same bits on every CPU: see *Numerics* in the README.
+"""
+
+from octavo.ops.elementwise import (
+    add,
+    cat,
+    clamp,
+    dequantize,
+    dequantize_per_channel,
+    mul,
+    quantize,
+    quantize_per_channel,
+    requantize,
+)
+from octavo.ops.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from octavo.ops.weights import Conv2dWeight, LinearWeight
+
+__all__ = [
+    "Conv2dWeight",
+    "LinearWeight",
+    "adaptive_avg_pool2d",
+    "add",
+    "avg_pool2d",
+    "cat",
+    "clamp",
+    "dequantize",
+    "dequantize_per_channel",
+    "max_pool2d",
+    "mul",
+    "quantize",
+    "quantize_per_channel",
+    "requantize",
+]
