@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "abi/kernel_abi.h"
+#include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 
 namespace octavo {
@@ -21,22 +22,22 @@ static inline void depthwise_block(const DepthwiseArgs& d, int pixel, int channe
   const uint8_t* const* rows = d.rows + static_cast<ptrdiff_t>(pixel) * d.taps;
   const __m256i init = load_ints8(e.acc_init + d.n0 + channel, lane_mask8(lanes));
   __m256i acc[PIXELS];
-  for (int p = 0; p < PIXELS; ++p) acc[p] = init;
+  unroll<PIXELS>([&](auto p) OCTAVO_INLINE { acc[p] = init; });
   for (int t = 0; t < d.taps; ++t, w += kDepthwiseBlock) {
     __m256i weight = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(w)));
     if constexpr (kSigned) weight = _mm256_and_si256(weight, _mm256_set1_epi32(0xffff));
-    for (int p = 0; p < PIXELS; ++p) {
+    unroll<PIXELS>([&](auto p) OCTAVO_INLINE {
       const uint8_t* row = rows[static_cast<ptrdiff_t>(p) * d.taps + t] + channel;
       const __m128i bytes = load_bytes8(row, kWhole ? 8 : lanes);
       const __m256i a = kSigned ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes);
       acc[p] = _mm256_add_epi32(acc[p], _mm256_madd_epi16(a, weight));
-    }
+    });
   }
   constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
-  for (int p = 0; p < PIXELS; ++p) {
+  unroll<PIXELS>([&](auto p) OCTAVO_INLINE {
     char* out = static_cast<char*>(d.out) + (pixel + p) * d.out_stride + channel * kSize;
     store_lanes8<kOut>(acc[p], e, d.m0 + pixel + p, d.n0 + channel, out, lanes);
-  }
+  });
 }
 
 template <bool kSigned, bool kWhole, OutKind kOut>

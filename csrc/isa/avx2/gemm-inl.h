@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
+#include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 
 namespace octavo {
@@ -31,58 +32,54 @@ static inline void widen_row(const uint8_t* a, int count, int16_t* wide) {
   if (count % 2) wide[count] = 0;
 }
 
+template <int MR, int NV, OutKind kOut>
+static inline OCTAVO_INLINE void store_tile(const __m256i (&acc)[MR][NV], const GemmArgs& g, int row0) {
+  constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
+  unroll<MR>([&](auto r) OCTAVO_INLINE {
+    char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
+    unroll<NV>([&](auto v) OCTAVO_INLINE {
+      store_lanes8<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 8, out + v * 8 * kSize, g.n - v * 8);
+    });
+  });
+}
+
 // Register budget (16 ymm): MR * NV <= 12 accumulators, NV vectors of B, 1 broadcast of A, 1 product.
 template <int MR, int NV, bool kSigned>
 __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind kind) {
   alignas(32) int16_t wide[MR][kDepthBlock];
-  const Epilogue& e = *g.epilogue;
   __m256i acc[MR][NV];
-#pragma GCC unroll 2
-  for (int v = 0; v < NV; ++v) {
-    const __m256i init = load_ints8(e.acc_init + g.n0 + v * 8, lane_mask8(g.n - v * 8));
-#pragma GCC unroll 6
-    for (int r = 0; r < MR; ++r) acc[r][v] = init;
-  }
+  unroll<NV>([&](auto v) OCTAVO_INLINE {
+    const __m256i init = load_ints8(g.epilogue->acc_init + g.n0 + v * 8, lane_mask8(g.n - v * 8));
+    unroll<MR>([&](auto r) OCTAVO_INLINE { acc[r][v] = init; });
+  });
   const int8_t* b = g.b;
+  const ptrdiff_t b_stride = g.b_stride;
   for (int t = 0; t < g.taps; ++t) {
     const uint8_t* a = g.a + g.tap[t] + row0 * g.a_stride;
     for (int k0 = 0; k0 < g.k; k0 += kDepthBlock) {
       const int count = g.k - k0 < kDepthBlock ? g.k - k0 : kDepthBlock;
       for (int r = 0; r < MR; ++r) widen_row<kSigned>(a + r * g.a_stride + k0, count, wide[r]);
-      for (int k = 0; k < count; k += 2, b += g.b_stride) {
+      for (int k = 0; k < count; k += 2, b += b_stride) {
         __m256i vb[NV];
-#pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) {
+        unroll<NV>([&](auto v) OCTAVO_INLINE {
           vb[v] = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + v * 16)));
-        }
-#pragma GCC unroll 6
-        for (int r = 0; r < MR; ++r) {
+        });
+        unroll<MR>([&](auto r) OCTAVO_INLINE {
           int32_t pair;
           std::memcpy(&pair, &wide[r][k], 4);
           const __m256i va = _mm256_set1_epi32(pair);
-#pragma GCC unroll 2
-          for (int v = 0; v < NV; ++v) acc[r][v] = _mm256_add_epi32(acc[r][v], _mm256_madd_epi16(va, vb[v]));
-        }
+          unroll<NV>([&](auto v) OCTAVO_INLINE {
+            acc[r][v] = _mm256_add_epi32(acc[r][v], _mm256_madd_epi16(va, vb[v]));
+          });
+        });
       }
     }
   }
-  const auto store = [&]<OutKind kOut>() {
-    constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
-#pragma GCC unroll 6
-    for (int r = 0; r < MR; ++r) {
-      char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) {
-        const int lanes = g.n - v * 8;
-        store_lanes8<kOut>(acc[r][v], e, g.m0 + row0 + r, g.n0 + v * 8, out + v * 8 * kSize, lanes);
-      }
-    }
-  };
   switch (kind) {
-    case OutKind::kI32: return store.template operator()<OutKind::kI32>();
-    case OutKind::kU8: return store.template operator()<OutKind::kU8>();
-    case OutKind::kS8: return store.template operator()<OutKind::kS8>();
-    case OutKind::kF32: return store.template operator()<OutKind::kF32>();
+    case OutKind::kI32: return store_tile<MR, NV, OutKind::kI32>(acc, g, row0);
+    case OutKind::kU8: return store_tile<MR, NV, OutKind::kU8>(acc, g, row0);
+    case OutKind::kS8: return store_tile<MR, NV, OutKind::kS8>(acc, g, row0);
+    case OutKind::kF32: return store_tile<MR, NV, OutKind::kF32>(acc, g, row0);
   }
 }
 

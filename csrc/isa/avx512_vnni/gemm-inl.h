@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
+#include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 
 namespace octavo {
@@ -32,30 +33,25 @@ static inline __m512i broadcast(int32_t four) {
 
 // One step of 4 k: A from `a4(row)`, B from b[0 .. NV * 64).
 template <int MR, int NV, bool kSigned, typename LoadA>
-static inline __attribute__((always_inline)) void step(__m512i (&acc)[MR][NV], const int8_t* b, LoadA a4) {
+static inline OCTAVO_INLINE void step(__m512i (&acc)[MR][NV], const int8_t* b, const LoadA& a4) {
   __m512i vb[NV];
-#pragma GCC unroll 4
-  for (int v = 0; v < NV; ++v) vb[v] = _mm512_loadu_si512(b + v * 64);
-#pragma GCC unroll 24
-  for (int r = 0; r < MR; ++r) {
+  unroll<NV>([&](auto v) OCTAVO_INLINE { vb[v] = _mm512_loadu_si512(b + v * 64); });
+  unroll<MR>([&](auto r) OCTAVO_INLINE {
     const __m512i va = broadcast<kSigned>(a4(r));
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) acc[r][v] = _mm512_dpbusd_epi32(acc[r][v], va, vb[v]);
-  }
+    unroll<NV>([&](auto v) OCTAVO_INLINE { acc[r][v] = _mm512_dpbusd_epi32(acc[r][v], va, vb[v]); });
+  });
 }
 
 template <int MR, int NV, OutKind kOut>
-static inline void store_tile(const __m512i (&acc)[MR][NV], const GemmArgs& g, int row0) {
+static inline OCTAVO_INLINE void store_tile(const __m512i (&acc)[MR][NV], const GemmArgs& g, int row0) {
   constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
-#pragma GCC unroll 24
-  for (int r = 0; r < MR; ++r) {
+  unroll<MR>([&](auto r) OCTAVO_INLINE {
     char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) {
+    unroll<NV>([&](auto v) OCTAVO_INLINE {
       store_lanes<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 16, out + v * 16 * kSize,
                         lane_mask(g.n - v * 16));
-    }
-  }
+    });
+  });
 }
 
 // Register budget (32 zmm): MR * NV <= 24 accumulators, NV vectors of B, 1 broadcast of A.
@@ -64,28 +60,24 @@ static inline void store_tile(const __m512i (&acc)[MR][NV], const GemmArgs& g, i
 template <int MR, int NV, bool kSigned>
 __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind kind) {
   constexpr int kBases = (MR + 2) / 3;
-  const Epilogue& e = *g.epilogue;
   __m512i acc[MR][NV];
-#pragma GCC unroll 4
-  for (int v = 0; v < NV; ++v) {
-    const __m512i init = load_ints(e.acc_init + g.n0 + v * 16, lane_mask(g.n - v * 16));
-#pragma GCC unroll 24
-    for (int r = 0; r < MR; ++r) acc[r][v] = init;
-  }
+  unroll<NV>([&](auto v) OCTAVO_INLINE {
+    const __m512i init = load_ints(g.epilogue->acc_init + g.n0 + v * 16, lane_mask(g.n - v * 16));
+    unroll<MR>([&](auto r) OCTAVO_INLINE { acc[r][v] = init; });
+  });
   const int8_t* b = g.b;
-  const ptrdiff_t stride = g.a_stride;
+  const ptrdiff_t stride = g.a_stride, b_stride = g.b_stride;
   for (int t = 0; t < g.taps; ++t) {
     const uint8_t* base[kBases];
-    for (int i = 0; i < kBases; ++i) base[i] = g.a + g.tap[t] + (row0 + 3 * i) * stride;
+    unroll<kBases>([&](auto i) OCTAVO_INLINE { base[i] = g.a + g.tap[t] + (row0 + 3 * i) * stride; });
     int k = g.k;
-    for (; k >= 4; k -= 4, b += g.b_stride) {
-      step<MR, NV, kSigned>(acc, b, [&](int r) { return load4(base[r / 3] + r % 3 * stride); });
-#pragma GCC unroll 8
-      for (int i = 0; i < kBases; ++i) base[i] += 4;
+    for (; k >= 4; k -= 4, b += b_stride) {
+      step<MR, NV, kSigned>(acc, b, [&](auto r) OCTAVO_INLINE { return load4(base[r / 3] + r % 3 * stride); });
+      unroll<kBases>([&](auto i) OCTAVO_INLINE { base[i] += 4; });
     }
     if (k > 0) {
-      step<MR, NV, kSigned>(acc, b, [&](int r) { return load_tail(base[r / 3] + r % 3 * stride, k); });
-      b += g.b_stride;
+      step<MR, NV, kSigned>(acc, b, [&](auto r) OCTAVO_INLINE { return load_tail(base[r / 3] + r % 3 * stride, k); });
+      b += b_stride;
     }
   }
   switch (kind) {

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "abi/kernel_abi.h"
+#include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 
 namespace octavo {
@@ -20,21 +21,21 @@ static inline void depthwise_block(const DepthwiseArgs& d, int pixel, int channe
   const uint8_t* const* rows = d.rows + static_cast<ptrdiff_t>(pixel) * d.taps;
   const __m512i init = load_ints(e.acc_init + d.n0 + channel, mask);
   __m512i acc[PIXELS];
-  for (int p = 0; p < PIXELS; ++p) acc[p] = init;
+  unroll<PIXELS>([&](auto p) OCTAVO_INLINE { acc[p] = init; });
   for (int t = 0; t < d.taps; ++t, w += kDepthwiseBlock) {
     __m512i weight = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w)));
     if constexpr (kSigned) weight = _mm512_and_si512(weight, _mm512_set1_epi32(0xffff));
-    for (int p = 0; p < PIXELS; ++p) {
+    unroll<PIXELS>([&](auto p) OCTAVO_INLINE {
       const __m128i bytes = _mm_maskz_loadu_epi8(mask, rows[static_cast<ptrdiff_t>(p) * d.taps + t] + channel);
       const __m512i a = kSigned ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes);
       acc[p] = _mm512_add_epi32(acc[p], _mm512_madd_epi16(a, weight));
-    }
+    });
   }
   constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
-  for (int p = 0; p < PIXELS; ++p) {
+  unroll<PIXELS>([&](auto p) OCTAVO_INLINE {
     char* out = static_cast<char*>(d.out) + (pixel + p) * d.out_stride + channel * kSize;
     store_lanes<kOut>(acc[p], e, d.m0 + pixel + p, d.n0 + channel, out, mask);
-  }
+  });
 }
 
 template <bool kSigned, OutKind kOut>
