@@ -166,6 +166,9 @@ struct KernelSet {
   // same thread, torch's own matmul among it, releases them); or null.
   void (*task_begin)();
   void (*task_end)();
+  // The arithmetic roof: runs `steps` rounds of the GEMM kernels' multiply-accumulate instructions on registers alone,
+  // without loads, and returns how many multiply-accumulates those were. Bracketed by the hooks above as kernels are.
+  int64_t (*peak)(int64_t steps);
 };
 
 }  // namespace octavo

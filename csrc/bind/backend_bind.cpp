@@ -51,6 +51,16 @@ py::list kernels(const std::string& isa) {
   throw std::invalid_argument("kernels: this build has no ISA '" + isa + "'");
 }
 
+// Runs the active ISA's roof loop on this thread; returns the multiply-accumulates done.
+int64_t run_peak(int64_t steps) {
+  const py::gil_scoped_release release;
+  const KernelSet& set = cpu::kernels();
+  if (set.task_begin) set.task_begin();
+  const int64_t macs = set.peak(steps);
+  if (set.task_end) set.task_end();
+  return macs;
+}
+
 py::dict parallel_info() {
   const PoolInfo info = pool_info();
   py::dict d;
@@ -73,6 +83,7 @@ void add_backend(py::module_& m) {
   m.def("force_gemm_kernel",
         [](const std::optional<std::string>& name) { cpu::force_gemm_kernel(name ? name->c_str() : nullptr); },
         py::arg("name"));
+  m.def("run_peak", run_peak, py::arg("steps"));
   m.def("last_kernel", cpu::last_kernel);
   m.def("parallel_info", parallel_info);
 }

@@ -5,6 +5,7 @@
 
 #include "isa/avx2/depthwise-inl.h"
 #include "isa/avx2/gemm-inl.h"
+#include "isa/avx2/peak-inl.h"
 #include "isa/x86_shared/elementwise_avx2-inl.h"
 
 namespace octavo {
@@ -12,7 +13,7 @@ namespace {
 
 constexpr GemmKernel kGemm[] = {gemm_row("u8s8_gemm_6x16c2__avx2")};
 constexpr DepthwiseKernel kDepthwise = depthwise_row("u8s8_depthwise_4x8__avx2");
-constexpr KernelSet kTable = {"avx2", kGemm, 1, &kDepthwise, elementwise_avx2(), nullptr, nullptr};
+constexpr KernelSet kTable = {"avx2", kGemm, 1, &kDepthwise, elementwise_avx2(), nullptr, nullptr, peak};
 
 }  // namespace
 }  // namespace octavo

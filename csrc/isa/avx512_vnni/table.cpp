@@ -4,6 +4,7 @@
 #endif
 
 #include "isa/avx512_vnni/gemm-inl.h"
+#include "isa/avx512_vnni/peak-inl.h"
 #include "isa/x86_shared/depthwise_avx512-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
 
@@ -16,7 +17,7 @@ constexpr GemmKernel kGemm[] = {
     gemm_row<24, 1>("u8s8_gemm_24x16c4__avx512_vnni"),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512_vnni");
-constexpr KernelSet kTable = {"avx512_vnni", kGemm, 3, &kDepthwise, elementwise_avx512(), nullptr, nullptr};
+constexpr KernelSet kTable = {"avx512_vnni", kGemm, 3, &kDepthwise, elementwise_avx512(), nullptr, nullptr, peak};
 
 }  // namespace
 }  // namespace octavo

@@ -1,5 +1,6 @@
 // Portable kernels, for CPUs that no other ISA folder serves.
 #include "isa/scalar/gemm-inl.h"
+#include "isa/scalar/peak-inl.h"
 #include "isa/shared/depthwise-inl.h"
 #include "isa/shared/elementwise-inl.h"
 
@@ -12,7 +13,7 @@ constexpr GemmKernel kGemm[] = {
     gemm_row<1, 7, 3>("u8s8_gemm_1x7c3__scalar", kTestOnly),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_portable_row("u8s8_depthwise_1x1__scalar");
-constexpr KernelSet kTable = {"scalar", kGemm, 3, &kDepthwise, portable_elementwise(), nullptr, nullptr};
+constexpr KernelSet kTable = {"scalar", kGemm, 3, &kDepthwise, portable_elementwise(), nullptr, nullptr, peak};
 
 }  // namespace
 }  // namespace octavo
