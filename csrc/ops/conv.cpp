@@ -53,6 +53,7 @@ class ConvRun {
     tap_k_ = static_cast<int32_t>(shape_.depth() / taps);
     tap_offsets_.resize(taps);
     walk.tap_offsets(tap_offsets_.data());
+    joins_rows_ = weight.groups() == 1 && walk.has_contiguous_rows();
     in_place_ = shape_.taps == taps && tap_k_ % call.kernel->k_step == 0;
     // Rows of a gathered block start on cache lines of their own.
     pitch_ = round_up(shape_.depth(), kAlignment);
@@ -113,13 +114,22 @@ class ConvRun {
   }
 
   void gather(const OutputPixel& pixel, int64_t group_offset, uint8_t* to) const {
-    walk_.for_each_input(pixel, [&](int t, const uint8_t* from) {
-      if (from) {
-        std::memcpy(to + int64_t{t} * tap_k_, from + group_offset, tap_k_);
-      } else {
-        std::memset(to + int64_t{t} * tap_k_, call_.input_zero, tap_k_);
-      }
-    });
+    if (joins_rows_ && walk_.inside(2, pixel.at[2])) {
+      const int32_t bytes = weight_.geometry().kernel[2] * tap_k_;
+      walk_.for_each_row(pixel, [&](int t, const uint8_t* from) { copy_or_pad(from, bytes, to + int64_t{t} * tap_k_); });
+    } else {
+      walk_.for_each_input(pixel, [&](int t, const uint8_t* from) {
+        copy_or_pad(from ? from + group_offset : nullptr, tap_k_, to + int64_t{t} * tap_k_);
+      });
+    }
+  }
+
+  void copy_or_pad(const uint8_t* from, int32_t bytes, uint8_t* to) const {
+    if (from) {
+      std::memcpy(to, from, bytes);
+    } else {
+      std::memset(to, call_.input_zero, bytes);
+    }
   }
 
   static constexpr ptrdiff_t kNoOffset = 0;
@@ -130,7 +140,7 @@ class ConvRun {
   const WeightShape& shape_;
   int32_t tap_k_;
   std::vector<ptrdiff_t> tap_offsets_;
-  bool in_place_;
+  bool in_place_, joins_rows_;
   int64_t pitch_, block_rows_;
 };
 

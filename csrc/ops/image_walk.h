@@ -56,6 +56,26 @@ class WindowWalk {
     });
   }
 
+  // Whether the taps of one kernel row are neighbours in memory, wherever the window lies inside the image's width.
+  bool has_contiguous_rows() const { return geometry_.dilation[2] == 1 && image_.stride[2] == image_.channels; }
+
+  // Calls visit(first tap, address of the kernel row's first input or nullptr where the row lies outside the image).
+  // Only for windows that lie inside the image's width.
+  template <typename Visit>
+  void for_each_row(const OutputPixel& p, Visit visit) const {
+    const uint8_t* base = static_cast<const uint8_t*>(image_.data) + p.batch * image_.batch_stride +
+                          start(2, p.at[2]) * image_.stride[2];
+    int t = 0;
+    for (int32_t kd = 0; kd < geometry_.kernel[0]; ++kd) {
+      const int64_t d = start(0, p.at[0]) + int64_t{kd} * geometry_.dilation[0];
+      for (int32_t kh = 0; kh < geometry_.kernel[1]; ++kh, t += geometry_.kernel[2]) {
+        const int64_t h = start(1, p.at[1]) + int64_t{kh} * geometry_.dilation[1];
+        const bool outside = d < 0 || d >= image_.size[0] || h < 0 || h >= image_.size[1];
+        visit(t, outside ? nullptr : base + d * image_.stride[0] + h * image_.stride[1]);
+      }
+    }
+  }
+
   // Calls visit(tap, address or nullptr where the tap lies outside the image).
   template <typename Visit>
   void for_each_input(const OutputPixel& p, Visit visit) const {

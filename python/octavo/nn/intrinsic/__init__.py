@@ -1,0 +1,58 @@
+"""Float modules that stand for a fused sequence; ``octavo.quantization.fuse_modules`` makes them.
+
+``octavo.nn.intrinsic.quantized`` holds their int8 forms.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from octavo.nn.intrinsic.modules.fused import (
+    BNReLU2d,
+    BNReLU3d,
+    ConvAdd2d,
+    ConvAddReLU2d,
+    ConvBn1d,
+    ConvBn2d,
+    ConvBn3d,
+    ConvBnReLU1d,
+    ConvBnReLU2d,
+    ConvBnReLU3d,
+    ConvReLU1d,
+    ConvReLU2d,
+    ConvReLU3d,
+    LinearBn1d,
+    LinearLeakyReLU,
+    LinearReLU,
+    LinearTanh,
+    _FusedModule,
+)
+
+__all__ = [
+    "BNReLU2d",
+    "BNReLU3d",
+    "ConvAdd2d",
+    "ConvAddReLU2d",
+    "ConvBn1d",
+    "ConvBn2d",
+    "ConvBn3d",
+    "ConvBnReLU1d",
+    "ConvBnReLU2d",
+    "ConvBnReLU3d",
+    "ConvReLU1d",
+    "ConvReLU2d",
+    "ConvReLU3d",
+    "LinearBn1d",
+    "LinearLeakyReLU",
+    "LinearReLU",
+    "LinearTanh",
+    "_FusedModule",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # The int8 forms import this package, so it loads them when somebody asks.
+    if name == "quantized":
+        return importlib.import_module("octavo.nn.intrinsic.quantized")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,7 @@
+"""Quantized forms of the fused modules."""
+
+from octavo.nn.intrinsic.quantized.modules.conv_add import ConvAdd2d, ConvAddReLU2d
+from octavo.nn.intrinsic.quantized.modules.conv_relu import ConvReLU2d
+from octavo.nn.intrinsic.quantized.modules.linear_relu import LinearReLU
+
+__all__ = ["ConvAdd2d", "ConvAddReLU2d", "ConvReLU2d", "LinearReLU"]

@@ -1,0 +1,159 @@
+"""Functions on quantized tensors, under the names of `torch.ao.nn.quantized.functional`.
+
+Each takes a per-tensor QTensor and returns one with the same scale, zero point and dtype. The same
+functions of `torch.nn.functional` accept a QTensor too; these refuse everything else. Pooling needs
+quint8 or qint8 and returns channels-last storage. All raise TypeError for an input that is not a
+QTensor, is per-channel, or has a dtype that the function does not take.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo._tensor import compute
+from octavo._tensor.dispatch import calling_module
+from octavo.tensor import QTensor
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
+    "clamp",
+    "hardtanh",
+    "interpolate",
+    "max_pool2d",
+    "relu",
+    "relu6",
+    "upsample",
+    "upsample_nearest",
+]
+
+
+def _quantized(name: str, input: Any) -> QTensor:
+    if not isinstance(input, QTensor):
+        got = getattr(input, "dtype", type(input).__name__)
+        raise TypeError(
+            f"{calling_module()}quantized.functional.{name}: input: expected a QTensor, got "
+            f"{got}; quantize it first (QuantStub or octavo.quantize_per_tensor)"
+        )
+    return input
+
+
+def avg_pool2d(
+    input: QTensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> QTensor:
+    """Average over kh x kw windows of [N, C, H, W] or [C, H, W], as
+    `torch.nn.functional.avg_pool2d`.
+
+    The sum of a window is exact; `zero_point + round_half_even(float(sum) * (1 / divisor))` in
+    float32.
+    """
+    return compute.avg_pool2d(
+        _quantized("avg_pool2d", input),
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
+
+
+def adaptive_avg_pool2d(input: QTensor, output_size: Any) -> QTensor:
+    """Average [N, C, H, W] or [C, H, W] to `output_size`, as
+    `torch.nn.functional.adaptive_avg_pool2d`.
+
+    `output_size` is an int or a pair; None in the pair keeps that size. Rounding as in
+    `avg_pool2d`.
+    """
+    return compute.adaptive_avg_pool2d(_quantized("adaptive_avg_pool2d", input), output_size)
+
+
+def max_pool2d(
+    input: QTensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> QTensor:
+    """Maximum over kh x kw windows of [N, C, H, W] or [C, H, W], as
+    `torch.nn.functional.max_pool2d`.
+
+    Raises TypeError for `return_indices=True`, as torch's quantized form does.
+    """
+    return compute.max_pool2d(
+        _quantized("max_pool2d", input),
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        ceil_mode,
+        return_indices,
+    )
+
+
+def relu(input: QTensor, inplace: bool = False) -> QTensor:
+    """Clamp at the zero point. Any shape and quantized dtype."""
+    return compute.relu(_quantized("relu", input), inplace)
+
+
+def relu6(input: QTensor, inplace: bool = False) -> QTensor:
+    """Clamp to [0, 6], rounded to the grid of `input`. Any shape and quantized dtype."""
+    return compute.relu6(_quantized("relu6", input), inplace)
+
+
+def hardtanh(
+    input: QTensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> QTensor:
+    """Clamp to [min_val, max_val], rounded to the grid of `input`. Any shape and quantized dtype.
+
+    Raises ValueError if `min_val` is greater than `max_val` or a bound is NaN.
+    """
+    return compute.hardtanh(_quantized("hardtanh", input), min_val, max_val, inplace)
+
+
+def clamp(input: QTensor, min_: float, max_: float) -> QTensor:
+    """Clamp to [min_, max_], rounded to the grid of `input`. Any shape and quantized dtype.
+
+    Raises ValueError if a bound is NaN.
+    """
+    return compute.clamp(_quantized("clamp", input), min_, max_)
+
+
+def interpolate(
+    input: QTensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> QTensor:
+    """Resize the spatial dimensions by copying elements, as `torch.nn.functional.interpolate`.
+
+    Raises TypeError for modes other than "nearest" and "nearest-exact".
+    """
+    return compute.interpolate(
+        _quantized("interpolate", input), size, scale_factor, mode, align_corners
+    )
+
+
+def upsample(
+    input: QTensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> QTensor:
+    """The older name of `interpolate`."""
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(input: QTensor, size: Any = None, scale_factor: Any = None) -> QTensor:
+    """`interpolate` with mode "nearest"."""
+    return interpolate(input, size, scale_factor, "nearest")

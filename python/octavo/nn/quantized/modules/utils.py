@@ -1,0 +1,134 @@
+"""Helpers of the quantized modules: messages, output qparams, quantizing a float weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octavo import ops
+from octavo.dtypes import (
+    QDType,
+    as_qdtype,
+    per_channel_affine,
+    per_channel_symmetric,
+    per_tensor_affine,
+    per_tensor_symmetric,
+    qint8,
+    qint32,
+)
+from octavo.tensor import QTensor
+
+__all__ = ["describe", "output_qparams", "quantize_weight", "relabel", "source_label"]
+
+_PER_TENSOR = (per_tensor_affine, per_tensor_symmetric)
+_PER_CHANNEL = (per_channel_affine, per_channel_symmetric)
+
+
+def describe(value: object) -> str:
+    """What an error message calls an argument: its dtype and shape where it is a tensor, else its
+    type.
+    """
+    if isinstance(value, QTensor):
+        shape = tuple(value._int.shape)
+        return f"a quantized tensor ({value._qdtype}, {value._qscheme}, shape {shape})"
+    if isinstance(value, Tensor):
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"a plain {dtype} tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def relabel(error: Exception, label: str) -> Exception:
+    """An error of the same kind with the module's name in front of its message."""
+    known = (TypeError, ValueError, IndexError, RuntimeError)
+    kind = next((k for k in known if isinstance(error, k)), RuntimeError)
+    return kind(f"{label}: {error}")
+
+
+def source_label(cls: type, mod: object) -> str:
+    """How ``from_float`` names the module that it could not convert."""
+    name = getattr(mod, "_qualified_name", "")
+    return f"{cls.__name__}.from_float({type(mod).__name__}{f' {name!r}' if name else ''})"
+
+
+def output_qparams(mod: nn.Module, label: str) -> tuple[float, int, QDType]:
+    """Output scale, zero point and dtype of an observed module, from its
+    ``activation_post_process``.
+
+    Raises:
+        ValueError: no activation observer, or one with more than one scale.
+        TypeError: the observer's dtype is not quint8 or qint8.
+    """
+    observer: Any = getattr(mod, "activation_post_process", None)
+    if not hasattr(observer, "calculate_qparams"):
+        raise ValueError(
+            f"{label}: the module has no activation observer; run prepare() and calibrate it first"
+        )
+    try:
+        qdtype = as_qdtype(observer.dtype)
+    except TypeError:
+        qdtype = qint32
+    if qdtype is qint32:
+        raise TypeError(
+            f"{label}: the activation observer's dtype must be quint8 or qint8, got "
+            f"{observer.dtype}"
+        )
+    scale, zero_point = observer.calculate_qparams()
+    if scale.numel() != 1:
+        raise ValueError(
+            f"{label}: the activation observer gives {scale.numel()} scales; activations have one "
+            "for the whole tensor"
+        )
+    return float(scale), int(zero_point), qdtype
+
+
+def quantize_weight(weight: Tensor, observer: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantizes a float weight to int8 with the qparams of an observer that has seen it.
+
+    Args:
+        weight: float tensor, output channels first.
+        observer: an observer or fake-quantize of dtype qint8: ``qscheme``, ``calculate_qparams()``,
+            and for per-channel schemes ``ch_axis`` 0. Its ``quant_min`` and ``quant_max`` bound the
+            result.
+
+    Returns:
+        int8 weight of the same shape, float32 scales and int32 zero points, 1-D with one element or
+        one per channel.
+
+    Raises:
+        TypeError: the observer's dtype is not qint8.
+        ValueError: NaN or Inf in the weight; a scheme other than per tensor or per channel on axis
+            0.
+
+    Source: ``torch.ao.nn.quantized.modules.utils._quantize_weight``.
+    """
+    if as_qdtype(observer.dtype) is not qint8:
+        raise TypeError(f"the weight observer's dtype must be qint8, got {observer.dtype}")
+    if weight.device.type == "meta":
+        raise ValueError(
+            "the weight is on the meta device and holds no numbers; load a checkpoint first"
+        )
+    plain = weight.detach().to("cpu", torch.float32).contiguous()
+    if not bool(torch.isfinite(plain).all()):
+        bad = int((~torch.isfinite(plain)).sum())
+        raise ValueError(
+            f"the float weight holds {bad} NaN or Inf among {plain.numel()} values; cannot "
+            "quantize it"
+        )
+    scales, zero_points = observer.calculate_qparams()
+    scales = scales.detach().to("cpu", torch.float32).reshape(-1).contiguous()
+    zero_points = zero_points.detach().to("cpu", torch.int32).reshape(-1).contiguous()
+    inner = getattr(observer, "activation_post_process", observer)
+    lo, hi = getattr(inner, "quant_min", None), getattr(inner, "quant_max", None)
+    if inner.qscheme in _PER_TENSOR and scales.numel() == 1:
+        quantized = ops.quantize(plain, float(scales), int(zero_points), qint8, lo, hi)
+    elif inner.qscheme in _PER_CHANNEL and inner.ch_axis in (0, -plain.dim()):
+        quantized = ops.quantize_per_channel(plain, scales, zero_points, 0, qint8, lo, hi)
+    else:
+        raise ValueError(
+            "the weight observer must be per tensor, or per channel on axis 0; got "
+            f"{inner.qscheme} with ch_axis "
+            f"{getattr(inner, 'ch_axis', None)} and {scales.numel()} scales"
+        )
+    return quantized, scales, zero_points

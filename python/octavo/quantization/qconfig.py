@@ -1,0 +1,199 @@
+"""QConfig: how to observe the activations and the weight of a module.
+
+``get_default_qconfig()`` defaults to the backend ``"octavo"``: activations use all 8 bits and weights have one scale per
+output channel. Octavo's kernels accumulate exactly on every CPU, so the 7-bit activations that torch's ``"x86"`` and
+``"fbgemm"`` settings use against saturation would only lose precision. Those names give torch's settings.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import nn
+
+from octavo.dtypes import qint8
+from octavo.quantization.observer import (
+    HistogramObserver,
+    MinMaxObserver,
+    NoopObserver,
+    PlaceholderObserver,
+    _PartialWrapper,
+    default_debug_observer,
+    default_float_qparams_observer,
+    default_observer,
+    default_per_channel_weight_observer,
+    default_placeholder_observer,
+    default_reuse_input_observer,
+    default_weight_observer,
+    per_channel_weight_observer_range_neg_127_to_127,
+    weight_observer_range_neg_127_to_127,
+)
+
+__all__ = [
+    "QConfig",
+    "QConfigAny",
+    "default_debug_qconfig",
+    "default_per_channel_qconfig",
+    "default_per_channel_symmetric_qnnpack_qconfig",
+    "default_qconfig",
+    "default_quint8_weight_qconfig",
+    "default_reuse_input_qconfig",
+    "default_symmetric_qnnpack_qconfig",
+    "float16_static_qconfig",
+    "float_qparams_weight_only_qconfig",
+    "get_default_qconfig",
+    "qconfig_equals",
+]
+
+
+class _QConfigFields(NamedTuple):
+    activation: Any
+    weight: Any
+
+
+class QConfig(_QConfigFields):
+    """Constructors of the observers for a module's output and for its weight.
+
+    Args:
+        activation: called without arguments for each module: an observer class, or what its ``with_args`` returns.
+        weight: the same for the weight; None for modules without one.
+
+    Raises:
+        ValueError: an observer instance instead of a class; instances would be shared between modules.
+
+    Source: ``torch.ao.quantization.QConfig``.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, activation: Any, weight: Any) -> QConfig:
+        for field, value in (("activation", activation), ("weight", weight)):
+            if isinstance(value, nn.Module):
+                raise ValueError(
+                    f"QConfig: {field} must be an observer class, got an instance of {type(value).__name__}; use "
+                    f"{type(value).__name__}.with_args(...) to set arguments"
+                )
+        return super().__new__(cls, activation, weight)
+
+
+QConfigAny: TypeAlias = QConfig | None
+
+default_qconfig = QConfig(activation=default_observer, weight=default_weight_observer)
+"""For debugging: minimum and maximum, 0..127, weights per tensor."""
+
+default_debug_qconfig = QConfig(activation=default_debug_observer, weight=default_weight_observer)
+"""Records activations instead of quantizing them."""
+
+default_per_channel_qconfig = QConfig(activation=default_observer, weight=default_per_channel_weight_observer)
+"""As ``default_qconfig`` with weights per channel."""
+
+float16_static_qconfig = QConfig(
+    activation=PlaceholderObserver.with_args(dtype=torch.float16),
+    weight=PlaceholderObserver.with_args(dtype=torch.float16),
+)
+"""Marks a module for float16."""
+
+float_qparams_weight_only_qconfig = QConfig(
+    activation=default_placeholder_observer, weight=default_float_qparams_observer
+)
+"""Embedding tables: rows with float scale and zero point."""
+
+default_reuse_input_qconfig = QConfig(activation=default_reuse_input_observer, weight=NoopObserver)
+"""For operations such as reshape, whose output is quantized like their input."""
+
+default_quint8_weight_qconfig = QConfig(activation=HistogramObserver, weight=MinMaxObserver)
+"""Weights in quint8, affine."""
+
+default_symmetric_qnnpack_qconfig = QConfig(
+    activation=HistogramObserver.with_args(dtype=qint8, reduce_range=False, eps=2**-12),
+    weight=weight_observer_range_neg_127_to_127,
+)
+"""Signed activations, weights in -127..127 per tensor."""
+
+default_per_channel_symmetric_qnnpack_qconfig = QConfig(
+    activation=HistogramObserver.with_args(dtype=qint8, reduce_range=False, eps=2**-12),
+    weight=per_channel_weight_observer_range_neg_127_to_127,
+)
+"""Signed activations, weights in -127..127 per channel."""
+
+_DEFAULTS: dict[str, QConfig] = {
+    backend: QConfig(activation=HistogramObserver.with_args(reduce_range=reduce_range), weight=weight)
+    for backend, reduce_range, weight in (
+        ("octavo", False, default_per_channel_weight_observer),
+        ("x86", True, default_per_channel_weight_observer),
+        ("fbgemm", True, default_per_channel_weight_observer),
+        ("onednn", False, default_per_channel_weight_observer),
+        ("qnnpack", False, default_weight_observer),
+    )
+}
+
+
+def get_default_qconfig(backend: str = "octavo", version: int = 0) -> QConfig:
+    """The settings for post-training static quantization.
+
+    Args:
+        backend: ``"octavo"``: histogram observers over all of 0..255, weights qint8 per channel. ``"x86"`` and
+            ``"fbgemm"``: activations in 0..127, weights per channel. ``"onednn"``: as ``"octavo"``. ``"qnnpack"``: 0..255,
+            weights per tensor. Models of every backend run on Octavo's kernels.
+        version: 0.
+
+    Raises:
+        ValueError: another backend or version.
+
+    Source: ``torch.ao.quantization.get_default_qconfig``, which defaults to ``"x86"`` and raises AssertionError.
+    """
+    if backend not in _DEFAULTS:
+        raise ValueError(f"get_default_qconfig: backend must be one of {list(_DEFAULTS)}, got {backend!r}")
+    if version != 0:
+        raise ValueError(f"get_default_qconfig: version must be 0, got {version!r}")
+    return _DEFAULTS[backend]
+
+
+def qconfig_equals(q1: QConfigAny, q2: QConfigAny) -> bool:
+    """Whether two QConfigs construct the same observers with the same arguments; None equals None only."""
+    if q1 is None or q2 is None:
+        return q1 is q2
+    return _constructors_equal(q1.activation, q2.activation) and _constructors_equal(q1.weight, q2.weight)
+
+
+def _constructors_equal(a: Any, b: Any) -> bool:
+    if isinstance(a, _PartialWrapper) and isinstance(b, _PartialWrapper):
+        return _constructors_equal(a.p, b.p) and a.callable_args == b.callable_args
+    if isinstance(a, functools.partial) and isinstance(b, functools.partial):
+        return (
+            _constructors_equal(a.func, b.func)
+            and a.args == b.args
+            and a.keywords.keys() == b.keywords.keys()
+            and all(_constructors_equal(a.keywords[name], b.keywords[name]) for name in a.keywords)
+        )
+    return bool(a == b)
+
+
+def check_qconfig(qconfig: Any, name: str) -> None:
+    """Raises TypeError, naming the module, unless ``qconfig`` is None or has the two constructors."""
+    if qconfig is None:
+        return
+    activation = getattr(qconfig, "activation", None)
+    if not callable(activation) or not hasattr(qconfig, "weight"):
+        raise TypeError(
+            f"module {name!r}: qconfig must be a QConfig or None, got {qconfig!r}; "
+            "for example octavo.quantization.get_default_qconfig()"
+        )
+
+
+def make_activation_observer(qconfig: Any) -> nn.Module:
+    """A new activation observer."""
+    make: Callable[[], nn.Module] = qconfig.activation
+    return make()
+
+
+def activation_is_memoryless(observer: object) -> bool:
+    """Whether an activation observer forgets all but the last tensor: a moving average with constant 1.
+
+    Such an observer stands for quantizing a module's input when the model runs.
+    """
+    inner = getattr(observer, "activation_post_process", observer)
+    return bool(getattr(inner, "averaging_constant", None) == 1)

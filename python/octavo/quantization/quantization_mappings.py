@@ -1,0 +1,84 @@
+"""Which int8 module replaces which float module, and which modules are observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from octavo.nn import intrinsic as nni
+from octavo.nn import quantized as nnq
+from octavo.nn.intrinsic import quantized as nniq
+from octavo.quantization.stubs import DeQuantStub, QuantStub
+
+__all__ = [
+    "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
+    "get_default_qconfig_propagation_list",
+    "get_default_static_quant_module_mappings",
+    "get_static_quant_module_class",
+    "no_observer_set",
+]
+
+DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
+    QuantStub: nnq.Quantize,
+    DeQuantStub: nnq.DeQuantize,
+    nn.Conv2d: nnq.Conv2d,
+    nn.Linear: nnq.Linear,
+    NonDynamicallyQuantizableLinear: nnq.Linear,
+    nn.ReLU6: nnq.ReLU6,
+    nnq.FloatFunctional: nnq.QFunctional,
+    nni.ConvReLU2d: nniq.ConvReLU2d,
+    nni.ConvAdd2d: nniq.ConvAdd2d,
+    nni.ConvAddReLU2d: nniq.ConvAddReLU2d,
+    nni.LinearReLU: nniq.LinearReLU,
+}
+
+
+def get_default_static_quant_module_mappings() -> dict[type, Any]:
+    """Float class to int8 class, for post-training static quantization; a copy that may be changed.
+
+    Source: ``torch.ao.quantization.get_default_static_quant_module_mappings``.
+    """
+    return dict(DEFAULT_STATIC_QUANT_MODULE_MAPPINGS)
+
+
+def get_static_quant_module_class(
+    float_module_class: type,
+    additional_static_quant_mapping: Mapping[type, Any] | None = None,
+    is_reference: bool = False,
+) -> Any:
+    """The int8 class of a float class; entries of the additional mapping win.
+
+    Raises:
+        ValueError: there is none.
+        NotImplementedError: ``is_reference``.
+
+    Source: ``torch.ao.quantization.get_static_quant_module_class``.
+    """
+    if is_reference:
+        raise NotImplementedError("get_static_quant_module_class: there are no reference modules")
+    mapping = {**DEFAULT_STATIC_QUANT_MODULE_MAPPINGS, **(additional_static_quant_mapping or {})}
+    if float_module_class not in mapping:
+        raise ValueError(
+            f"get_static_quant_module_class: {float_module_class} has no int8 class; known: "
+            f"{sorted(known.__name__ for known in mapping)}"
+        )
+    return mapping[float_module_class]
+
+
+def get_default_qconfig_propagation_list() -> set[type]:
+    """The float classes whose outputs ``prepare`` observes.
+
+    Source: ``torch.ao.quantization.get_default_qconfig_propagation_list``.
+    """
+    return set(DEFAULT_STATIC_QUANT_MODULE_MAPPINGS) | {nn.Sequential}
+
+
+def no_observer_set() -> set[type]:
+    """Observed custom classes that get no observer of their own.
+
+    Source: ``torch.ao.quantization.no_observer_set``.
+    """
+    return set()

@@ -1,0 +1,91 @@
+"""What happened, or would happen, to each module of a model, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from octavo.quantization.quantization_mappings import get_default_static_quant_module_mappings
+from octavo.quantization.units import Unit, canonical_type, is_quantized, resolve_qconfigs, units_of
+
+__all__ = ["ModuleReport", "QuantizationReport", "explain"]
+
+
+@dataclass(frozen=True)
+class ModuleReport:
+    """One module.
+
+    Attributes:
+        name: its path in the model, "" for the model itself.
+        type: name of its float class.
+        becomes: name of the int8 class that replaces it; "" if it is left as it is.
+        reason: why it is left as it is; for a replaced module what deserves notice, or "".
+    """
+
+    name: str
+    type: str
+    becomes: str
+    reason: str
+
+
+class QuantizationReport(list[ModuleReport]):
+    """The modules of a model in the order of the model; prints as a table."""
+
+    @property
+    def swapped(self) -> list[ModuleReport]:
+        """The modules that are replaced by int8 ones."""
+        return [row for row in self if row.becomes]
+
+    @property
+    def left_float(self) -> list[ModuleReport]:
+        """The modules that are left as they are."""
+        return [row for row in self if not row.becomes]
+
+    def __str__(self) -> str:
+        rows = [("module", "type", "becomes", "")]
+        rows += [(row.name or "(model)", row.type, row.becomes or "-", row.reason) for row in self]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])).rstrip()
+            for row in rows
+        )
+
+
+def explain(
+    model: nn.Module,
+    qconfig_dict: Mapping[Any, Any] | None = None,
+    mapping: Mapping[type, Any] | None = None,
+) -> QuantizationReport:
+    """Says for each module whether ``convert`` replaces it, and by what, or why not.
+
+    Args:
+        model: a float model with qconfigs, a prepared model, or a converted one (which carries its report as the
+            attribute ``quantization_report``). It is not changed.
+        qconfig_dict, mapping: as in ``prepare`` and ``convert``.
+    """
+    stored = getattr(model, "quantization_report", None)
+    if isinstance(stored, QuantizationReport):
+        return stored
+    table = get_default_static_quant_module_mappings() if mapping is None else mapping
+    return report_of(units_of(model, resolve_qconfigs(model, qconfig_dict), table), table)
+
+
+def report_of(units: list[Unit], table: Mapping[type, Any]) -> QuantizationReport:
+    """The report on the decisions about units."""
+    rows = []
+    for unit in units:
+        becomes = "" if unit.entry is None else f"{table[unit.entry].__name__}"
+        rows.append(ModuleReport(unit.name, canonical_type(unit.module).__name__, becomes, _reason(unit)))
+    return QuantizationReport(rows)
+
+
+def _reason(unit: Unit) -> str:
+    if unit.entry is None:
+        quantized = is_quantized(unit.module)
+        return unit.reason if quantized or unit.qconfig is not None else "its qconfig is None"
+    observer = getattr(unit.module, "activation_post_process", None)
+    ignored = getattr(observer, "nonfinite_count", 0)
+    return f"{ignored} NaN or Inf values were left out in calibration" if ignored else ""

@@ -1,0 +1,235 @@
+"""Replacing calibrated float modules by int8 ones: what has to hold first, and how it is done.
+
+Users call :func:`octavo.quantization.convert`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octavo.nn.quantized import FXFloatFunctional
+from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput
+from octavo.quantization.observer import _is_activation_post_process
+from octavo.quantization.units import (
+    OBSERVER_NAME,
+    Unit,
+    canonical_type,
+    check_units,
+    find_entry,
+    units_of,
+)
+
+__all__ = ["swap_module"]
+
+_HOOK_TABLES = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+
+
+def observer_forward_hook(self: nn.Module, input: Any, output: Any) -> Any:
+    """The forward hook that shows a module's output to its observer."""
+    return self.activation_post_process(output)  # type: ignore[operator]
+
+
+def observer_forward_pre_hook(self: nn.Module, input: tuple[Any, ...]) -> Any:
+    """The forward pre-hook that shows a module's first input to its observer."""
+    return (self.activation_post_process(input[0]), *input[1:])  # type: ignore[operator]
+
+
+_OBSERVER_HOOKS = (observer_forward_hook, observer_forward_pre_hook)
+
+
+def check_calibrated(units: Iterable[Unit], table: Mapping[type, Any]) -> None:
+    """Raises where a unit that is to be replaced lacks what its int8 class needs.
+
+    Raises:
+        RuntimeError: units without observer, or whose observer has seen nothing or nothing finite; names them all.
+        ValueError: a weight with NaN or Inf, or that is not on the CPU.
+    """
+    unprepared, unseen, nonfinite = [], [], []
+    to_swap = [unit for unit in units if unit.entry in table]
+    for unit in to_swap:
+        observer: Any = getattr(unit.module, OBSERVER_NAME, None)
+        if not _wants_scale(table[unit.entry], observer):  # type: ignore[index]
+            continue
+        if not hasattr(observer, "calculate_qparams"):
+            unprepared.append(unit.label)
+        elif _is_calibrated(observer) or getattr(unit.module, "_scalar_operations", False):
+            continue
+        elif getattr(observer, "nonfinite_count", 0):
+            nonfinite.append(f"{unit.label}, {observer.nonfinite_count} values")
+        else:
+            unseen.append(unit.label)
+    problems = (
+        ("have a qconfig but no observer; call prepare() and calibrate first", unprepared),
+        ("saw nothing but NaN and Inf in calibration; look at the data and the weights", nonfinite),
+        (
+            "never saw data, so there is no scale for them; run calibration data through the prepared model, or, "
+            "where the model does not call them, set their qconfig to None before prepare()",
+            unseen,
+        ),
+    )
+    texts = [f"these modules {text}:\n  " + "\n  ".join(labels) for text, labels in problems if labels]
+    if texts:
+        raise RuntimeError("convert: " + "\n".join(texts))
+    for unit in to_swap:
+        if _is_ours(table[unit.entry]):  # type: ignore[index]
+            _check_parameters(unit)
+
+
+def _is_ours(target: Any) -> bool:
+    return isinstance(target, type) and issubclass(target, QuantizedModule)
+
+
+def _wants_scale(target: Any, observer: Any) -> bool:
+    """Whether a class takes an output scale from calibration. Of other classes than Octavo's: if it is observed."""
+    if getattr(observer, "is_dynamic", False):
+        return False
+    return issubclass(target, QuantizedOutput) if _is_ours(target) else observer is not None
+
+
+def _is_calibrated(observer: Any) -> bool:
+    inner = getattr(observer, OBSERVER_NAME, observer)
+    calibrated = getattr(inner, "is_calibrated", None)
+    if calibrated is None:  # an observer that is not Octavo's
+        low = getattr(inner, "min_val", None)
+        return not isinstance(low, Tensor) or (low.numel() > 0 and bool(torch.isfinite(low).all()))
+    return bool(calibrated)
+
+
+def _check_parameters(unit: Unit) -> None:
+    for name, parameter in unit.module.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            continue
+        if parameter.device.type != "cpu":
+            raise ValueError(
+                f"convert: '{name}' of {unit.label} is on {parameter.device}; int8 modules run on the CPU, so call "
+                "model.cpu() first"
+            )
+        if not bool(torch.isfinite(parameter).all()):
+            bad = int((~torch.isfinite(parameter)).sum())
+            raise ValueError(f"convert: '{name}' of {unit.label} holds {bad} NaN or Inf values")
+
+
+def make_quantized(
+    mod: nn.Module, name: str, table: Mapping[type, Any], custom: Mapping[type, Any], use_precomputed_fake_quant: bool
+) -> nn.Module:
+    """A new int8 module for a calibrated one. Neither the old module nor the model changes."""
+    cls = canonical_type(mod)
+    mod._qualified_name = name  # type: ignore[assignment]
+    try:
+        with warnings.catch_warnings():
+            if getattr(mod, "_scalar_operations", False):
+                # A functional that only adds or multiplies by numbers needs no scale, so its observer has none.
+                warnings.filterwarnings("ignore", message="calculate_qparams was called before")
+            if cls in custom:
+                new = custom[cls].from_observed(mod)
+            else:
+                new = _from_float(mod, table, use_precomputed_fake_quant)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if name in str(error):
+            raise
+        kind = next(kind for kind in (TypeError, ValueError, RuntimeError) if isinstance(error, kind))
+        raise kind(f"convert: '{name}' ({cls.__name__}): {error}") from error
+    finally:
+        del mod._qualified_name
+    new._qualified_name = name
+    return new  # type: ignore[no-any-return]
+
+
+def _from_float(mod: nn.Module, table: Mapping[type, Any], use_precomputed_fake_quant: bool) -> Any:
+    entry, reason = find_entry(mod, table)
+    if entry is None:
+        raise ValueError(reason)
+    make = table[entry].from_float
+    if "use_precomputed_fake_quant" in inspect.signature(make).parameters:
+        return make(mod, use_precomputed_fake_quant=use_precomputed_fake_quant)
+    return make(mod)
+
+
+def hand_over(old: nn.Module, new: nn.Module) -> None:
+    """Gives the hooks and the mode of a module to the one that replaces it.
+
+    The tables of hooks themselves go over, so a handle that the user holds still removes its hook. Hooks on
+    parts of a fused module end with the parts, with a warning.
+    """
+    for table in _HOOK_TABLES:
+        hooks = getattr(old, table)
+        hooks.update(getattr(new, table))
+        setattr(new, table, hooks)
+    remove_observer_hooks(new)
+    new.train(old.training)
+    lost = [name for name, part in old.named_modules() if name and (part._forward_hooks or part._forward_pre_hooks)]
+    if lost:
+        warnings.warn(
+            f"convert: '{new._qualified_name}' becomes one int8 module, so the hooks on its parts {lost} are gone",
+            stacklevel=4,
+        )
+
+
+def replaced(model: nn.Module, made: Mapping[int, nn.Module]) -> nn.Module:
+    """Puts new modules, by ``id`` of the old ones, in every place where the old ones are. Returns the model."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if id(child) in made:
+                parent._modules[name] = made[id(child)]
+    return made.get(id(model), model)
+
+
+def remove_observer_hooks(module: nn.Module) -> None:
+    """Takes the hooks of ``prepare`` off one module."""
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for key in [key for key, hook in hooks.items() if hook in _OBSERVER_HOOKS]:
+            del hooks[key]
+
+
+def remove_qconfig(model: nn.Module) -> None:
+    """Takes qconfigs, observers and their hooks off all modules of a model."""
+    for module in list(model.modules()):
+        vars(module).pop("qconfig", None)
+        remove_observer_hooks(module)
+        if not _is_activation_post_process(module._modules.get(OBSERVER_NAME)):
+            continue
+        if isinstance(module, FXFloatFunctional):
+            module.activation_post_process = nn.Identity()
+        else:
+            del module._modules[OBSERVER_NAME]
+
+
+def swap_module(
+    mod: nn.Module,
+    mapping: Mapping[type, Any],
+    custom_module_class_mapping: Mapping[type, Any] | None = None,
+    use_precomputed_fake_quant: bool = False,
+) -> nn.Module:
+    """The int8 module for one observed module with a qconfig, or the module itself if there is none.
+
+    Args:
+        mod: a calibrated module. It must not be used afterwards: its hooks go over to the new one.
+        mapping, custom_module_class_mapping, use_precomputed_fake_quant: as in :func:`octavo.quantization.convert`.
+
+    Raises: as ``convert``.
+
+    Source: ``torch.ao.quantization.swap_module``.
+    """
+    custom = custom_module_class_mapping or {}
+    qconfigs = {id(mod): getattr(mod, "qconfig", None)}
+    units = [u for u in units_of(mod, qconfigs, {**mapping, **custom}, set(custom)) if u.module is mod]
+    if not units or units[0].entry is None:
+        return mod
+    check_units(units, "swap_module")
+    check_calibrated(units, mapping)
+    name: str = getattr(mod, "_qualified_name", "")  # type: ignore[assignment]
+    new = make_quantized(mod, name, mapping, custom, use_precomputed_fake_quant)
+    hand_over(mod, new)
+    return new

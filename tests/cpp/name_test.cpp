@@ -1,0 +1,129 @@
+// Kernel tables of every built ISA, runnable or not: names say what the rows are, and folders match the registry.
+#include <algorithm>
+#include <filesystem>
+#include <regex>
+#include <set>
+
+#include "cpu/features.h"
+#include "support.h"
+
+namespace octavo::testing {
+namespace {
+
+TEST(NameTest, GemmNamesParseToTheirRows) {
+  static const std::regex pattern("u8s8_gemm_([0-9]+)x([0-9]+)c([0-9]+)__([a-z0-9_]+)");
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    ASSERT_GT(isa.table->gemm_count, 0) << isa.name;
+    for (int32_t i = 0; i < isa.table->gemm_count; ++i) {
+      const GemmKernel& kernel = isa.table->gemm[i];
+      std::cmatch match;
+      ASSERT_TRUE(std::regex_match(kernel.name, match, pattern)) << kernel.name;
+      EXPECT_EQ(std::stoi(match[1]), kernel.mr) << kernel.name;
+      EXPECT_EQ(std::stoi(match[2]), kernel.nr) << kernel.name;
+      EXPECT_EQ(std::stoi(match[3]), kernel.format.kr) << kernel.name;
+      EXPECT_EQ(match[4], isa.name) << kernel.name;
+    }
+  }
+}
+
+TEST(NameTest, DepthwiseNamesParse) {
+  static const std::regex pattern("u8s8_depthwise_([0-9]+)x([0-9]+)__([a-z0-9_]+)");
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    ASSERT_NE(isa.table->depthwise, nullptr) << isa.name;
+    std::cmatch match;
+    ASSERT_TRUE(std::regex_match(isa.table->depthwise->name, match, pattern)) << isa.table->depthwise->name;
+    EXPECT_EQ(match[3], isa.name);
+  }
+}
+
+TEST(NameTest, NamesAreUnique) {
+  std::set<std::string> names;
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    EXPECT_STREQ(isa.table->isa, isa.name);
+    EXPECT_TRUE(names.insert(isa.name).second) << isa.name;
+    EXPECT_TRUE(names.insert(isa.table->depthwise->name).second);
+    for (int32_t i = 0; i < isa.table->gemm_count; ++i) {
+      EXPECT_TRUE(names.insert(isa.table->gemm[i].name).second) << isa.table->gemm[i].name;
+    }
+  }
+}
+
+TEST(TableTest, EveryEntryPointExists) {
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    const KernelSet& set = *isa.table;
+    for (int s = 0; s < 2; ++s) {
+      for (int kind = 0; kind < kOutKinds; ++kind) {
+        for (int32_t i = 0; i < set.gemm_count; ++i) EXPECT_NE(set.gemm[i].fn[s][kind], nullptr) << set.gemm[i].name;
+        EXPECT_NE(set.depthwise->fn[s][kind], nullptr) << isa.name;
+      }
+      const ElementwiseFns& e = set.elementwise;
+      EXPECT_TRUE(e.quantize[s] && e.dequantize[s] && e.add[s] && e.mul[s] && e.clamp[s] && e.max_pool[s] &&
+                  e.avg_pool[s] && e.requantize[s][0] && e.requantize[s][1])
+          << isa.name;
+    }
+    EXPECT_EQ(set.task_begin == nullptr, set.task_end == nullptr) << isa.name << ": task hooks come in pairs";
+  }
+}
+
+TEST(TableTest, RowsAreConsistent) {
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    for (int32_t i = 0; i < isa.table->gemm_count; ++i) {
+      const GemmKernel& k = isa.table->gemm[i];
+      EXPECT_GE(k.mr, 1) << k.name;
+      EXPECT_GE(k.nr, 1) << k.name;
+      EXPECT_LE(k.nr, k.format.nr) << k.name;
+      EXPECT_EQ(k.format.nr % k.nr, 0) << k.name << ": a panel must be whole tiles";
+      EXPECT_GE(k.format.nr_tail, 1) << k.name;
+      EXPECT_EQ(k.format.nr % k.format.nr_tail, 0) << k.name;
+      EXPECT_TRUE(k.s8_offset == 0 || k.s8_offset == 128) << k.name;
+      // A driver prepares acc_init once for all kernels that may serve a call.
+      for (int32_t j = 0; j < isa.table->gemm_count; ++j) {
+        const GemmKernel& other = isa.table->gemm[j];
+        if (cpu::same_format(k.format, other.format)) {
+          EXPECT_EQ(k.s8_offset, other.s8_offset) << k.name << " and " << other.name;
+        }
+      }
+    }
+    EXPECT_EQ(isa.table->gemm[0].flags & kTestOnly, 0u) << isa.name << ": weights are packed for the first row";
+  }
+}
+
+TEST(TableTest, EveryIsaFolderForThisMachineIsBuilt) {
+  std::set<std::string> built;
+  for (const cpu::IsaInfo& isa : cpu::isas()) built.insert(isa.name);
+  EXPECT_TRUE(built.count("scalar"));
+#if defined(__x86_64__)
+  for (const auto& entry : std::filesystem::directory_iterator(OCTAVO_ISA_SOURCE_DIR)) {
+    if (!std::filesystem::exists(entry.path() / "isa.cmake")) continue;
+    const std::string name = entry.path().filename();
+    if (name.starts_with("neon")) continue;
+    EXPECT_TRUE(built.count(name)) << "csrc/isa/" << name << " was left out of this build";
+  }
+#endif
+}
+
+TEST(TableTest, BestIsaComesFirstAndScalarLast) {
+  const auto& isas = cpu::isas();
+  EXPECT_STREQ(isas.back().name, "scalar");
+  EXPECT_TRUE(isas.back().runnable);
+  for (const cpu::IsaInfo& isa : isas) EXPECT_EQ(isa.runnable, isa.missing == 0) << isa.name;
+}
+
+// The kernel for a problem reads its format, and is one that ordinary selection may take.
+TEST(TableTest, SelectionAlwaysFindsAKernel) {
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    const PackFormat format = cpu::active_format(*isa.table);
+    for (int64_t m : {1, 2, 5, 16, 33, 1000, 100000}) {
+      for (int32_t n = 1; n <= format.nr; ++n) {
+        const GemmKernel* kernel = cpu::select_gemm(*isa.table, format, m, n);
+        ASSERT_NE(kernel, nullptr) << isa.name << " m=" << m << " n=" << n;
+        EXPECT_TRUE(cpu::same_format(kernel->format, format)) << kernel->name;
+        EXPECT_EQ(kernel->flags & kTestOnly, 0u) << kernel->name;
+      }
+    }
+    EXPECT_EQ(cpu::select_gemm(*isa.table, {3, 1, 3}, 4, 4), nullptr) << isa.name;
+  }
+}
+
+}  // namespace
+}  // namespace octavo::testing

@@ -1,0 +1,147 @@
+// Packed weights: the layout that kernels rely on, and the way back.
+#include "pack/packed_weight.h"
+
+#include <stdexcept>
+
+#include "support.h"
+
+namespace octavo::testing {
+namespace {
+
+// Formats of all built ISAs, runnable or not, and odd ones.
+std::vector<PackFormat> formats() {
+  std::vector<PackFormat> all = {{64, 4, 16}, {16, 4, 16}, {16, 2, 8}, {5, 2, 5}, {7, 3, 7}, {8, 8, 4}, {1, 1, 1}};
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    for (int32_t i = 0; i < isa.table->gemm_count; ++i) {
+      bool known = false;
+      for (const PackFormat& f : all) known |= cpu::same_format(f, isa.table->gemm[i].format);
+      if (!known) all.push_back(isa.table->gemm[i].format);
+    }
+  }
+  return all;
+}
+
+const std::vector<WeightShape>& shapes() {
+  static const std::vector<WeightShape> all = {{1, 1, 1, 1},  {1, 64, 1, 64}, {1, 65, 1, 63}, {1, 130, 9, 5},
+                                               {3, 7, 4, 10}, {2, 80, 1, 6},  {5, 1, 25, 1},  {1, 5, 1, 300}};
+  return all;
+}
+
+std::vector<int8_t> random_weights(const WeightShape& shape) {
+  Random random(shape.elements());
+  std::vector<int8_t> w(shape.elements());
+  random.fill(w.data(), w.size());
+  return w;
+}
+
+TEST(PackTest, UnpackGivesTheWeightsBack) {
+  for (const PackFormat& format : formats()) {
+    for (const WeightShape& shape : shapes()) {
+      const std::vector<int8_t> w = random_weights(shape);
+      std::vector<int8_t> back(w.size());
+      PackedWeight::pack(w.data(), shape, format)->unpack(back.data());
+      EXPECT_EQ(back, w) << "nr=" << format.nr << " kr=" << int{format.kr};
+    }
+  }
+}
+
+// Walks the layout as its comment words it and finds every weight, and zeros in the padding.
+TEST(PackTest, LaysPanelsOutAsDocumented) {
+  for (const PackFormat& f : formats()) {
+    for (const WeightShape& s : shapes()) {
+      const std::vector<int8_t> w = random_weights(s);
+      const auto packed = PackedWeight::pack(w.data(), s, f);
+      const int32_t k_groups = (s.k + f.kr - 1) / f.kr;
+      ASSERT_EQ(packed->padded_k(), k_groups * f.kr);
+      ASSERT_EQ(packed->panels(), (s.n + f.nr - 1) / f.nr);
+      int64_t total_columns = 0;
+      for (int32_t g = 0; g < s.groups; ++g) {
+        ASSERT_EQ(reinterpret_cast<uintptr_t>(packed->panel(g, 0)) % 64, 0u);
+        for (int32_t p = 0; p < packed->panels(); ++p) {
+          const int32_t columns = std::min<int32_t>(f.nr, s.n - p * f.nr);
+          const bool last = p + 1 == packed->panels();
+          const int32_t width = last ? (columns + f.nr_tail - 1) / f.nr_tail * f.nr_tail : f.nr;
+          ASSERT_EQ(packed->panel_columns(p), columns);
+          ASSERT_EQ(packed->panel_width(p), width);
+          ASSERT_EQ(packed->panel_stride(p), width * f.kr);
+          total_columns += width;
+          const int8_t* b = packed->panel(g, p);
+          for (int32_t t = 0; t < s.taps; ++t) {
+            for (int32_t k0 = 0; k0 < k_groups; ++k0) {
+              for (int32_t c = 0; c < width; ++c) {
+                for (int32_t j = 0; j < f.kr; ++j, ++b) {
+                  const int32_t k = k0 * f.kr + j, n = p * f.nr + c;
+                  const bool valid = k < s.k && n < s.n;
+                  const int64_t plain = ((int64_t{g} * s.n + n) * s.taps + t) * s.k + k;
+                  ASSERT_EQ(*b, valid ? w[plain] : 0) << "group " << g << " panel " << p << " tap " << t;
+                }
+              }
+            }
+          }
+        }
+      }
+      const int8_t* last_panel = packed->panel(s.groups - 1, packed->panels() - 1);
+      const int64_t last_bytes =
+          packed->panel_stride(packed->panels() - 1) * k_groups * static_cast<int64_t>(s.taps);
+      const int8_t* end = packed->panel(0, 0) + packed->bytes();
+      EXPECT_GE(end - (last_panel + last_bytes), PackedWeight::kReadAhead);
+      for (const int8_t* b = last_panel + last_bytes; b < end; ++b) ASSERT_EQ(*b, 0) << "read-ahead is zeros";
+      EXPECT_LT(packed->bytes(), total_columns * s.taps * k_groups * f.kr + 64 * s.groups + PackedWeight::kReadAhead + 1);
+    }
+  }
+}
+
+TEST(PackTest, TailPanelsAreNoWiderThanNeeded) {
+  const PackFormat f{64, 4, 16};
+  const std::vector<int8_t> w(70 * 4);
+  const auto packed = PackedWeight::pack(w.data(), {1, 70, 1, 4}, f);
+  EXPECT_EQ(packed->panel_width(0), 64);
+  EXPECT_EQ(packed->panel_width(1), 16);
+}
+
+TEST(PackTest, DepthwiseBlocksOfSixteenChannels) {
+  for (const int32_t channels : {1, 15, 16, 17, 64, 70}) {
+    for (const int32_t taps : {1, 9, 25}) {
+      Random random(channels * 100 + taps);
+      std::vector<int8_t> w(size_t(channels) * taps), back(w.size());
+      random.fill(w.data(), w.size());
+      const auto packed = PackedDepthwise::pack(w.data(), channels, taps);
+      packed->unpack(back.data());
+      EXPECT_EQ(back, w);
+      const int32_t blocks = (channels + 15) / 16;
+      ASSERT_EQ(packed->bytes(), int64_t{blocks} * taps * 16);
+      for (int32_t i = 0; i < packed->bytes(); ++i) {
+        const int32_t c = i / (taps * 16) * 16 + i % 16, t = i / 16 % taps;
+        ASSERT_EQ(packed->data()[i], c < channels ? w[size_t(c) * taps + t] : 0);
+      }
+    }
+  }
+}
+
+TEST(PackTest, RefusesDepthsThatInt32CannotSum) {
+  EXPECT_LT(kMaxDepth * 255 * 128, int64_t{1} << 31);
+  EXPECT_GE((kMaxDepth + 1) * 255 * 128, int64_t{1} << 31);
+  const std::vector<int8_t> w(kMaxDepth + 9, 1);
+  const int32_t depth = static_cast<int32_t>(kMaxDepth);
+  EXPECT_NO_THROW(PackedWeight::pack(w.data(), {1, 1, 1, depth}, {16, 4, 16}));
+  EXPECT_NO_THROW(PackedWeight::pack(w.data(), {1, 1, 9, depth / 9}, {16, 4, 16}));
+  try {
+    PackedWeight::pack(w.data(), {1, 1, 1, depth + 1}, {16, 4, 16});
+    ADD_FAILURE() << "a depth of " << depth + 1 << " was accepted";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_NE(std::string(error.what()).find(std::to_string(depth)), std::string::npos) << error.what();
+  }
+  EXPECT_THROW(PackedWeight::pack(w.data(), {1, 1, 9, depth / 9 + 1}, {16, 4, 16}), std::invalid_argument);
+  EXPECT_THROW(PackedDepthwise::pack(w.data(), 1, depth + 1), std::invalid_argument);
+}
+
+TEST(PackTest, RefusesEmptyShapes) {
+  const int8_t w = 0;
+  for (const WeightShape& shape : {WeightShape{0, 1, 1, 1}, {1, 0, 1, 1}, {1, 1, 0, 1}, {1, 1, 1, 0}, {1, -1, 1, 1}}) {
+    EXPECT_THROW(PackedWeight::pack(&w, shape, {16, 4, 16}), std::invalid_argument);
+  }
+  EXPECT_THROW(PackedDepthwise::pack(&w, 0, 9), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace octavo::testing

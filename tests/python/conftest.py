@@ -1,0 +1,38 @@
+"""Fixtures for every test: the kernels to run on, and reproducible random numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+import octavo
+
+# OCTAVO_TEST_ISA limits the kernel tests to one instruction set; where it cannot run, they fail.
+_only = os.environ.get("OCTAVO_TEST_ISA")
+ISAS = [_only] if _only else octavo.backend.supported()
+
+settings.register_profile(
+    "octavo",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("octavo")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.kernel) for name in ISAS])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once per instruction set of this CPU, with the kernels of that one."""
+    name: str = request.param
+    with octavo.backend.force(name):
+        assert octavo.backend.current() == name
+        yield name
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
