@@ -257,6 +257,11 @@ class QTensor(torch.Tensor):
     def numel(self) -> int:
         return self._int.numel()
 
+    def to(self, *args: Any, **kwargs: Any) -> QTensor:
+        """See `octavo._tensor.views.to`. Not left to torch, which knows no `octavo.quint8`."""
+        result: QTensor = HANDLERS[torch.Tensor.to](self, *args, **kwargs)
+        return result
+
     def __len__(self) -> int:
         return len(self._int)
 
@@ -288,7 +293,7 @@ class QTensor(torch.Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         fields = [repr(self.dequantize())[:-1]]
-        if self._int.numel():
+        if "size=" not in fields[0]:
             fields.append(f"size={tuple(self._int.shape)}")
         fields.append(f"dtype={self._qdtype}")
         fields.append(f"quantization_scheme={self._qscheme}")

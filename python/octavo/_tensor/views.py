@@ -134,13 +134,13 @@ def _reshaped(name: str, q: QTensor, out: torch.Tensor) -> QTensor:
 
 
 @register("view")
-def view(q: QTensor, *shape: Any) -> QTensor:
+def view(q: QTensor, *shape: Any, dtype: Any = None) -> QTensor:
     """torch.Tensor.view, except that it copies where the storage is channels last.
 
     Kernels choose channels last by themselves, so a model that views its activations must go on
     working.
     """
-    if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list)):
+    if dtype is not None or isinstance(shape[0], torch.dtype):
         refuse("view", [q], f"Its dtype stays {q._qdtype}; int_repr() gives the stored integers.")
     return _reshaped("view", q, _view(q._int, *shape))
 

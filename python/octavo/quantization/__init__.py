@@ -1,7 +1,7 @@
 """Quantizing float models: observers, configurations, and the eager static workflow.
 
-The names, arguments, defaults and results are those of ``torch.ao.quantization``; the modules here say where
-they differ.
+The names, arguments, defaults and results are those of ``torch.ao.quantization``; the modules here
+say where they differ.
 """
 
 from octavo.quantization.fuse_modules import fuse_known_modules, fuse_modules, fuse_modules_qat

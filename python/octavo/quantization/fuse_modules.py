@@ -108,7 +108,9 @@ def _sequence_types(
     ]
     if altered:
         raise NotImplementedError(f"fuse_modules: {altered[0]}")
-    return tuple(cls if entry is None else entry for cls, (entry, _) in zip(own, entries, strict=True))
+    return tuple(
+        cls if entry is None else entry for cls, (entry, _) in zip(own, entries, strict=True)
+    )
 
 
 def _take_hooks(module: nn.Module) -> dict[str, Any]:

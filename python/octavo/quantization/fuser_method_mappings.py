@@ -89,9 +89,7 @@ def fuse_conv_bn(is_qat: bool, conv: nn.Module, bn: nn.Module) -> nn.Module:
     return fuse_conv_bn_eval(conv, bn)  # type: ignore[type-var, arg-type]
 
 
-def fuse_conv_bn_relu(
-    is_qat: bool, conv: nn.Module, bn: nn.Module, relu: nn.Module
-) -> nn.Module:
+def fuse_conv_bn_relu(is_qat: bool, conv: nn.Module, bn: nn.Module, relu: nn.Module) -> nn.Module:
     """Convolution, batch norm and ReLU: a ConvReLU with folded weights, or a ConvBnReLU for QAT.
 
     Raises:

@@ -1,10 +1,11 @@
 """The observer that keeps a histogram and looks for the interval with the least quantization error.
 
-The results are those of ``torch.ao.quantization.observer.HistogramObserver`` to the bit, on CPU, for float32 data: the
-same counts, the same candidate intervals in the same order, the same float32 error of each. What differs
-is the work: torch walks its quantile steps one by one and evaluates one interval at a time, reading single
-elements of tensors in Python; here the candidates are listed first, with binary searches, and their errors are
-computed in batches. Memory is a small multiple of the number of bins.
+The results are those of ``torch.ao.quantization.observer.HistogramObserver`` to the bit, on CPU,
+for float32 data: the same counts, the same candidate intervals in the same order, the same float32
+error of each. What differs is the work: torch walks its quantile steps one by one and evaluates one
+interval at a time, reading single elements of tensors in Python; here the candidates are listed
+first, with binary searches, and their errors are computed in batches. Memory is a small multiple of
+the number of bins.
 
 Users import :class:`HistogramObserver` from :mod:`octavo.quantization.observer`.
 """
@@ -35,27 +36,30 @@ __all__ = ["HistogramObserver"]
 
 _QUANTILE_STEP = 1e-5
 _PIECES = 16  # into which a bin is cut when the histogram moves to a wider interval
-_BATCH_ELEMENTS = 32768  # bins times candidates evaluated at once: torch works on that many without its thread pool
+# Bins times candidates evaluated at once: torch works on that many without its thread pool.
+_BATCH_ELEMENTS = 32768
 
 
 class HistogramObserver(UniformQuantizationObserverBase):
-    """Keeps a histogram of everything seen; its interval leaves out tails where that lowers the squared error.
+    """Keeps a histogram of everything seen; its interval leaves out tails where that lowers the
+    squared error.
 
-    Calibrating: the first tensor sets the interval and the counts. A later one widens the interval if it must; the
-    old counts then move to the new bins in 16 pieces each.
+    Calibrating: the first tensor sets the interval and the counts. A later one widens the interval
+    if it must; the old counts then move to the new bins in 16 pieces each.
 
-    ``calculate_qparams``: from both ends, outer quantiles are dropped in steps of 1e-5 of the mass, on the side where
-    that drops more bins, as long as the L2 error of quantizing to 256 levels does not grow. Scale and zero point
-    follow from the remaining interval as with :class:`MinMaxObserver`.
+    ``calculate_qparams``: from both ends, outer quantiles are dropped in steps of 1e-5 of the mass,
+    on the side where that drops more bins, as long as the L2 error of quantizing to 256 levels does
+    not grow. Scale and zero point follow from the remaining interval as with
+    :class:`MinMaxObserver`.
 
     Args:
         bins: number of bins.
         The others as :class:`MinMaxObserver`; no ``is_dynamic``.
 
-    Buffers: ``histogram`` float32 [bins], ``min_val`` and ``max_val`` float32 0-D, infinite until something finite is
-    seen. NaN and ±Inf values are left out and counted (torch raises on NaN). Inputs of other float types are
-    converted to float32 (torch takes float64 as it is, half not at all). A state dict must have the same number of
-    bins.
+    Buffers: ``histogram`` float32 [bins], ``min_val`` and ``max_val`` float32 0-D, infinite until
+    something finite is seen. NaN and ±Inf values are left out and counted (torch raises on NaN).
+    Inputs of other float types are converted to float32 (torch takes float64 as it is, half not at
+    all). A state dict must have the same number of bins.
 
     Raises:
         NotImplementedError: per-channel ``qscheme``, or ``is_dynamic``.
@@ -83,7 +87,9 @@ class HistogramObserver(UniformQuantizationObserverBase):
     ) -> None:
         require_per_tensor(type(self), qscheme)
         if is_dynamic:
-            raise NotImplementedError("HistogramObserver: is_dynamic is not supported; use a MinMaxObserver")
+            raise NotImplementedError(
+                "HistogramObserver: is_dynamic is not supported; use a MinMaxObserver"
+            )
         if bins < 1:
             raise ValueError(f"HistogramObserver: bins must be at least 1, got {bins}")
         super().__init__(
@@ -136,9 +142,11 @@ class HistogramObserver(UniformQuantizationObserverBase):
         return math.isfinite(self.min_val.item()) and math.isfinite(self.max_val.item())
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Scale (float32 [1]) and zero point (integer [1]) of the interval with the least error found.
+        """Scale (float32 [1]) and zero point (integer [1]) of the interval with the least error
+        found.
 
-        Before anything was seen: ([1.0], [0]) and a warning. Raises ValueError if only NaN and Inf were seen.
+        Before anything was seen: ([1.0], [0]) and a warning. Raises ValueError if only NaN and Inf
+        were seen.
         """
         if not self.is_calibrated:
             return self._calculate_qparams(self.min_val, self.max_val)
@@ -152,11 +160,14 @@ class HistogramObserver(UniformQuantizationObserverBase):
         self._nonfinite = 0
 
     def _adapt_buffers(self, state_dict: Any, prefix: str) -> None:
-        # An observer that saw nothing has extremes of shape [0] in torch's version 2, later 0-D and infinite.
+        # An observer that saw nothing has extremes of shape [0] in torch's version 2, later 0-D and
+        # infinite.
         for name, empty in (("min_val", torch.inf), ("max_val", -torch.inf)):
             loaded = state_dict.get(prefix + name)
             if isinstance(loaded, Tensor) and loaded.dim() == 1 and loaded.numel() <= 1:
-                state_dict[prefix + name] = loaded.reshape(()) if loaded.numel() else torch.tensor(empty)
+                state_dict[prefix + name] = (
+                    loaded.reshape(()) if loaded.numel() else torch.tensor(empty)
+                )
 
     def _least_error_interval(self) -> tuple[Tensor, Tensor]:
         width = self.max_val - self.min_val
@@ -180,8 +191,9 @@ class HistogramObserver(UniformQuantizationObserverBase):
     def _errors(self, intervals: list[tuple[int, int]]) -> list[float]:
         """The L2 error of quantizing the histogram to the levels of each interval of bins.
 
-        The values of a bin count as spread evenly. A bin adds density times the integral of the squared distance to
-        the centre of the level it falls in; one that reaches over several levels is cut at their borders.
+        The values of a bin count as spread evenly. A bin adds density times the integral of the
+        squared distance to the centre of the level it falls in; one that reaches over several
+        levels is cut at their borders.
         """
         bin_width = (self.max_val.item() - self.min_val.item()) / self.bins
         device = self.histogram.device
@@ -201,7 +213,9 @@ class HistogramObserver(UniformQuantizationObserverBase):
         total += _spread(-half, end - (level_of_end * level + half), density)
         sums: list[float] = total.sum(dim=1).tolist()
         # An interval so narrow that a level has no width has no error.
-        return [value if width != 0.0 else 0.0 for value, width in zip(sums, level_widths, strict=True)]
+        return [
+            value if width != 0.0 else 0.0 for value, width in zip(sums, level_widths, strict=True)
+        ]
 
 
 def _spread(low: Tensor, high: Tensor, density: Tensor) -> Tensor:
@@ -210,7 +224,9 @@ def _spread(low: Tensor, high: Tensor, density: Tensor) -> Tensor:
 
 
 def _count(x: Tensor, bins: int, low: float, high: float) -> Tensor:
-    """A histogram of finite values over [low, high]. Where they are all one value the middle bin counts them."""
+    """A histogram of finite values over [low, high]. Where they are all one value the middle bin
+    counts them.
+    """
     if low == high:
         counts = x.new_zeros(bins)
         counts[bins // 2] = x.numel()
@@ -221,13 +237,18 @@ def _count(x: Tensor, bins: int, low: float, high: float) -> Tensor:
 
 
 def _moved(counts: Tensor, old_low: float, old_high: float, low: float, high: float) -> Tensor:
-    """The counts of a histogram over [old_low, old_high] in the bins of one over [low, high], which contains it."""
+    """The counts of a histogram over [old_low, old_high] in the bins of one over [low, high], which
+    contains it.
+    """
     bins = counts.numel()
     if old_low == old_high:
         return _count(counts.new_tensor([old_low]), bins, low, high).to(counts) * counts.sum()
     pieces = counts.repeat_interleave(_PIECES) / _PIECES
     piece_width = (counts.new_tensor(old_high) - counts.new_tensor(old_low)) / (bins * _PIECES)
-    middles = torch.linspace(old_low, old_high, bins * _PIECES + 1, device=counts.device)[:-1] + 0.5 * piece_width
+    middles = (
+        torch.linspace(old_low, old_high, bins * _PIECES + 1, device=counts.device)[:-1]
+        + 0.5 * piece_width
+    )
     borders = torch.linspace(low, high, bins + 1, device=counts.device)
     target = (torch.bucketize(middles, borders, right=True) - 1).clamp_(0, bins - 1)
     return torch.bincount(target, weights=pieces, minlength=bins)
@@ -235,7 +256,8 @@ def _moved(counts: Tensor, old_low: float, old_high: float, low: float, high: fl
 
 @functools.cache
 def _quantiles() -> tuple[list[float], list[float]]:
-    """The lower quantile after each step, rising from 0, and the upper one, falling from 1, in double precision.
+    """The lower quantile after each step, rising from 0, and the upper one, falling from 1, in
+    double precision.
 
     Sums of steps, not products: rounding is then the same as torch's.
     """
@@ -246,22 +268,28 @@ def _quantiles() -> tuple[list[float], list[float]]:
 
 
 def _candidates(histogram: Tensor) -> Iterator[tuple[int, int]]:
-    """The intervals of bins, each within the one before, that dropping outer quantiles step by step passes through.
+    """The intervals of bins, each within the one before, that dropping outer quantiles step by step
+    passes through.
 
-    Each step looks where the next lower and the next upper quantile lie and moves the end that would drop more
-    bins (the upper one if equal). Steps that drop no bin yield nothing; runs of them are skipped by a search.
+    Each step looks where the next lower and the next upper quantile lie and moves the end that
+    would drop more bins (the upper one if equal). Steps that drop no bin yield nothing; runs of
+    them are skipped by a search.
     """
     total = torch.sum(histogram).item()
     mass = torch.cumsum(histogram, dim=0).tolist()
     lower, upper = _quantiles()
     first, last, low_step, high_step = 0, len(mass) - 1, 0, 0
     while first < last and lower[low_step] < upper[high_step]:
-        new_first = min(bisect.bisect_left(mass, _float32(lower[low_step + 1] * total), first), last)
+        new_first = min(
+            bisect.bisect_left(mass, _float32(lower[low_step + 1] * total), first), last
+        )
         if new_first == first:
             high_step = _next_drop(upper, high_step, total, mass[last])
             if high_step + 1 >= len(upper) or not lower[low_step] < upper[high_step]:
                 return
-        new_last = bisect.bisect_right(mass, _float32(upper[high_step + 1] * total), first, last + 1) - 1
+        new_last = (
+            bisect.bisect_right(mass, _float32(upper[high_step + 1] * total), first, last + 1) - 1
+        )
         new_last = max(new_last, first)
         if new_first - first > last - new_last:
             first, low_step = new_first, low_step + 1
@@ -271,7 +299,9 @@ def _candidates(histogram: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def _next_drop(upper: list[float], step: int, total: float, mass: float) -> int:
-    """The first step from ``step`` on whose upper quantile lies below ``mass``, the mass up to the last bin."""
+    """The first step from ``step`` on whose upper quantile lies below ``mass``, the mass up to the
+    last bin.
+    """
     return bisect.bisect_left(
         range(len(upper) - 1), True, lo=step, key=lambda k: _float32(upper[k + 1] * total) < mass
     )

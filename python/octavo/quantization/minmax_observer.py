@@ -32,7 +32,8 @@ def require_per_tensor(cls: type, qscheme: Any) -> None:
     """Raises NotImplementedError unless the scheme is per tensor."""
     if not is_per_tensor(qscheme):
         raise NotImplementedError(
-            f"{cls.__name__}: qscheme must be per_tensor_affine or per_tensor_symmetric, got {qscheme}"
+            f"{cls.__name__}: qscheme must be per_tensor_affine or per_tensor_symmetric, got "
+            f"{qscheme}"
         )
 
 
@@ -41,8 +42,8 @@ class MinMaxObserver(UniformQuantizationObserverBase):
 
     Args: as :class:`UniformQuantizationObserverBase`; ``qscheme`` per tensor only.
 
-    Buffers: ``min_val`` and ``max_val``, float32 0-D, +inf and -inf until something finite is seen. Empty tensors
-    leave them as they are. Source: ``torch.ao.quantization.observer.MinMaxObserver``.
+    Buffers: ``min_val`` and ``max_val``, float32 0-D, +inf and -inf until something finite is seen.
+    Empty tensors leave them as they are. Source: ``torch.ao.quantization.observer.MinMaxObserver``.
     """
 
     min_val: Tensor
@@ -98,7 +99,8 @@ class MinMaxObserver(UniformQuantizationObserverBase):
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Scale (float32 [1]) and zero point (integer [1]) of the interval.
 
-        Before anything was seen: ([1.0], [0]) and a warning. Raises ValueError if only NaN and Inf were seen.
+        Before anything was seen: ([1.0], [0]) and a warning. Raises ValueError if only NaN and Inf
+        were seen.
         """
         return self._calculate_qparams(self.min_val, self.max_val)
 
@@ -112,11 +114,12 @@ class MinMaxObserver(UniformQuantizationObserverBase):
 class MovingAverageMinMaxObserver(MinMaxObserver):
     """Keeps exponential moving averages of each tensor's minimum and maximum.
 
-    The first tensor sets them; each later one moves them by ``averaging_constant`` of the difference.
+    The first tensor sets them; each later one moves them by ``averaging_constant`` of the
+    difference.
 
     Args:
-        averaging_constant: between 0 and 1; 1 forgets all but the last tensor, which is then what quantizing a
-            module's input dynamically means.
+        averaging_constant: between 0 and 1; 1 forgets all but the last tensor, which is then what
+            quantizing a module's input dynamically means.
         The others as :class:`MinMaxObserver`.
 
     Raises:
@@ -139,7 +142,8 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
     ) -> None:
         if is_dynamic and averaging_constant != 1:
             raise NotImplementedError(
-                f"{type(self).__name__}: is_dynamic needs averaging_constant=1, got {averaging_constant}"
+                f"{type(self).__name__}: is_dynamic needs averaging_constant=1, got "
+                f"{averaging_constant}"
             )
         super().__init__(
             dtype=dtype,
@@ -159,7 +163,9 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
 
 
 def _averaged(old: Tensor, new: Tensor, constant: float) -> Tensor:
-    """One step of a moving average; an infinite ``old`` means no value yet, an infinite ``new`` nothing to add."""
+    """One step of a moving average; an infinite ``old`` means no value yet, an infinite ``new``
+    nothing to add.
+    """
     new = new.to(old.device)
     moved = old + constant * (new - old)
     return torch.where(torch.isfinite(old), torch.where(torch.isfinite(new), moved, old), new)
@@ -170,10 +176,12 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
 
     Args:
         ch_axis: the channel axis, negative counts from the end.
-        The others as :class:`UniformQuantizationObserverBase`; ``qscheme`` per channel only, no ``is_dynamic``.
+        The others as :class:`UniformQuantizationObserverBase`; ``qscheme`` per channel only, no
+            ``is_dynamic``.
 
-    Buffers: ``min_val`` and ``max_val``, float32, empty until something is seen, then [channels]. They take the size
-    of a state dict that is loaded. Source: ``torch.ao.quantization.observer.PerChannelMinMaxObserver``.
+    Buffers: ``min_val`` and ``max_val``, float32, empty until something is seen, then [channels].
+    They take the size of a state dict that is loaded. Source:
+    ``torch.ao.quantization.observer.PerChannelMinMaxObserver``.
 
     Raises (when called):
         ValueError: the tensor lacks the axis, or has another number of channels than before.
@@ -204,7 +212,9 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
                 f"per_channel_affine_float_qparams, got {qscheme}"
             )
         if is_dynamic:
-            raise NotImplementedError(f"{name}: is_dynamic is not supported by per-channel observers")
+            raise NotImplementedError(
+                f"{name}: is_dynamic is not supported by per-channel observers"
+            )
         super().__init__(
             dtype=dtype,
             qscheme=qscheme,
@@ -239,13 +249,15 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
         """``x`` as [channels, everything else]."""
         if not -x.dim() <= self.ch_axis < x.dim():
             raise ValueError(
-                f"{type(self).__name__}: ch_axis={self.ch_axis} needs a tensor with that axis, got shape {tuple(x.shape)}"
+                f"{self._label()}: ch_axis={self.ch_axis} needs a tensor with that axis, got "
+                f"shape {tuple(x.shape)}"
             )
         channels = x.size(self.ch_axis)
         if self.min_val.numel() not in (0, channels):
             raise ValueError(
-                f"{type(self).__name__}: observed {self.min_val.numel()} channels along axis {self.ch_axis} before, "
-                f"now shape {tuple(x.shape)}; use one observer for each tensor"
+                f"{self._label()}: observed {self.min_val.numel()} channels along axis "
+                f"{self.ch_axis} before, now shape {tuple(x.shape)}; use one observer for each "
+                "tensor"
             )
         return x.movedim(self.ch_axis, 0).reshape(channels, -1)
 
@@ -260,12 +272,16 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
     @property
     def is_calibrated(self) -> bool:
         """Whether a finite value was seen in every channel."""
-        return self.min_val.numel() > 0 and bool((torch.isfinite(self.min_val) & torch.isfinite(self.max_val)).all())
+        return self.min_val.numel() > 0 and bool(
+            (torch.isfinite(self.min_val) & torch.isfinite(self.max_val)).all()
+        )
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Scales (float32 [channels]) and zero points ([channels]; float for per_channel_affine_float_qparams).
+        """Scales (float32 [channels]) and zero points ([channels]; float for
+        per_channel_affine_float_qparams).
 
-        Before anything was seen: ([1.0], [0]) and a warning. Raises ValueError if a channel saw only NaN and Inf.
+        Before anything was seen: ([1.0], [0]) and a warning. Raises ValueError if a channel saw
+        only NaN and Inf.
         """
         return self._calculate_qparams(self.min_val, self.max_val)
 

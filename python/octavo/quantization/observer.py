@@ -1,10 +1,12 @@
-"""Observers: they watch tensors during calibration and find the scale and zero point to quantize them with.
+"""Observers: they watch tensors during calibration and find the scale and zero point to quantize
+them with.
 
-Names, arguments, defaults and results are those of ``torch.ao.quantization.observer``. Differences, which apply to
-all observers here:
+Names, arguments, defaults and results are those of ``torch.ao.quantization.observer``. Differences,
+which apply to all observers here:
 
-* NaN and ±Inf are left out and counted (``nonfinite_count``) instead of spoiling the scale. ``convert`` raises,
-  with the module's name, where an observer saw nothing finite or nothing at all.
+* NaN and ±Inf are left out and counted (``nonfinite_count``) instead of spoiling the scale.
+  ``convert`` raises, with the module's name, where an observer saw nothing finite or nothing at
+  all.
 * Wrong arguments raise TypeError or ValueError where torch raises AssertionError.
 * ``reduce_range`` gives no deprecation warning.
 * A custom range that the dtype cannot store is refused.
@@ -109,7 +111,8 @@ class FixedQParamsObserver(ObserverBase):
             raise ValueError(f"FixedQParamsObserver: scale must be finite and > 0, got {scale}")
         if not quant_min <= zero_point <= quant_max:
             raise ValueError(
-                f"FixedQParamsObserver: zero_point must be within [{quant_min}, {quant_max}], got {zero_point}"
+                f"FixedQParamsObserver: zero_point must be within [{quant_min}, {quant_max}], got "
+                f"{zero_point}"
             )
         super().__init__(dtype=dtype, is_dynamic=is_dynamic, **kwargs)
         self.qscheme = qscheme
@@ -136,8 +139,8 @@ class _SilentObserver(ObserverBase):
     def calculate_qparams(self, **kwargs: Any) -> Any:
         """Raises RuntimeError: there are no statistics."""
         raise RuntimeError(
-            f"{type(self).__name__} has no scale and zero point; use an observer with statistics (MinMaxObserver, "
-            "HistogramObserver) where a module is to be quantized statically"
+            f"{type(self).__name__} has no scale and zero point; use an observer with statistics "
+            "(MinMaxObserver, HistogramObserver) where a module is to be quantized statically"
         )
 
 
@@ -228,7 +231,9 @@ def get_observer_state_dict(mod: nn.Module) -> OrderedDict[str, Any]:
     Source: ``torch.ao.quantization.observer.get_observer_state_dict``.
     """
     state = mod.state_dict()
-    result = OrderedDict((key, value) for key, value in state.items() if "activation_post_process" in key)
+    result = OrderedDict(
+        (key, value) for key, value in state.items() if "activation_post_process" in key
+    )
     result._metadata = state._metadata  # type: ignore[attr-defined]
     return result
 
@@ -237,16 +242,22 @@ def load_observer_state_dict(mod: nn.Module, obs_dict: Mapping[str, Any]) -> Non
     """Loads what :func:`get_observer_state_dict` returned into a prepared model of the same form.
 
     Raises:
-        RuntimeError: observers or entries without counterpart, or of other shapes; nothing else is touched.
+        RuntimeError: observers or entries without counterpart, or of other shapes; nothing else is
+            touched.
 
     Source: ``torch.ao.quantization.observer.load_observer_state_dict``.
     """
     expected = get_observer_state_dict(mod).keys()
     given = {key for key in obs_dict if "activation_post_process" in key}
     if missing := sorted(set(expected) - given):
-        raise RuntimeError(f"load_observer_state_dict: missing keys {missing}; is this the same prepared model?")
+        raise RuntimeError(
+            f"load_observer_state_dict: missing keys {missing}; is this the same prepared model?"
+        )
     if unexpected := sorted(given - set(expected)):
-        raise RuntimeError(f"load_observer_state_dict: unexpected keys {unexpected}; is this the same prepared model?")
+        raise RuntimeError(
+            f"load_observer_state_dict: unexpected keys {unexpected}; is this the same prepared "
+            "model?"
+        )
     state = mod.state_dict()
     state.update({key: obs_dict[key] for key in given})
     mod.load_state_dict(state)
@@ -261,7 +272,9 @@ default_histogram_observer = HistogramObserver.with_args(quant_min=0, quant_max=
 default_weight_observer = MinMaxObserver.with_args(dtype=qint8, qscheme=per_tensor_symmetric)
 """Weights: qint8, symmetric, one scale."""
 
-default_per_channel_weight_observer = PerChannelMinMaxObserver.with_args(dtype=qint8, qscheme=per_channel_symmetric)
+default_per_channel_weight_observer = PerChannelMinMaxObserver.with_args(
+    dtype=qint8, qscheme=per_channel_symmetric
+)
 """Weights: qint8, symmetric, one scale per output channel."""
 
 weight_observer_range_neg_127_to_127 = MinMaxObserver.with_args(

@@ -1,4 +1,5 @@
-"""What every observer is built on: factories with arguments, the two base classes, the handling of NaN and Inf.
+"""What every observer is built on: factories with arguments, the two base classes, the handling of
+NaN and Inf.
 
 Users import these names from :mod:`octavo.quantization.observer`.
 """
@@ -33,11 +34,13 @@ __all__ = ["ObserverBase", "UniformQuantizationObserverBase"]
 
 
 class _PartialWrapper:
-    """A constructor with some of its arguments filled in; what ``with_args`` and ``with_callable_args`` return.
+    """A constructor with some of its arguments filled in; what ``with_args`` and
+    ``with_callable_args`` return.
 
     Attributes:
         p: a ``functools.partial`` of the class, with the fixed arguments.
-        callable_args: argument name to function; each function is called anew for every construction.
+        callable_args: argument name to function; each function is called anew for every
+            construction.
 
     It pickles and deep-copies wherever the class and its arguments do. Source:
     ``torch.ao.quantization.observer._PartialWrapper``.
@@ -57,23 +60,31 @@ class _PartialWrapper:
     def with_args(self, **kwargs: Any) -> _PartialWrapper:
         """A new factory with more fixed arguments; a later one wins over an earlier one."""
         result = _PartialWrapper(functools.partial(self.p, **kwargs))
-        result.callable_args = {name: make for name, make in self.callable_args.items() if name not in kwargs}
+        result.callable_args = {
+            name: make for name, make in self.callable_args.items() if name not in kwargs
+        }
         return result
 
     def with_callable_args(self, **kwargs: Callable[[], Any]) -> _PartialWrapper:
-        """A new factory whose given arguments come from calling the given functions at construction."""
+        """A new factory whose given arguments come from calling the given functions at
+        construction.
+        """
         result = _PartialWrapper(self.p)
         result.callable_args = {**self.callable_args, **kwargs}
         return result
 
 
-def _with_args(cls: Any, **kwargs: Any) -> _PartialWrapper:
-    """A factory of ``cls`` with arguments filled in: ``MinMaxObserver.with_args(dtype=octavo.qint8)``."""
+def _with_args(cls: Any, /, **kwargs: Any) -> _PartialWrapper:
+    """A factory of ``cls`` with arguments filled in:
+    ``MinMaxObserver.with_args(dtype=octavo.qint8)``.
+    """
     return _PartialWrapper(functools.partial(cls, **kwargs))
 
 
-def _with_callable_args(cls: Any, **kwargs: Callable[[], Any]) -> _PartialWrapper:
-    """A factory of ``cls`` whose given arguments are made at each construction by the given functions."""
+def _with_callable_args(cls: Any, /, **kwargs: Callable[[], Any]) -> _PartialWrapper:
+    """A factory of ``cls`` whose given arguments are made at each construction by the given
+    functions.
+    """
     return _PartialWrapper(functools.partial(cls)).with_callable_args(**kwargs)
 
 
@@ -84,8 +95,9 @@ class ObserverBase(ABC, nn.Module):
     ``calculate_qparams()``, which returns scale and zero point tensors.
 
     Args:
-        dtype: what the observed tensor will be quantized to. ``octavo.quint8``, ``torch.quint8`` and ``torch.uint8``
-            (and so on) are the same; the attribute ``dtype`` holds Octavo's. Other torch dtypes are kept as they are.
+        dtype: what the observed tensor will be quantized to. ``octavo.quint8``, ``torch.quint8``
+            and ``torch.uint8`` (and so on) are the same; the attribute ``dtype`` holds Octavo's.
+            Other torch dtypes are kept as they are.
         is_dynamic: the scale is found anew for each tensor when the model runs, not by calibration.
 
     Source: ``torch.ao.quantization.observer.ObserverBase``.
@@ -109,36 +121,44 @@ class ObserverBase(ABC, nn.Module):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether ``calculate_qparams`` can answer from what was observed. Observers without statistics say True."""
+        """Whether ``calculate_qparams`` can answer from what was observed. Observers without
+        statistics say True.
+        """
         return True
+
+    def _label(self) -> str:
+        """How messages name this observer: with the module that it observes, if known."""
+        name = getattr(self, "_observed_module", None)
+        return type(self).__name__ if name is None else f"{type(self).__name__} of '{name}'"
 
     with_args = classmethod(_with_args)
     with_callable_args = classmethod(_with_callable_args)
 
 
 class UniformQuantizationObserverBase(ObserverBase):
-    """Base of the observers that keep an interval and turn it into one scale and zero point, or one per channel.
+    """Base of the observers that keep an interval and turn it into one scale and zero point, or one
+    per channel.
 
     Args:
         dtype: quint8, qint8 or qint32 in any spelling (see :class:`ObserverBase`).
-        qscheme: per_tensor_affine, per_tensor_symmetric, per_channel_affine, per_channel_symmetric, or torch's
-            per_channel_affine_float_qparams.
+        qscheme: per_tensor_affine, per_tensor_symmetric, per_channel_affine, per_channel_symmetric,
+            or torch's per_channel_affine_float_qparams.
         reduce_range: use one bit less of the range. Octavo's arithmetic never needs it.
         quant_min, quant_max: the integer range to use, both or neither; default: all of ``dtype``.
         factory_kwargs: ``device`` and ``dtype`` (float) of the buffers.
         eps: smallest scale.
         is_dynamic: see :class:`ObserverBase`.
 
-    NaN and ±Inf are left out of the statistics and counted in ``nonfinite_count``, where torch's observers end
-    up with a NaN or infinite scale. State dicts have torch's keys (``eps``, ``min_val``, ``max_val``, ...) and
-    each loads the other's; the count is not part of them.
+    NaN and ±Inf are left out of the statistics and counted in ``nonfinite_count``, where torch's
+    observers end up with a NaN or infinite scale. State dicts have torch's keys (``eps``,
+    ``min_val``, ``max_val``, ...) and each loads the other's; the count is not part of them.
 
     Raises:
         TypeError: ``dtype`` is none of the above.
-        ValueError: unknown ``qscheme``; a range that does not contain 0, is empty, or does not fit ``dtype``; only one
-            of quant_min and quant_max.
-        NotImplementedError: a symmetric scheme with ``reduce_range`` for unsigned values, whose zero point would lie
-            outside of the range.
+        ValueError: unknown ``qscheme``; a range that does not contain 0, is empty, or does not fit
+            ``dtype``; only one of quant_min and quant_max.
+        NotImplementedError: a symmetric scheme with ``reduce_range`` for unsigned values, whose
+            zero point would lie outside of the range.
 
     Source: ``torch.ao.quantization.observer.UniformQuantizationObserverBase``.
     """
@@ -163,13 +183,19 @@ class UniformQuantizationObserverBase(ObserverBase):
         super().__init__(dtype=observed_dtype(dtype), is_dynamic=is_dynamic, **kwargs)
         name = type(self).__name__
         if qscheme not in (*PER_TENSOR_SCHEMES, *PER_CHANNEL_SCHEMES):
-            raise ValueError(f"{name}: unknown qscheme {qscheme!r}; use octavo.per_tensor_affine or another scheme")
+            raise ValueError(
+                f"{name}: unknown qscheme {qscheme!r}; use octavo.per_tensor_affine or another "
+                "scheme"
+            )
         if (quant_min is None) != (quant_max is None):
-            raise ValueError(f"{name}: give both quant_min and quant_max, got {quant_min} and {quant_max}")
+            raise ValueError(
+                f"{name}: give both quant_min and quant_max, got {quant_min} and {quant_max}"
+            )
         unsigned = storage_dtype(self.dtype) is torch.uint8
         if reduce_range and unsigned and qscheme in SYMMETRIC_SCHEMES:
             raise NotImplementedError(
-                f"{name}: reduce_range with a symmetric scheme needs a signed dtype, got {self.dtype}; use qint8"
+                f"{name}: reduce_range with a symmetric scheme needs a signed dtype, got "
+                f"{self.dtype}; use qint8"
             )
         self.qscheme = qscheme
         self.reduce_range = reduce_range
@@ -188,15 +214,17 @@ class UniformQuantizationObserverBase(ObserverBase):
         return int(self._nonfinite)
 
     def _calculate_qparams(self, min_val: Tensor, max_val: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, 1-D, of the interval(s); ([1.0], [0]) and a warning where nothing was observed.
+        """Scale and zero point, 1-D, of the interval(s); ([1.0], [0]) and a warning where nothing
+        was observed.
 
         Raises:
             ValueError: values were observed but none of them (or of one channel) was finite.
         """
         if self.nonfinite_count and not self.is_calibrated:
             raise ValueError(
-                f"{type(self).__name__}: nothing finite was observed in all or some channels, only "
-                f"{self.nonfinite_count} NaN or Inf values; check the data that the model was calibrated with"
+                f"{self._label()}: nothing finite was observed in all or some channels, only "
+                f"{self.nonfinite_count} NaN or Inf values; check the data that the model was "
+                "calibrated with"
             )
         if not check_min_max_valid(min_val, max_val):
             device = min_val.device
@@ -213,11 +241,13 @@ class UniformQuantizationObserverBase(ObserverBase):
         )
 
     def _plain(self, x: Any, like: Tensor) -> Tensor:
-        """``x`` as the plain detached tensor to take statistics of, in the dtype of the buffer ``like``."""
+        """``x`` as the plain detached tensor to take statistics of, in the dtype of the buffer
+        ``like``.
+        """
         if not isinstance(x, Tensor) or isinstance(x, QTensor):
             raise TypeError(
-                f"{type(self).__name__}: observes one float tensor, got {type(x).__name__}; set qconfig = None on the "
-                "module whose output this is to leave it float"
+                f"{self._label()}: observes one float tensor, got {type(x).__name__}; set "
+                "qconfig = None on the module whose output this is to leave it float"
             )
         return x.detach().to(like.dtype)
 
@@ -239,7 +269,8 @@ class UniformQuantizationObserverBase(ObserverBase):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # Files of torch's versions 1 and 2: eps was no buffer, per-channel extremes had other names.
+        # Files of torch's versions 1 and 2: eps was no buffer, per-channel extremes had other
+        # names.
         if (local_metadata.get("version") or 1) < 2:
             state_dict.setdefault(prefix + "eps", torch.tensor([DEFAULT_EPS]))
         for old, new in self._renamed_keys.items():
@@ -252,7 +283,7 @@ class UniformQuantizationObserverBase(ObserverBase):
         self._nonfinite = 0
 
     def _adapt_buffers(self, state_dict: Any, prefix: str) -> None:
-        """Makes the buffers and the entries of a state dict agree in shape where a file may differ."""
+        """Makes buffers and state dict entries agree in shape where a file may differ."""
 
 
 def _tensor_options(factory_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -264,10 +295,11 @@ def _tensor_options(factory_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def finite_extremes(x: Tensor, dim: int | None = None) -> tuple[Tensor, Tensor, int]:
-    """Minimum, maximum (over ``dim``, or over all) of the finite values, and how many values were not finite.
+    """Minimum, maximum (over ``dim``, or over all) of the finite values, and how many values were
+    not finite.
 
-    Where no value is finite the minimum is +inf and the maximum -inf, the state of an observer that saw nothing.
-    ``x`` must not be empty.
+    Where no value is finite the minimum is +inf and the maximum -inf, the state of an observer that
+    saw nothing. ``x`` must not be empty.
     """
     low, high = torch.aminmax(x) if dim is None else torch.aminmax(x, dim=dim)
     if dim is None:

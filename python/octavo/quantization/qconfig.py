@@ -1,8 +1,9 @@
 """QConfig: how to observe the activations and the weight of a module.
 
-``get_default_qconfig()`` defaults to the backend ``"octavo"``: activations use all 8 bits and weights have one scale per
-output channel. Octavo's kernels accumulate exactly on every CPU, so the 7-bit activations that torch's ``"x86"`` and
-``"fbgemm"`` settings use against saturation would only lose precision. Those names give torch's settings.
+``get_default_qconfig()`` defaults to the backend ``"octavo"``: activations use all 8 bits and
+weights have one scale per output channel. Octavo's kernels accumulate exactly on every CPU, so the
+7-bit activations that torch's ``"x86"`` and ``"fbgemm"`` settings use against saturation would only
+lose precision. Those names give torch's settings.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from octavo.quantization.observer import (
     MinMaxObserver,
     NoopObserver,
     PlaceholderObserver,
-    _PartialWrapper,
     default_debug_observer,
     default_float_qparams_observer,
     default_observer,
@@ -31,6 +31,7 @@ from octavo.quantization.observer import (
     per_channel_weight_observer_range_neg_127_to_127,
     weight_observer_range_neg_127_to_127,
 )
+from octavo.quantization.observer_base import _PartialWrapper
 
 __all__ = [
     "QConfig",
@@ -58,11 +59,13 @@ class QConfig(_QConfigFields):
     """Constructors of the observers for a module's output and for its weight.
 
     Args:
-        activation: called without arguments for each module: an observer class, or what its ``with_args`` returns.
+        activation: called without arguments for each module: an observer class, or what its
+            ``with_args`` returns.
         weight: the same for the weight; None for modules without one.
 
     Raises:
-        ValueError: an observer instance instead of a class; instances would be shared between modules.
+        ValueError: an observer instance instead of a class; instances would be shared between
+            modules.
 
     Source: ``torch.ao.quantization.QConfig``.
     """
@@ -73,8 +76,9 @@ class QConfig(_QConfigFields):
         for field, value in (("activation", activation), ("weight", weight)):
             if isinstance(value, nn.Module):
                 raise ValueError(
-                    f"QConfig: {field} must be an observer class, got an instance of {type(value).__name__}; use "
-                    f"{type(value).__name__}.with_args(...) to set arguments"
+                    f"QConfig: {field} must be an observer class, got an instance of "
+                    f"{type(value).__name__}; use {type(value).__name__}.with_args(...) to set "
+                    "arguments"
                 )
         return super().__new__(cls, activation, weight)
 
@@ -87,7 +91,9 @@ default_qconfig = QConfig(activation=default_observer, weight=default_weight_obs
 default_debug_qconfig = QConfig(activation=default_debug_observer, weight=default_weight_observer)
 """Records activations instead of quantizing them."""
 
-default_per_channel_qconfig = QConfig(activation=default_observer, weight=default_per_channel_weight_observer)
+default_per_channel_qconfig = QConfig(
+    activation=default_observer, weight=default_per_channel_weight_observer
+)
 """As ``default_qconfig`` with weights per channel."""
 
 float16_static_qconfig = QConfig(
@@ -120,7 +126,9 @@ default_per_channel_symmetric_qnnpack_qconfig = QConfig(
 """Signed activations, weights in -127..127 per channel."""
 
 _DEFAULTS: dict[str, QConfig] = {
-    backend: QConfig(activation=HistogramObserver.with_args(reduce_range=reduce_range), weight=weight)
+    backend: QConfig(
+        activation=HistogramObserver.with_args(reduce_range=reduce_range), weight=weight
+    )
     for backend, reduce_range, weight in (
         ("octavo", False, default_per_channel_weight_observer),
         ("x86", True, default_per_channel_weight_observer),
@@ -135,28 +143,36 @@ def get_default_qconfig(backend: str = "octavo", version: int = 0) -> QConfig:
     """The settings for post-training static quantization.
 
     Args:
-        backend: ``"octavo"``: histogram observers over all of 0..255, weights qint8 per channel. ``"x86"`` and
-            ``"fbgemm"``: activations in 0..127, weights per channel. ``"onednn"``: as ``"octavo"``. ``"qnnpack"``: 0..255,
-            weights per tensor. Models of every backend run on Octavo's kernels.
+        backend: ``"octavo"``: histogram observers over all of 0..255, weights qint8 per channel.
+            ``"x86"`` and ``"fbgemm"``: activations in 0..127, weights per channel. ``"onednn"``: as
+            ``"octavo"``. ``"qnnpack"``: 0..255, weights per tensor. Models of every backend run on
+            Octavo's kernels.
         version: 0.
 
     Raises:
         ValueError: another backend or version.
 
-    Source: ``torch.ao.quantization.get_default_qconfig``, which defaults to ``"x86"`` and raises AssertionError.
+    Source: ``torch.ao.quantization.get_default_qconfig``, which defaults to ``"x86"`` and raises
+    AssertionError.
     """
     if backend not in _DEFAULTS:
-        raise ValueError(f"get_default_qconfig: backend must be one of {list(_DEFAULTS)}, got {backend!r}")
+        raise ValueError(
+            f"get_default_qconfig: backend must be one of {list(_DEFAULTS)}, got {backend!r}"
+        )
     if version != 0:
         raise ValueError(f"get_default_qconfig: version must be 0, got {version!r}")
     return _DEFAULTS[backend]
 
 
 def qconfig_equals(q1: QConfigAny, q2: QConfigAny) -> bool:
-    """Whether two QConfigs construct the same observers with the same arguments; None equals None only."""
+    """Whether two QConfigs construct the same observers with the same arguments; None equals None
+    only.
+    """
     if q1 is None or q2 is None:
         return q1 is q2
-    return _constructors_equal(q1.activation, q2.activation) and _constructors_equal(q1.weight, q2.weight)
+    return _constructors_equal(q1.activation, q2.activation) and _constructors_equal(
+        q1.weight, q2.weight
+    )
 
 
 def _constructors_equal(a: Any, b: Any) -> bool:
@@ -173,7 +189,7 @@ def _constructors_equal(a: Any, b: Any) -> bool:
 
 
 def check_qconfig(qconfig: Any, name: str) -> None:
-    """Raises TypeError, naming the module, unless ``qconfig`` is None or has the two constructors."""
+    """Raises TypeError, naming the module, unless ``qconfig`` is a QConfig or None."""
     if qconfig is None:
         return
     activation = getattr(qconfig, "activation", None)
@@ -191,7 +207,8 @@ def make_activation_observer(qconfig: Any) -> nn.Module:
 
 
 def activation_is_memoryless(observer: object) -> bool:
-    """Whether an activation observer forgets all but the last tensor: a moving average with constant 1.
+    """Whether an activation observer forgets all but the last tensor: a moving average with
+    constant 1.
 
     Such an observer stands for quantizing a module's input when the model runs.
     """

@@ -9,13 +9,13 @@
 Names, arguments and results are those of ``torch.ao.quantization``. Differences:
 
 * Subclasses of a known class are treated as that class unless they override ``forward``.
-* The model itself may be a module that is replaced (torch replaces children only); a module that the model holds
-  under several names is replaced once and stays shared.
-* ``convert`` raises where an observer saw nothing, and changes nothing then. It leaves a ``quantization_report`` on
-  the result, see :func:`octavo.quantization.explain`.
+* The model itself may be a module that is replaced (torch replaces children only); a module that
+  the model holds under several names is replaced once and stays shared.
+* ``convert`` raises where an observer saw nothing, and changes nothing then. It leaves a
+  ``quantization_report`` on the result, see :func:`octavo.quantization.explain`.
 * Prepared models can be pickled; a module's ``qconfig`` stays the object that was assigned.
-* The observer of a fused module sees each output once. In torch it sees it twice (as a member of the Sequential and
-  through its hook), which makes moving averages there move twice as fast.
+* The observer of a fused module sees each output once. In torch it sees it twice (as a member of
+  the Sequential and through its hook), which makes moving averages there move twice as fast.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ _TO_QUANTIZED = "observed_to_quantized_custom_module_class"
 
 
 def get_default_custom_config_dict() -> dict[str, dict[type, type]]:
-    """Float class to observed class, and observed class to quantized class, of modules that users define.
+    """Float class to observed class, and observed class to quantized class, of modules that users
+    define.
 
     Source: ``torch.ao.quantization.get_default_custom_config_dict``.
     """
@@ -93,10 +94,11 @@ def propagate_qconfig_(
 
     Args:
         module: a model.
-        qconfig_dict: names ("" is the model), classes, or both, to QConfig or None. A module's own attribute comes first,
-            then its name, then its class (or the nearest base class), then what the module it is in has.
-        prepare_custom_config_dict: ``non_traceable_module_name`` and ``non_traceable_module_class`` list children that
-            get none.
+        qconfig_dict: names ("" is the model), classes, or both, to QConfig or None. A module's own
+            attribute comes first, then its name, then its class (or the nearest base class), then
+            what the module it is in has.
+        prepare_custom_config_dict: ``non_traceable_module_name`` and ``non_traceable_module_class``
+            list children that get none.
 
     Raises:
         TypeError: something that is not a QConfig.
@@ -106,7 +108,9 @@ def propagate_qconfig_(
     custom = prepare_custom_config_dict or {}
     names = custom.get("non_traceable_module_name", [])
     classes = custom.get("non_traceable_module_class", [])
-    qconfigs = resolve_qconfigs(module, qconfig_dict, lambda name, child: name in names or type(child) in classes)
+    qconfigs = resolve_qconfigs(
+        module, qconfig_dict, lambda name, child: name in names or type(child) in classes
+    )
     for part in module.modules():
         if id(part) in qconfigs:
             part.qconfig = qconfigs[id(part)]
@@ -124,26 +128,29 @@ def prepare(
     """Puts observers on the modules that ``convert`` will replace, for calibration.
 
     Args:
-        model: a float model whose modules carry ``qconfig`` attributes; a module without one has that of the module it
-            is in, and None leaves it (and what is in it) float. It should be in eval mode.
+        model: a float model whose modules carry ``qconfig`` attributes; a module without one has
+            that of the module it is in, and None leaves it (and what is in it) float. It should be
+            in eval mode.
         inplace: change ``model`` instead of a deep copy.
         allow_list: classes to observe; default: those that have an int8 form.
         observer_non_leaf_module_list: further classes to observe, as a whole.
-        prepare_custom_config_dict: ``{"float_to_observed_custom_module_class": {Float: Observed}}``; ``Observed`` has a
-            classmethod ``from_float``.
+        prepare_custom_config_dict: ``{"float_to_observed_custom_module_class": {Float:
+            Observed}}``; ``Observed`` has a classmethod ``from_float``.
         qconfig_dict: as in :func:`propagate_qconfig_`; torch's ``prepare`` lacks this argument.
 
     Returns:
-        The prepared model. Observed modules have a child ``activation_post_process`` and a forward hook before all
-        others; fused modules are observed as a whole, FloatFunctional inside, DeQuantStub never.
+        The prepared model. Observed modules have a child ``activation_post_process`` and a forward
+        hook before all others; fused modules are observed as a whole, FloatFunctional inside,
+        DeQuantStub never.
 
     Raises:
-        ValueError: a module that is quantized or prepared already; a fused batch norm in its training form; a weight
-            with parametrizations, weight norm or pruning; modules on several devices.
+        ValueError: a module that is quantized or prepared already; a fused batch norm in its
+            training form; a weight with parametrizations, weight norm or pruning; modules on
+            several devices.
         TypeError: a qconfig that is none.
 
-    Warns where nothing in the model has a qconfig, and where a subclass stays float because it overrides forward.
-    Source: ``torch.ao.quantization.prepare``.
+    Warns where nothing in the model has a qconfig, and where a subclass stays float because it
+    overrides forward. Source: ``torch.ao.quantization.prepare``.
     """
     table = get_default_qconfig_propagation_list() if allow_list is None else set(allow_list)
     custom = (prepare_custom_config_dict or get_default_custom_config_dict()).get(_TO_OBSERVED, {})
@@ -175,20 +182,28 @@ def _check_preparable(
     for name, module in model.named_modules():
         if is_quantized(module):
             raise ValueError(
-                f"prepare: '{name}' ({type(module).__name__}) is quantized already; prepare() takes a float model"
+                f"prepare: '{name}' ({type(module).__name__}) is quantized already; prepare() "
+                "takes a float model"
             )
         parent, _, last = name.rpartition(".")
         if _is_activation_post_process(module) and last == OBSERVER_NAME:
             raise ValueError(
-                f"prepare: '{parent}' has an observer already; prepare() takes a model that was not prepared before"
+                f"prepare: '{parent}' has an observer already; prepare() takes a model that was "
+                "not prepared before"
             )
     check_units(units_of(model, qconfigs, table, whole), "prepare")
 
 
 def _observe(
-    model: nn.Module, unit: Unit, custom: Mapping[type, Any], non_leaf: Collection[type], device: torch.device | None
+    model: nn.Module,
+    unit: Unit,
+    custom: Mapping[type, Any],
+    non_leaf: Collection[type],
+    device: torch.device | None,
 ) -> nn.Module:
-    """Observes one unit, if it is to be; returns the model, which is another object where the unit is the model."""
+    """Observes one unit, if it is to be; returns the model, which is another object where the unit
+    is the model.
+    """
     module, qconfig = unit.module, unit.qconfig
     cls = canonical_type(module)
     if qconfig is None or issubclass(cls, DeQuantStub):
@@ -206,7 +221,7 @@ def _observe(
     observer = qconfig.activation()
     if device is not None:
         observer.to(device)
-    observer._qualified_name = unit.name
+    observer._observed_module = unit.name
     if isinstance(module, FXFloatFunctional):
         module.activation_post_process = observer
         return model
@@ -231,31 +246,38 @@ def convert(
 
     Args:
         module: a prepared model that has seen data.
-        mapping: float class to int8 class; default: :func:`get_default_static_quant_module_mappings`. The int8 class
-            has a classmethod ``from_float``.
-        inplace: change ``module`` instead of a deep copy. Where the model itself is to be replaced this cannot be done.
+        mapping: float class to int8 class; default:
+            :func:`get_default_static_quant_module_mappings`. The int8 class has a classmethod
+            ``from_float``.
+        inplace: change ``module`` instead of a deep copy. Where the model itself is to be replaced
+            this cannot be done.
         remove_qconfig: take observers and qconfigs off what stays float.
         is_reference: not supported.
-        convert_custom_config_dict: ``{"observed_to_quantized_custom_module_class": {Observed: Quantized}}``;
-            ``Quantized`` has a classmethod ``from_observed``.
+        convert_custom_config_dict: ``{"observed_to_quantized_custom_module_class": {Observed:
+            Quantized}}``; ``Quantized`` has a classmethod ``from_observed``.
         use_precomputed_fake_quant: handed to ``from_float`` of classes that know it.
 
     Returns:
-        The int8 model. Forward hooks of replaced modules go on working, on quantized tensors; ``_qualified_name`` of the
-        new modules is their path. ``quantization_report`` says what became of each module.
+        The int8 model. Forward hooks of replaced modules go on working, on quantized tensors;
+        ``_qualified_name`` of the new modules is their path. ``quantization_report`` says what
+        became of each module.
 
     Raises:
-        RuntimeError: modules that were not prepared, or whose observers saw nothing, or nothing finite; all are named.
-        ValueError: see :func:`prepare`; NaN or Inf in a weight; modules that are not on the CPU; ``inplace`` for a model
-            that itself is replaced.
-        Nothing has been changed then.
+        RuntimeError: modules that were not prepared, or whose observers saw nothing, or nothing
+            finite; all are named.
+        ValueError: see :func:`prepare`; NaN or Inf in a weight; modules that are not on the CPU;
+            ``inplace`` for a model that itself is replaced. Nothing has been changed then.
 
     Warns where there is nothing to replace. Source: ``torch.ao.quantization.convert``.
     """
     if is_reference:
-        raise NotImplementedError("convert: there are no reference modules; leave is_reference False")
+        raise NotImplementedError(
+            "convert: there are no reference modules; leave is_reference False"
+        )
     table = dict(get_default_static_quant_module_mappings() if mapping is None else mapping)
-    custom = dict((convert_custom_config_dict or get_default_custom_config_dict()).get(_TO_QUANTIZED, {}))
+    custom = dict(
+        (convert_custom_config_dict or get_default_custom_config_dict()).get(_TO_QUANTIZED, {})
+    )
     units = _prepared_units(module, {**table, **custom}, custom)
     check_units(units, "convert")
     check_calibrated(units, table)
@@ -263,8 +285,8 @@ def convert(
         module = copy.deepcopy(module)
     elif any(unit.module is module and unit.entry is not None for unit in units):
         raise ValueError(
-            f"convert: the model itself is a {canonical_type(module).__name__} and has to be replaced; call "
-            "convert(model) without inplace and use what it returns"
+            f"convert: the model itself is a {canonical_type(module).__name__} and has to be "
+            "replaced; call convert(model) without inplace and use what it returns"
         )
     return _convert(module, table, custom, remove_qconfig, use_precomputed_fake_quant)
 
@@ -282,13 +304,18 @@ def _convert(
     report = report_of(units, {**table, **custom})
     to_swap = [unit for unit in units if unit.entry is not None]
     if not to_swap:
-        warnings.warn("convert: no module has both a qconfig and an int8 form; nothing was replaced", stacklevel=3)
-    # All modules are made before any is replaced, so that an error leaves the model as it was. Those that contain
-    # others come after these, and find them replaced.
+        warnings.warn(
+            "convert: no module has both a qconfig and an int8 form; nothing was replaced",
+            stacklevel=3,
+        )
+    # All modules are made before any is replaced, so that an error leaves the model as it was.
+    # Those that contain others come after these, and find them replaced.
     outer = [unit for unit in to_swap if _contains_any(unit, to_swap)]
     for group in ([unit for unit in to_swap if unit not in outer], *([unit] for unit in outer)):
         made = {
-            id(unit.module): make_quantized(unit.module, unit.name, table, custom, use_precomputed_fake_quant)
+            id(unit.module): make_quantized(
+                unit.module, unit.name, table, custom, use_precomputed_fake_quant
+            )
             for unit in group
         }
         for unit in group:
@@ -300,7 +327,9 @@ def _convert(
     return model
 
 
-def _prepared_units(model: nn.Module, table: Collection[type], custom: Collection[type]) -> list[Unit]:
+def _prepared_units(
+    model: nn.Module, table: Collection[type], custom: Collection[type]
+) -> list[Unit]:
     qconfigs = {id(module): getattr(module, "qconfig", None) for module in model.modules()}
     return units_of(model, qconfigs, table, set(custom))
 
@@ -317,7 +346,8 @@ def quantize(
     mapping: Mapping[type, Any] | None = None,
     inplace: bool = False,
 ) -> nn.Module:
-    """Prepares a model, calibrates it with ``run_fn(model, *run_args)`` in eval mode, and converts it.
+    """Prepares a model, calibrates it with ``run_fn(model, *run_args)`` in eval mode, and converts
+    it.
 
     Args:
         model: a float model with qconfigs.
@@ -382,5 +412,7 @@ def _get_unique_devices_(module: nn.Module) -> set[torch.device]:
 def _unique_device(model: nn.Module) -> torch.device | None:
     devices = _get_unique_devices_(model)
     if len(devices) > 1:
-        raise ValueError(f"prepare: the model must be on one device, got {sorted(str(d) for d in devices)}")
+        raise ValueError(
+            f"prepare: the model must be on one device, got {sorted(str(d) for d in devices)}"
+        )
     return next(iter(devices), None)

@@ -49,7 +49,9 @@ class QuantizationReport(list[ModuleReport]):
         rows += [(row.name or "(model)", row.type, row.becomes or "-", row.reason) for row in self]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         return "\n".join(
-            "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])).rstrip()
+            "  ".join(
+                (*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])
+            ).rstrip()
             for row in rows
         )
 
@@ -62,8 +64,8 @@ def explain(
     """Says for each module whether ``convert`` replaces it, and by what, or why not.
 
     Args:
-        model: a float model with qconfigs, a prepared model, or a converted one (which carries its report as the
-            attribute ``quantization_report``). It is not changed.
+        model: a float model with qconfigs, a prepared model, or a converted one (which carries its
+            report as the attribute ``quantization_report``). It is not changed.
         qconfig_dict, mapping: as in ``prepare`` and ``convert``.
     """
     stored = getattr(model, "quantization_report", None)
@@ -78,7 +80,9 @@ def report_of(units: list[Unit], table: Mapping[type, Any]) -> QuantizationRepor
     rows = []
     for unit in units:
         becomes = "" if unit.entry is None else f"{table[unit.entry].__name__}"
-        rows.append(ModuleReport(unit.name, canonical_type(unit.module).__name__, becomes, _reason(unit)))
+        rows.append(
+            ModuleReport(unit.name, canonical_type(unit.module).__name__, becomes, _reason(unit))
+        )
     return QuantizationReport(rows)
 
 

@@ -23,7 +23,8 @@ class _Stub(nn.Module):
 
 
 class QuantStub(_Stub):
-    """Float values enter here: identity, observed by ``prepare``, and replaced by ``nn.quantized.Quantize``.
+    """Float values enter here: identity, observed by ``prepare``, and replaced by
+    ``nn.quantized.Quantize``.
 
     Args:
         qconfig: how to observe the values; default: that of the module it is in.
@@ -33,7 +34,8 @@ class QuantStub(_Stub):
 
 
 class DeQuantStub(_Stub):
-    """Quantized values leave here: identity, never observed, and replaced by ``nn.quantized.DeQuantize``.
+    """Quantized values leave here: identity, never observed, and replaced by
+    ``nn.quantized.DeQuantize``.
 
     Args:
         qconfig: any but None marks the stub for replacement; default: that of the module it is in.
@@ -46,7 +48,8 @@ class QuantWrapper(nn.Module):
     """A module between a :class:`QuantStub` and a :class:`DeQuantStub`: float in, float out.
 
     Args:
-        module: a module with one tensor argument and result. Its qconfig, if any, becomes that of the stubs.
+        module: a module with one tensor argument and result. Its qconfig, if any, becomes that of
+            the stubs.
 
     Source: ``torch.ao.quantization.QuantWrapper``.
     """

@@ -53,7 +53,8 @@ def check_calibrated(units: Iterable[Unit], table: Mapping[type, Any]) -> None:
     """Raises where a unit that is to be replaced lacks what its int8 class needs.
 
     Raises:
-        RuntimeError: units without observer, or whose observer has seen nothing or nothing finite; names them all.
+        RuntimeError: units without observer, or whose observer has seen nothing or nothing finite;
+            names them all.
         ValueError: a weight with NaN or Inf, or that is not on the CPU.
     """
     unprepared, unseen, nonfinite = [], [], []
@@ -74,12 +75,15 @@ def check_calibrated(units: Iterable[Unit], table: Mapping[type, Any]) -> None:
         ("have a qconfig but no observer; call prepare() and calibrate first", unprepared),
         ("saw nothing but NaN and Inf in calibration; look at the data and the weights", nonfinite),
         (
-            "never saw data, so there is no scale for them; run calibration data through the prepared model, or, "
-            "where the model does not call them, set their qconfig to None before prepare()",
+            "never saw data, so there is no scale for them; run calibration data through the "
+            "prepared model, or, where the model does not call them, set their qconfig to None "
+            "before prepare()",
             unseen,
         ),
     )
-    texts = [f"these modules {text}:\n  " + "\n  ".join(labels) for text, labels in problems if labels]
+    texts = [
+        f"these modules {text}:\n  " + "\n  ".join(labels) for text, labels in problems if labels
+    ]
     if texts:
         raise RuntimeError("convert: " + "\n".join(texts))
     for unit in to_swap:
@@ -92,7 +96,9 @@ def _is_ours(target: Any) -> bool:
 
 
 def _wants_scale(target: Any, observer: Any) -> bool:
-    """Whether a class takes an output scale from calibration. Of other classes than Octavo's: if it is observed."""
+    """Whether a class takes an output scale from calibration. Of other classes than Octavo's: if it
+    is observed.
+    """
     if getattr(observer, "is_dynamic", False):
         return False
     return issubclass(target, QuantizedOutput) if _is_ours(target) else observer is not None
@@ -113,8 +119,8 @@ def _check_parameters(unit: Unit) -> None:
             continue
         if parameter.device.type != "cpu":
             raise ValueError(
-                f"convert: '{name}' of {unit.label} is on {parameter.device}; int8 modules run on the CPU, so call "
-                "model.cpu() first"
+                f"convert: '{name}' of {unit.label} is on {parameter.device}; int8 modules run on "
+                "the CPU, so call model.cpu() first"
             )
         if not bool(torch.isfinite(parameter).all()):
             bad = int((~torch.isfinite(parameter)).sum())
@@ -122,24 +128,26 @@ def _check_parameters(unit: Unit) -> None:
 
 
 def make_quantized(
-    mod: nn.Module, name: str, table: Mapping[type, Any], custom: Mapping[type, Any], use_precomputed_fake_quant: bool
+    mod: nn.Module,
+    name: str,
+    table: Mapping[type, Any],
+    custom: Mapping[type, Any],
+    use_precomputed_fake_quant: bool,
 ) -> nn.Module:
     """A new int8 module for a calibrated one. Neither the old module nor the model changes."""
     cls = canonical_type(mod)
     mod._qualified_name = name  # type: ignore[assignment]
     try:
-        with warnings.catch_warnings():
-            if getattr(mod, "_scalar_operations", False):
-                # A functional that only adds or multiplies by numbers needs no scale, so its observer has none.
-                warnings.filterwarnings("ignore", message="calculate_qparams was called before")
-            if cls in custom:
-                new = custom[cls].from_observed(mod)
-            else:
-                new = _from_float(mod, table, use_precomputed_fake_quant)
+        if cls in custom:
+            new = custom[cls].from_observed(mod)
+        else:
+            new = _from_float(mod, table, use_precomputed_fake_quant)
     except (TypeError, ValueError, RuntimeError) as error:
         if name in str(error):
             raise
-        kind = next(kind for kind in (TypeError, ValueError, RuntimeError) if isinstance(error, kind))
+        kind = next(
+            kind for kind in (TypeError, ValueError, RuntimeError) if isinstance(error, kind)
+        )
         raise kind(f"convert: '{name}' ({cls.__name__}): {error}") from error
     finally:
         del mod._qualified_name
@@ -160,8 +168,8 @@ def _from_float(mod: nn.Module, table: Mapping[type, Any], use_precomputed_fake_
 def hand_over(old: nn.Module, new: nn.Module) -> None:
     """Gives the hooks and the mode of a module to the one that replaces it.
 
-    The tables of hooks themselves go over, so a handle that the user holds still removes its hook. Hooks on
-    parts of a fused module end with the parts, with a warning.
+    The tables of hooks themselves go over, so a handle that the user holds still removes its hook.
+    Hooks on parts of a fused module end with the parts, with a warning.
     """
     for table in _HOOK_TABLES:
         hooks = getattr(old, table)
@@ -169,16 +177,23 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
         setattr(new, table, hooks)
     remove_observer_hooks(new)
     new.train(old.training)
-    lost = [name for name, part in old.named_modules() if name and (part._forward_hooks or part._forward_pre_hooks)]
+    lost = [
+        name
+        for name, part in old.named_modules()
+        if name and (part._forward_hooks or part._forward_pre_hooks)
+    ]
     if lost:
         warnings.warn(
-            f"convert: '{new._qualified_name}' becomes one int8 module, so the hooks on its parts {lost} are gone",
+            f"convert: '{new._qualified_name}' becomes one int8 module, so the hooks on its parts "
+            f"{lost} are gone",
             stacklevel=4,
         )
 
 
 def replaced(model: nn.Module, made: Mapping[int, nn.Module]) -> nn.Module:
-    """Puts new modules, by ``id`` of the old ones, in every place where the old ones are. Returns the model."""
+    """Puts new modules, by ``id`` of the old ones, in every place where the old ones are. Returns
+    the model.
+    """
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if id(child) in made:
@@ -212,11 +227,13 @@ def swap_module(
     custom_module_class_mapping: Mapping[type, Any] | None = None,
     use_precomputed_fake_quant: bool = False,
 ) -> nn.Module:
-    """The int8 module for one observed module with a qconfig, or the module itself if there is none.
+    """The int8 module for one observed module with a qconfig, or the module itself if there is
+    none.
 
     Args:
         mod: a calibrated module. It must not be used afterwards: its hooks go over to the new one.
-        mapping, custom_module_class_mapping, use_precomputed_fake_quant: as in :func:`octavo.quantization.convert`.
+        mapping, custom_module_class_mapping, use_precomputed_fake_quant: as in
+            :func:`octavo.quantization.convert`.
 
     Raises: as ``convert``.
 
@@ -224,12 +241,14 @@ def swap_module(
     """
     custom = custom_module_class_mapping or {}
     qconfigs = {id(mod): getattr(mod, "qconfig", None)}
-    units = [u for u in units_of(mod, qconfigs, {**mapping, **custom}, set(custom)) if u.module is mod]
+    units = [
+        u for u in units_of(mod, qconfigs, {**mapping, **custom}, set(custom)) if u.module is mod
+    ]
     if not units or units[0].entry is None:
         return mod
     check_units(units, "swap_module")
     check_calibrated(units, mapping)
-    name: str = getattr(mod, "_qualified_name", "")  # type: ignore[assignment]
+    name: str = getattr(mod, "_qualified_name", "")
     new = make_quantized(mod, name, mapping, custom, use_precomputed_fake_quant)
     hand_over(mod, new)
     return new

@@ -1,7 +1,8 @@
-"""How a model divides into units: the modules that prepare observes and convert replaces as a whole.
+"""How a model divides into units: the modules that prepare observes and convert replaces as a
+whole.
 
-``prepare``, ``convert`` and ``explain`` all decide with the functions here, so what ``explain`` says is what the
-other two do.
+``prepare``, ``convert`` and ``explain`` all decide with the functions here, so what ``explain``
+says is what the other two do.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from octavo.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 
 OBSERVER_NAME = "activation_post_process"
 
-# Float modules of torch's own quantization package, which models in the wild are written with. They have the
-# attributes and behaviour of Octavo's, so prepare turns them into these.
+# Float modules of torch's own quantization package, which models in the wild are written with. They
+# have the attributes and behaviour of Octavo's, so prepare turns them into these.
 _FOREIGN_FLOAT: dict[str, type[nn.Module]] = {
     cls.__name__: cls
     for cls in (
@@ -37,12 +38,18 @@ _FOREIGN_FLOAT: dict[str, type[nn.Module]] = {
         *(getattr(nni, name) for name in nni.__all__ if name != "_FusedModule"),
     )
 }
-_FOREIGN_PACKAGES = ("torch.ao.quantization.", "torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.modules.")
+_FOREIGN_PACKAGES = (
+    "torch.ao.quantization.",
+    "torch.ao.nn.quantized.",
+    "torch.ao.nn.intrinsic.modules.",
+)
 
-# Modules that read the weights of their children instead of calling them: nothing inside can be replaced.
+# Modules that read the weights of their children instead of calling them: nothing inside can be
+# replaced.
 _OPAQUE = (nn.MultiheadAttention,)
 
-_TRAINING_FORMS = tuple(getattr(nni, f"Conv{form}{rank}d") for form in ("Bn", "BnReLU") for rank in (1, 2, 3)) + (
+_TRAINING_FORMS = (
+    *(getattr(nni, f"Conv{form}{rank}d") for form in ("Bn", "BnReLU") for rank in (1, 2, 3)),
     nni.LinearBn1d,
 )
 
@@ -52,7 +59,9 @@ _COMPUTING_METHODS = ("forward", "_conv_forward")
 
 
 def canonical_type(module: nn.Module) -> type[nn.Module]:
-    """The class that counts: without parametrizations, and Octavo's where torch.ao has one of the same name."""
+    """The class that counts: without parametrizations, and Octavo's where torch.ao has one of the
+    same name.
+    """
     cls: type[nn.Module] = type_before_parametrizations(module)
     if cls.__module__.startswith(_FOREIGN_PACKAGES):
         return _FOREIGN_FLOAT.get(cls.__name__, cls)
@@ -60,12 +69,16 @@ def canonical_type(module: nn.Module) -> type[nn.Module]:
 
 
 def adopt_foreign_modules(model: nn.Module) -> None:
-    """Turns torch.ao's stubs, functionals and fused float modules inside of ``model`` into Octavo's, in place.
+    """Turns torch.ao's stubs, functionals and fused float modules inside of ``model`` into
+    Octavo's, in place.
 
     The objects stay the same, so hooks, parameters and ties do too.
     """
     for module in model.modules():
-        if type(module).__module__.startswith(_FOREIGN_PACKAGES) and type(module).__name__ in _FOREIGN_FLOAT:
+        if (
+            type(module).__module__.startswith(_FOREIGN_PACKAGES)
+            and type(module).__name__ in _FOREIGN_FLOAT
+        ):
             module.__class__ = _FOREIGN_FLOAT[type(module).__name__]
 
 
@@ -84,8 +97,9 @@ def is_quantized(module: nn.Module) -> bool:
 def find_entry(module: nn.Module, table: Collection[type]) -> tuple[type | None, str]:
     """The class in ``table`` that a module counts as, and, where there is none, why.
 
-    That is its own class, or the nearest base class, unless the module computes something else than that base:
-    a subclass with its own ``forward`` is a different operation, and needs an entry of its own.
+    That is its own class, or the nearest base class, unless the module computes something else than
+    that base: a subclass with its own ``forward`` is a different operation, and needs an entry of
+    its own.
     """
     cls = canonical_type(module)
     for base in cls.__mro__:
@@ -99,8 +113,8 @@ def find_entry(module: nn.Module, table: Collection[type]) -> tuple[type | None,
         if not changed:
             return base, ""
         return None, (
-            f"{cls.__name__} {OVERRIDES} {changed[0]} of {base.__name__}, so it may compute something else; "
-            f"give it a class of its own in mapping and allow_list if it does not"
+            f"{cls.__name__} {OVERRIDES} {changed[0]} of {base.__name__}, so it may compute "
+            "something else; give it a class of its own in mapping and allow_list if it does not"
         )
     return None, f"{cls.__name__} has no int8 module"
 
@@ -133,8 +147,9 @@ class Unit:
 def iter_modules(model: nn.Module, whole: Collection[type] = ()) -> Iterator[tuple[str, nn.Module]]:
     """Every unit of a model once, with its path, children before the module they are in.
 
-    Fused modules, functionals, opaque modules and the classes in ``whole`` are not looked into; observers are not
-    part of the model. Containers are units too: a mapping may have an entry for them.
+    Fused modules, functionals, opaque modules and the classes in ``whole`` are not looked into;
+    observers are not part of the model. Containers are units too: a mapping may have an entry for
+    them.
     """
     seen: set[int] = set()
 
@@ -173,7 +188,9 @@ def units_of(
     table: Collection[type],
     whole: Collection[type] = (),
 ) -> list[Unit]:
-    """The units of a model that are leaves or whole, or have an entry in the table, with the decision about each."""
+    """The units of a model that are leaves or whole, or have an entry in the table, with the
+    decision about each.
+    """
     result = []
     for name, module in iter_modules(model, whole):
         entry, reason = find_entry(module, table)
@@ -185,7 +202,7 @@ def units_of(
         if is_quantized(module):
             entry, reason = None, "is quantized already"
         elif isinstance(module, _OPAQUE) and entry is None:
-            reason = f"{type(module).__name__} reads its children's weights itself; there is no int8 form of it"
+            reason = f"{type(module).__name__} reads its children's weights, and has no int8 module"
         elif entry is not None and qconfig is None:
             entry, reason = None, "its qconfig is None"
         result.append(Unit(name, module, qconfig, entry, reason))
@@ -199,8 +216,9 @@ def resolve_qconfigs(
 ) -> dict[int, Any]:
     """The qconfig of each module, by ``id``. Nothing is changed.
 
-    A module's own attribute ``qconfig`` (None too) comes first, then its name in the dict, then its class there, then
-    the module it is in. Children for which ``left_out(name in the parent, child)`` holds get none, nor do theirs.
+    A module's own attribute ``qconfig`` (None too) comes first, then its name in the dict, then its
+    class there, then the module it is in. Children for which ``left_out(name in the parent,
+    child)`` holds get none, nor do theirs.
 
     Raises:
         TypeError: something that is not a QConfig.
@@ -218,7 +236,11 @@ def resolve_qconfigs(
         check_qconfig(qconfig, name)
         result[id(module)] = qconfig
         for child_name, child in module._modules.items():
-            if child is not None and child_name != "parametrizations" and not left_out(child_name, child):
+            if (
+                child is not None
+                and child_name != "parametrizations"
+                and not left_out(child_name, child)
+            ):
                 visit(f"{name}.{child_name}" if name else child_name, child, qconfig)
 
     visit("", model, None)
@@ -231,8 +253,8 @@ def resolve_qconfigs(
 def _type_key(module: nn.Module, given: Mapping[Any, Any]) -> type | None:
     """The class under which a dict of qconfigs knows a module.
 
-    Base classes count for units, not for containers. A fused module that the dict does not know counts as its first
-    part, so that ``{nn.Linear: None}`` applies to Linear + ReLU.
+    Base classes count for units, not for containers. A fused module that the dict does not know
+    counts as its first part, so that ``{nn.Linear: None}`` applies to Linear + ReLU.
     """
     cls = canonical_type(module)
     if cls in given:
@@ -246,33 +268,44 @@ def _type_key(module: nn.Module, given: Mapping[Any, Any]) -> type | None:
 
 
 def needs_folding(module: nn.Module) -> str:
-    """What to call before a module can be quantized, because its weight is computed from others; "" if nothing."""
+    """What to call before a module can be quantized, because its weight is computed from others; ""
+    if nothing.
+    """
     for part in module.modules():
         if is_parametrized(part):
-            names = ", ".join(repr(name) for name in part.parametrizations)  # type: ignore[union-attr,operator]
+            names = ", ".join(repr(name) for name in part.parametrizations)  # type: ignore[union-attr]
             return f"torch.nn.utils.parametrize.remove_parametrizations(module, {names})"
         for hook in part._forward_pre_hooks.values():
             kind = type(hook)
             if isinstance(hook, BasePruningMethod):
                 return f"torch.nn.utils.prune.remove(module, {hook._tensor_name!r})"
-            if kind.__name__ in ("WeightNorm", "SpectralNorm") and kind.__module__.startswith("torch.nn.utils."):
-                call = "remove_weight_norm" if kind.__name__ == "WeightNorm" else "remove_spectral_norm"
+            if kind.__name__ in ("WeightNorm", "SpectralNorm") and kind.__module__.startswith(
+                "torch.nn.utils."
+            ):
+                call = (
+                    "remove_weight_norm"
+                    if kind.__name__ == "WeightNorm"
+                    else "remove_spectral_norm"
+                )
                 return f"torch.nn.utils.{call}(module, {hook.name!r})"  # type: ignore[attr-defined]
     return ""
 
 
 def check_units(units: list[Unit], caller: str) -> None:
-    """Raises ValueError, naming the modules, where units cannot be quantized as they are after training."""
+    """Raises ValueError, naming the modules, where units cannot be quantized as they are after
+    training.
+    """
     for unit in units:
         if unit.qconfig is not None and issubclass(canonical_type(unit.module), _TRAINING_FORMS):
             raise ValueError(
-                f"{caller}: {unit.label} is the form of a fused batch norm for quantization-aware training. For "
-                "quantization after training call model.eval() and fuse_modules() on the original model before "
-                "prepare(); to leave the module float set its qconfig to None"
+                f"{caller}: {unit.label} is the form of a fused batch norm for quantization-aware "
+                "training. For quantization after training call model.eval() and fuse_modules() on "
+                "the original model before prepare(); to leave the module float set its qconfig to "
+                "None"
             )
         call = needs_folding(unit.module) if unit.entry is not None else ""
         if call:
             raise ValueError(
-                f"{caller}: the weight of {unit.label} is computed from other tensors; fold it first with {call}, "
-                "or leave the module float by setting its qconfig to None"
+                f"{caller}: the weight of {unit.label} is computed from other tensors; fold it "
+                f"first with {call}, or leave the module float by setting its qconfig to None"
             )

@@ -1,8 +1,8 @@
 """Ranges, schemes and quantization parameters: the arithmetic that observers and helpers share.
 
-The formulas are torch's, in float32 and in torch's order of operations, so that the results are equal to
-the bit. Where torch's own result would not be usable (an interval wider than float32 can express, qint32
-zero points) the docstring says what happens instead.
+The formulas are torch's, in float32 and in torch's order of operations, so that the results are
+equal to the bit. Where torch's own result would not be usable (an interval wider than float32 can
+express, qint32 zero points) the docstring says what happens instead.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def is_per_channel(qscheme: Any) -> bool:
 
 
 def observed_dtype(dtype: Any) -> Any:
-    """``dtype`` as an observer keeps it: an :class:`octavo.dtypes.QDType`, or torch.int16 / torch.uint16.
+    """``dtype`` as an observer keeps it: an :class:`octavo.dtypes.QDType`, or torch.int16 /
+    torch.uint16.
 
     Raises:
         TypeError: anything else.
@@ -75,8 +76,8 @@ def observed_dtype(dtype: Any) -> Any:
         return as_qdtype(dtype)
     except TypeError:
         raise TypeError(
-            f"observer: dtype must be octavo.quint8, octavo.qint8 or octavo.qint32 (or torch's quint8, uint8, "
-            f"qint8, int8, qint32, int32, int16, uint16), got {dtype!r}"
+            "observer: dtype must be octavo.quint8, octavo.qint8 or octavo.qint32 (or torch's "
+            f"quint8, uint8, qint8, int8, qint32, int32, int16, uint16), got {dtype!r}"
         ) from None
 
 
@@ -111,8 +112,8 @@ def calculate_qmin_qmax(
     Raises:
         ValueError: a custom range that ``dtype`` cannot store.
 
-    Source: ``torch.ao.quantization.utils.calculate_qmin_qmax``. qint32 and the 16-bit types have no reduced
-    default range, there as here.
+    Source: ``torch.ao.quantization.utils.calculate_qmin_qmax``. qint32 and the 16-bit types have no
+    reduced default range, there as here.
     """
     limits = torch.iinfo(storage_dtype(dtype))
     if not has_customized_qrange or quant_min is None or quant_max is None:
@@ -121,7 +122,8 @@ def calculate_qmin_qmax(
         return limits.min // 2, limits.max // 2
     if quant_min < limits.min or quant_max > limits.max:
         raise ValueError(
-            f"quant_min={quant_min} and quant_max={quant_max} do not fit dtype {dtype} ({limits.min}..{limits.max})"
+            f"quant_min={quant_min} and quant_max={quant_max} do not fit dtype {dtype} "
+            f"({limits.min}..{limits.max})"
         )
     return (quant_min // 2, quant_max // 2) if reduce_range else (quant_min, quant_max)
 
@@ -137,19 +139,24 @@ def check_min_max_valid(min_val: Tensor, max_val: Tensor) -> bool:
     empty = min_val.numel() == 0 or max_val.numel() == 0
     if empty or bool(((min_val == torch.inf) & (max_val == -torch.inf)).all()):
         warnings.warn(
-            "calculate_qparams was called before the observer saw any data; returning scale 1.0 and zero point 0",
+            "calculate_qparams was called before the observer saw any data; returning scale 1.0 "
+            "and zero point 0",
             stacklevel=4,
         )
         return False
     usable = torch.isfinite(min_val) & torch.isfinite(max_val) & (min_val <= max_val)
     if not bool(usable.all()):
         bad = torch.nonzero(~usable.reshape(-1)).reshape(-1).tolist()
-        where = f" in channels {bad[:8]}{' and more' if len(bad) > 8 else ''}" if usable.numel() > 1 else ""
+        where = (
+            f" in channels {bad[:8]}{' and more' if len(bad) > 8 else ''}"
+            if usable.numel() > 1
+            else ""
+        )
         index = bad[0]
         low, high = min_val.reshape(-1)[index].item(), max_val.reshape(-1)[index].item()
         raise ValueError(
-            f"the observed interval [{low}, {high}]{where} is not usable: it must be finite with min <= max "
-            "(a channel that saw nothing but NaN and Inf has the interval [inf, -inf])"
+            f"the observed interval [{low}, {high}]{where} is not usable: it must be finite with "
+            "min <= max (a channel that saw nothing but NaN and Inf has the interval [inf, -inf])"
         )
     return True
 
@@ -167,13 +174,13 @@ def interval_to_qparams(
 ) -> tuple[Tensor, Tensor]:
     """Scale and zero point of valid intervals, float32 0-D or 1-D.
 
-    Affine: the interval is widened to contain 0; ``scale = max((hi - lo) / (qmax - qmin), eps)``, ``zero_point =
-    clamp(qmin - round_half_even(lo / scale))``, int32. Symmetric: ``scale = max(max(-lo, hi) / ((qmax - qmin) / 2),
-    eps)``, zero point 0 for signed types, else the middle of the range, int64. float_qparams: no widening, float
-    zero point ``-lo / scale``.
+    Affine: the interval is widened to contain 0; ``scale = max((hi - lo) / (qmax - qmin), eps)``,
+    ``zero_point = clamp(qmin - round_half_even(lo / scale))``, int32. Symmetric: ``scale =
+    max(max(-lo, hi) / ((qmax - qmin) / 2), eps)``, zero point 0 for signed types, else the middle
+    of the range, int64. float_qparams: no widening, float zero point ``-lo / scale``.
 
-    An interval whose width overflows float32 is computed from its halves (torch returns an infinite scale).
-    Results are 1-D, with one element for a per-tensor scheme.
+    An interval whose width overflows float32 is computed from its halves (torch returns an infinite
+    scale). Results are 1-D, with one element for a per-tensor scheme.
     """
     low = torch.minimum(min_val, torch.zeros_like(min_val))
     high = torch.maximum(max_val, torch.zeros_like(max_val))
@@ -181,7 +188,9 @@ def interval_to_qparams(
     if qscheme in SYMMETRIC_SCHEMES:
         scale = torch.maximum(torch.maximum(-low, high) / (steps / 2), eps)
         zero_point = torch.full_like(
-            scale, _symmetric_zero_point(quant_min, quant_max, dtype, has_customized_qrange), dtype=torch.int64
+            scale,
+            _symmetric_zero_point(quant_min, quant_max, dtype, has_customized_qrange),
+            dtype=torch.int64,
         )
     elif qscheme == per_channel_affine_float_qparams:
         scale = _width(min_val, max_val, steps)
@@ -201,7 +210,9 @@ def _width(low: Tensor, high: Tensor, steps: float) -> Tensor:
     return scale
 
 
-def _symmetric_zero_point(quant_min: int, quant_max: int, dtype: Any, has_customized_qrange: bool) -> int:
+def _symmetric_zero_point(
+    quant_min: int, quant_max: int, dtype: Any, has_customized_qrange: bool
+) -> int:
     storage = storage_dtype(dtype)
     if storage is torch.uint8:
         return (quant_min + quant_max) // 2 if has_customized_qrange else 128
@@ -242,14 +253,18 @@ def determine_qparams(
 
 
 def has_no_children_ignoring_parametrizations(module: nn.Module) -> bool:
-    """Whether a module is a leaf; the container that ``torch.nn.utils.parametrize`` adds does not count."""
+    """Whether a module is a leaf; the container that ``torch.nn.utils.parametrize`` adds does not
+    count.
+    """
     if is_parametrized(module):
         return set(module._modules) <= {"parametrizations"}
     return len(module._modules) == 0
 
 
 def get_qparam_dict(observer: Any) -> dict[str, Any]:
-    """What an observer decided, by name: qscheme, dtype, scale, zero_point, axis, quant_min, quant_max."""
+    """What an observer decided, by name: qscheme, dtype, scale, zero_point, axis, quant_min,
+    quant_max.
+    """
     qscheme = getattr(observer, "qscheme", None)
     params: dict[str, Any] = {"qscheme": qscheme, "dtype": observer.dtype}
     params["scale"], params["zero_point"] = observer.calculate_qparams()

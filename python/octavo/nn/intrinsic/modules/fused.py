@@ -1,11 +1,12 @@
 """Sequences of float modules that quantization treats as one unit.
 
-Each is an ``nn.Sequential`` of its parts and computes what they compute in a row. ``prepare`` observes only the end of
-the sequence, and ``convert`` replaces the whole by one int8 module. The forms with a batch norm are those of
-quantization-aware training; after training, ``fuse_modules`` folds the batch norm into the weights instead.
+Each is an ``nn.Sequential`` of its parts and computes what they compute in a row. ``prepare``
+observes only the end of the sequence, and ``convert`` replaces the whole by one int8 module. The
+forms with a batch norm are those of quantization-aware training; after training, ``fuse_modules``
+folds the batch norm into the weights instead.
 
-Source: ``torch.ao.nn.intrinsic``. As there, except that subclasses of the parts are accepted and a wrong part raises
-TypeError.
+Source: ``torch.ao.nn.intrinsic``. As there, except that subclasses of the parts are accepted and a
+wrong part raises TypeError.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-
 
 _OBSERVER_NAME = "activation_post_process"
 
@@ -38,7 +38,7 @@ class _FusedModule(nn.Sequential):
                 )
 
     def __iter__(self) -> Iterator[nn.Module]:
-        return (part for name, part in self._modules.items() if name != _OBSERVER_NAME)  # type: ignore[misc]
+        return (part for name, part in self._modules.items() if name != _OBSERVER_NAME)
 
     def __len__(self) -> int:
         return sum(name != _OBSERVER_NAME for name in self._modules)
@@ -194,7 +194,7 @@ class ConvAdd2d(_FusedModule):
 
 
 class ConvAddReLU2d(_FusedModule):
-    """Conv2d of the first argument, ``add`` of the result and the second argument, then ``relu``."""
+    """Conv2d of the first argument, ``add`` of the result and the second one, then ``relu``."""
 
     _parts = (("conv", nn.Conv2d),)
 

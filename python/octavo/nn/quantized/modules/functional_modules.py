@@ -70,9 +70,19 @@ class FloatFunctional(FXFloatFunctional):
     Source: ``torch.ao.nn.quantized.FloatFunctional``.
     """
 
+    _scalar_operations = False  # whether one was called; then no observed one need have been
+
     def __init__(self) -> None:
         super().__init__()
         self.activation_post_process: nn.Module = nn.Identity()
+
+    def add_scalar(self, x: Tensor, y: float) -> Tensor:
+        self._scalar_operations = True
+        return super().add_scalar(x, y)
+
+    def mul_scalar(self, x: Tensor, y: float) -> Tensor:
+        self._scalar_operations = True
+        return super().mul_scalar(x, y)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return self.activation_post_process(super().add(x, y))
@@ -110,9 +120,15 @@ class QFunctional(QuantizedOutput):
     Source: ``torch.ao.nn.quantized.QFunctional``.
     """
 
+    _without_scale = False  # made from a FloatFunctional of which only scalar operations were used
+
     def __init__(self) -> None:
         super().__init__()
         self._set_output(1.0, 0, None)
+
+    def _set_output(self, scale: Any, zero_point: Any, qdtype: QDType | None) -> None:
+        super()._set_output(scale, zero_point, qdtype)
+        self._without_scale = False
 
     def _get_name(self) -> str:
         return "QFunctional"
@@ -125,6 +141,11 @@ class QFunctional(QuantizedOutput):
 
     def _output_dtype(self, inputs: Sequence[QTensor]) -> QDType:
         """The dtype of inputs and result, checked."""
+        if self._without_scale:
+            raise RuntimeError(
+                f"{self._label()}: calibration met only add_scalar and mul_scalar here, so there "
+                "is no output scale for other operations; calibrate with data that reaches them"
+            )
         qdtype = inputs[0]._qdtype
         if any(x._qdtype is not qdtype for x in inputs):
             found = ", ".join(str(x._qdtype) for x in inputs)
@@ -250,5 +271,10 @@ class QFunctional(QuantizedOutput):
         if not isinstance(mod, FXFloatFunctional) and type(mod).__name__ != "FloatFunctional":
             raise TypeError(f"{source_label(cls, mod)}: expected a FloatFunctional")
         result = cls()
+        observer = getattr(mod, "activation_post_process", None)
+        scalar_only = getattr(mod, "_scalar_operations", False)
+        if scalar_only and not getattr(observer, "is_calibrated", True):
+            result._without_scale = True
+            return result
         result._set_output(*output_qparams(mod, source_label(cls, mod)))
         return result
