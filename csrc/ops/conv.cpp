@@ -19,12 +19,16 @@ constexpr int64_t kGatherBytes = 256 * 1024;
 // However deep the layer, a task gathers no more than this.
 constexpr int64_t kGatherLimit = 768 * 1024;
 
-// With fewer than 4 channels a step, taps would each end in a padded k group; then the whole window is one tap, and
-// its rows are always gathered.
-bool merges_taps(int32_t k) { return k % 4 != 0; }
+// Weights with zero points go through the GEMM kernels, which know how to correct for them.
+bool is_depthwise(int32_t groups, int32_t n, int32_t k, const WeightParams& params) {
+  const auto& zeros = params.zero_point;
+  return groups > 1 && n == 1 && k == 1 && std::all_of(zeros.begin(), zeros.end(), [](int32_t z) { return z == 0; });
+}
 
-WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g) {
-  if (merges_taps(k) && !(n == 1 && k == 1)) return {groups, n, 1, g.taps() * k};
+// Where channels come in odd numbers every tap would end in a padded k group; then the whole window is one tap, and its
+// rows are always gathered.
+WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g, bool depthwise) {
+  if (k % 4 != 0 && !depthwise) return {groups, n, 1, g.taps() * k};
   return {groups, n, g.taps(), k};
 }
 
@@ -55,6 +59,10 @@ class ConvRun {
     walk.tap_offsets(tap_offsets_.data());
     joins_rows_ = weight.groups() == 1 && walk.has_contiguous_rows();
     in_place_ = shape_.taps == taps && tap_k_ % call.kernel->k_step == 0;
+    // A gathered row holds its taps one behind another: one long tap, unless the packed taps have padding between them.
+    const bool one_tap = shape_.taps == 1 || tap_k_ % call.packed->format().kr == 0;
+    gathered_k_ = one_tap ? static_cast<int32_t>(shape_.depth()) : tap_k_;
+    for (ptrdiff_t offset = 0; offset < shape_.depth(); offset += gathered_k_) gathered_taps_.push_back(offset);
     // Rows of a gathered block start on cache lines of their own.
     pitch_ = round_up(shape_.depth(), kAlignment);
     const int64_t mr = call.kernel->mr;
@@ -99,7 +107,8 @@ class ConvRun {
         uint8_t* block = gathered + (row - begin) * pitch_;
         for (int32_t r = 0; r < rows; ++r) gather(walk_.pixel(row + r), group_offset, block + r * pitch_);
         if (last_in_place || runs.empty()) {
-          runs.push_back({block, pitch_, &kNoOffset, 1, static_cast<int32_t>(shape_.depth()), 0, row});
+          runs.push_back({block, pitch_, gathered_taps_.data(), static_cast<int32_t>(gathered_taps_.size()),
+                          gathered_k_, 0, row});
         }
       }
       runs.back().rows += rows;
@@ -132,14 +141,14 @@ class ConvRun {
     }
   }
 
-  static constexpr ptrdiff_t kNoOffset = 0;
   const GemmCall& call_;
   const WindowWalk& walk_;
   const ImageView& x_;
   const ConvWeight& weight_;
   const WeightShape& shape_;
   int32_t tap_k_;
-  std::vector<ptrdiff_t> tap_offsets_;
+  std::vector<ptrdiff_t> tap_offsets_, gathered_taps_;
+  int32_t gathered_k_;
   bool in_place_, joins_rows_;
   int64_t pitch_, block_rows_;
 };
@@ -187,8 +196,9 @@ ConvWeight::ConvWeight(const int8_t* weights, int32_t groups, int32_t n, int32_t
                        WeightParams params)
     : groups_(groups), k_(k), geometry_(geometry) {
   check_geometry(geometry_);
-  weight_ = std::make_unique<QuantizedWeight>(weights, packed_shape(groups, n, k, geometry_), std::move(params),
-                                              n == 1 && k == 1 && groups > 1);
+  const bool depthwise = is_depthwise(groups, n, k, params);
+  weight_ = std::make_unique<QuantizedWeight>(weights, packed_shape(groups, n, k, geometry_, depthwise),
+                                              std::move(params), depthwise);
 }
 
 void conv(const ConvWeight& weight, const ImageView& x, QParams input, const OutputSpec& output,

@@ -70,10 +70,23 @@ void QuantizedWeight::validate() const {
       throw std::invalid_argument(at("weight zero_point", i, std::to_string(z), "int8 weights need -128..127"));
     }
   }
+  check_depth();
   for (size_t i = 0; i < params_.bias.size(); ++i) {
     if (!std::isfinite(params_.bias[i])) {
       throw std::invalid_argument(at("bias", i, std::to_string(params_.bias[i]), "the bias must be finite"));
     }
+  }
+}
+
+// PackedWeight checks the depth for weights as they are stored; a zero point makes them up to twice as large.
+void QuantizedWeight::check_depth() const {
+  for (const int32_t z : params_.zero_point) {
+    const int64_t largest = std::max(z + 128, 127 - z);
+    if (z == 0 || 255 * largest * shape_.depth() <= std::numeric_limits<int32_t>::max()) continue;
+    throw std::invalid_argument("weight: with zero point " + std::to_string(z) + ", each output may sum at most " +
+                                std::to_string(std::numeric_limits<int32_t>::max() / (255 * largest)) +
+                                " products for an int32 accumulator to be exact; this one sums " +
+                                std::to_string(shape_.depth()) + ". Use symmetric weights or split the layer.");
   }
 }
 

@@ -72,6 +72,7 @@ class QuantizedWeight {
     std::shared_ptr<const ChannelParams> params;
   };
   void validate() const;
+  void check_depth() const;
   void sum_columns(const int8_t* weights);
 
   WeightShape shape_;

@@ -52,14 +52,10 @@ OPS: dict[str, Op] = {
     "iterate": lambda x: tuple(x),
     "flip": lambda x: x.flip(0, 2),
     "roll": lambda x: torch.roll(x, 1, 1),
-    "unfold": lambda x: x.unfold(2, 2, 1),
-    "view": lambda x: x.view(2, 3, 2, 2),
     "view minus one": lambda x: x.view((2, 3, -1)),
-    "view_as": lambda x: x.view_as(torch.empty(2, 3, 2, 2)),
     "reshape": lambda x: x.reshape(2, 1, 3, 4),
     "reshape_as": lambda x: torch.Tensor.reshape_as(x, torch.empty(1, 2, 3, 4)),
     "flatten one": lambda x: x.flatten(1, 1),
-    "unflatten": lambda x: x.unflatten(2, (2, 2)),
     "clone": lambda x: x.clone(),
     "contiguous": lambda x: x.permute(2, 0, 1).contiguous(),
     "detach": lambda x: x.detach(),
@@ -70,6 +66,10 @@ OPS: dict[str, Op] = {
 }
 # These merge or split dimensions, so with some axes they would mix channels.
 MIXING: dict[str, Op] = {
+    "unflatten": lambda x: x.unflatten(2, (2, 2)),
+    "view_as": lambda x: x.view_as(torch.empty(2, 3, 2, 2)),
+    "view split": lambda x: x.view(2, 3, 2, 2),
+    "unfold": lambda x: x.unfold(2, 2, 1),
     "flatten": lambda x: torch.flatten(x, 1),
     "flatten all": lambda x: x.flatten(),
     "ravel": lambda x: x.ravel(),
@@ -113,12 +113,7 @@ def test_per_tensor(op: Op, dtype: Any) -> None:
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
 def test_per_channel(op: Op, axis: int) -> None:
-    q = per_channel(axis=axis)
-    if op is OPS["unfold"] and axis == 2:
-        pytest.skip("unfolds the channel axis into two")
-    if op in (OPS["view"], OPS["unflatten"], OPS["view_as"]) and axis == 2:
-        pytest.skip("splits the channel axis into two")
-    assert_moves_values(q, op)
+    assert_moves_values(per_channel(axis=axis), op)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -139,7 +134,7 @@ def test_per_channel_refuses_what_mixes() -> None:
         with pytest.raises(TypeError, match=f"mix the channels of axis {axis}"):
             MIXING[op](per_channel(axis=axis))
     with pytest.raises(TypeError, match="mix the channels"):
-        OPS["unfold"](per_channel(axis=2))
+        MIXING["unfold"](per_channel(axis=2))
 
 
 def test_axis_follows_the_channels() -> None:
@@ -239,7 +234,7 @@ def test_wrong_targets_of_to() -> None:
     q = per_tensor()
     assert q.to(octavo.quint8) is q
     assert q.to(q) is q
-    with pytest.raises(TypeError, match="as_subclass|alias"):
+    with pytest.raises(TypeError, match="does not support"):
         q.as_subclass(torch.Tensor)
     for wrong in (torch.float32, torch.uint8, octavo.qint8, torch.empty(1)):
         with pytest.raises(TypeError, match=r"to\(\).*dequantize\(\).*int_repr\(\)"):

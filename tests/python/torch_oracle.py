@@ -13,7 +13,7 @@ import torch
 
 @contextlib.contextmanager
 def torch_quantized() -> Iterator[ModuleType]:
-    """`torch` itself, without its deprecation warnings; skips the test where the dtypes are gone."""
+    """`torch` without its deprecation warnings; skips the test where the dtypes are gone."""
     if not hasattr(torch, "quantize_per_tensor") or not hasattr(torch, "quint8"):
         pytest.skip("this torch has no quantized dtypes")
     with warnings.catch_warnings():

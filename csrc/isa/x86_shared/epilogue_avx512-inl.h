@@ -8,8 +8,10 @@
 namespace octavo {
 namespace {
 
+// The first `lanes` of 16; none where a tile has fewer columns than the kernel has vectors.
 static inline __mmask16 lane_mask(int lanes) {
-  return lanes >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << lanes) - 1);
+  if (lanes >= 16) return 0xffff;
+  return lanes <= 0 ? 0 : static_cast<__mmask16>((1u << lanes) - 1);
 }
 
 static inline __m512 load_floats(const float* p, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, p); }

@@ -79,7 +79,7 @@ def register(*names: str) -> Callable[[_H], _H]:
 
 
 def register_wrapped(wrap: Callable[[str, Handler], Handler], *names: str) -> None:
-    """Register `wrap(name, function)` for every torch callable `function` with one of these names."""
+    """Register `wrap(name, function)` for every torch callable that has one of these names."""
     for name in names:
         for namespace in _NAMESPACES:
             function = getattr(namespace, name, None)

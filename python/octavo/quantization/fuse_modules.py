@@ -143,7 +143,7 @@ def _place_hooks(
         warnings.warn(
             f"fuse_modules: hooks on {', '.join(lost)} watched values that no longer exist in the "
             f"fused {type(fused).__name__}; they are gone",
-            stacklevel=6,
+            stacklevel=5,
         )
 
 

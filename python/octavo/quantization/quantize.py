@@ -58,6 +58,7 @@ from octavo.quantization.units import (
     is_quantized,
     resolve_qconfigs,
     units_of,
+    warn_unknown_names,
 )
 from octavo.quantization.utils import has_no_children_ignoring_parametrizations
 
@@ -105,15 +106,24 @@ def propagate_qconfig_(
 
     Warns where a name is not in the model. Source: ``torch.ao.quantization.propagate_qconfig_``.
     """
-    custom = prepare_custom_config_dict or {}
-    names = custom.get("non_traceable_module_name", [])
-    classes = custom.get("non_traceable_module_class", [])
-    qconfigs = resolve_qconfigs(
-        module, qconfig_dict, lambda name, child: name in names or type(child) in classes
+    warn_unknown_names(module, qconfig_dict)
+    _set_qconfigs(module, _resolve(module, qconfig_dict, prepare_custom_config_dict))
+
+
+def _resolve(
+    model: nn.Module, qconfig_dict: Mapping[Any, Any] | None, custom: Mapping[str, Any] | None
+) -> dict[int, Any]:
+    names = (custom or {}).get("non_traceable_module_name", [])
+    classes = (custom or {}).get("non_traceable_module_class", [])
+    return resolve_qconfigs(
+        model, qconfig_dict, lambda name, child: name in names or type(child) in classes
     )
-    for part in module.modules():
-        if id(part) in qconfigs:
-            part.qconfig = qconfigs[id(part)]
+
+
+def _set_qconfigs(model: nn.Module, qconfigs: Mapping[int, Any]) -> None:
+    for module in model.modules():
+        if id(module) in qconfigs:
+            module.qconfig = qconfigs[id(module)]
 
 
 def prepare(
@@ -156,21 +166,21 @@ def prepare(
     custom = (prepare_custom_config_dict or get_default_custom_config_dict()).get(_TO_OBSERVED, {})
     non_leaf = set(observer_non_leaf_module_list or ())
     whole = non_leaf | set(custom)
-    _check_preparable(model, resolve_qconfigs(model, qconfig_dict), table, whole)
+    warn_unknown_names(model, qconfig_dict)
+    qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
+    _check_preparable(model, qconfigs, table, whole)
     device = _unique_device(model)
     if not inplace:
         model = copy.deepcopy(model)
     adopt_foreign_modules(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about names in qconfig_dict: given above
-        propagate_qconfig_(model, qconfig_dict, prepare_custom_config_dict)
-    if not any(getattr(module, "qconfig", None) for module in model.modules()):
+    qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
+    _set_qconfigs(model, qconfigs)
+    if not any(qconfigs.values()):
         warnings.warn(
             "prepare: no module has a qconfig, so nothing will be quantized; set model.qconfig = "
             "octavo.quantization.get_default_qconfig() or pass qconfig_dict",
             stacklevel=2,
         )
-    qconfigs = {id(module): getattr(module, "qconfig", None) for module in model.modules()}
     for unit in units_of(model, qconfigs, table, whole):
         model = _observe(model, unit, custom, non_leaf, device)
     return model

@@ -8,10 +8,34 @@ from typing import Any
 
 from torch import nn
 
+from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.quantization.quantization_mappings import get_default_static_quant_module_mappings
-from octavo.quantization.units import Unit, canonical_type, is_quantized, resolve_qconfigs, units_of
+from octavo.quantization.units import (
+    Unit,
+    canonical_type,
+    is_quantized,
+    resolve_qconfigs,
+    units_of,
+    warn_unknown_names,
+)
 
 __all__ = ["ModuleReport", "QuantizationReport", "explain"]
+
+RUN_ON_QUANTIZED = (
+    nn.Identity,
+    nn.ReLU,
+    nn.Hardtanh,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+)
+"""Float modules that take quantized tensors too, in eval mode, and keep scale and zero point."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,7 @@ def explain(
     stored = getattr(model, "quantization_report", None)
     if isinstance(stored, QuantizationReport):
         return stored
+    warn_unknown_names(model, qconfig_dict)
     table = get_default_static_quant_module_mappings() if mapping is None else mapping
     return report_of(units_of(model, resolve_qconfigs(model, qconfig_dict), table), table)
 
@@ -79,15 +104,24 @@ def report_of(units: list[Unit], table: Mapping[type, Any]) -> QuantizationRepor
     """The report on the decisions about units."""
     rows = []
     for unit in units:
-        becomes = "" if unit.entry is None else f"{table[unit.entry].__name__}"
+        becomes = "" if unit.entry is None else _name_of(table[unit.entry])
         rows.append(
             ModuleReport(unit.name, canonical_type(unit.module).__name__, becomes, _reason(unit))
         )
     return QuantizationReport(rows)
 
 
+def _name_of(target: Any) -> str:
+    """``quantized.Linear`` for Octavo's classes, the plain name for others."""
+    ours = isinstance(target, type) and issubclass(target, QuantizedModule)
+    name: str = getattr(target, "__name__", repr(target))
+    return f"quantized.{name}" if ours else name
+
+
 def _reason(unit: Unit) -> str:
     if unit.entry is None:
+        if isinstance(unit.module, RUN_ON_QUANTIZED):
+            return "works on quantized tensors as it is"
         quantized = is_quantized(unit.module)
         return unit.reason if quantized or unit.qconfig is not None else "its qconfig is None"
     observer = getattr(unit.module, "activation_post_process", None)

@@ -116,7 +116,7 @@ def find_entry(module: nn.Module, table: Collection[type]) -> tuple[type | None,
             f"{cls.__name__} {OVERRIDES} {changed[0]} of {base.__name__}, so it may compute "
             "something else; give it a class of its own in mapping and allow_list if it does not"
         )
-    return None, f"{cls.__name__} has no int8 module"
+    return None, f"{cls.__name__} has no int8 module; it takes and gives float tensors"
 
 
 @dataclass(frozen=True)
@@ -225,10 +225,8 @@ def resolve_qconfigs(
     """
     given = dict(qconfig_dict or {})
     result: dict[int, Any] = {}
-    names: set[str] = set()
 
     def visit(name: str, module: nn.Module, inherited: Any) -> None:
-        names.add(name)
         if id(module) in result or _is_activation_post_process(module):
             return
         qconfig = given.get(_type_key(module, given), inherited)
@@ -244,10 +242,17 @@ def resolve_qconfigs(
                 visit(f"{name}.{child_name}" if name else child_name, child, qconfig)
 
     visit("", model, None)
-    unknown = sorted(key for key in given if isinstance(key, str) and key not in names)
+    return result
+
+
+def warn_unknown_names(model: nn.Module, qconfig_dict: Mapping[Any, Any] | None) -> None:
+    """Warns, on behalf of the caller's caller, about names in a dict of qconfigs that the model
+    does not have.
+    """
+    names = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    unknown = sorted(key for key in qconfig_dict or {} if isinstance(key, str) and key not in names)
     if unknown:
         warnings.warn(f"qconfig_dict: the model has no modules named {unknown}", stacklevel=3)
-    return result
 
 
 def _type_key(module: nn.Module, given: Mapping[Any, Any]) -> type | None:
