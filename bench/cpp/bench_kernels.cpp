@@ -2,8 +2,9 @@
 //
 //   bench_kernels [--benchmark_filter=...]        OCTAVO_ISA=<name> chooses the ISA, as everywhere
 //
-// Every benchmark first checks its result against the reference; a wrong one is reported as an error, not a time.
-// GOP/s counts a multiplication and an addition as two operations; element-wise rows report bytes moved.
+// Every benchmark first checks its result against the reference; a wrong one is reported as an
+// error, not a time. GOP/s counts a multiplication and an addition as two operations; element-wise
+// rows report bytes moved.
 #include <benchmark/benchmark.h>
 
 #include <cmath>
@@ -29,8 +30,9 @@ struct GemmShape {
   int32_t m, n, k;
 };
 constexpr GemmShape kGemmShapes[] = {
-    {"cube_1024", 1024, 1024, 1024}, {"bert_ffn_128x3072x768", 128, 3072, 768}, {"bert_qkv_128x768x768", 128, 768, 768},
-    {"vector_1x4096x1024", 1, 4096, 1024}, {"batch_8x1024x1024", 8, 1024, 1024}, {"tail_61x93x131", 61, 93, 131},
+    {"cube_1024", 1024, 1024, 1024},         {"bert_ffn_128x3072x768", 128, 3072, 768},
+    {"bert_qkv_128x768x768", 128, 768, 768}, {"vector_1x4096x1024", 1, 4096, 1024},
+    {"batch_8x1024x1024", 8, 1024, 1024},    {"tail_61x93x131", 61, 93, 131},
 };
 
 struct ConvShape {
@@ -39,8 +41,10 @@ struct ConvShape {
   int32_t groups, n, k, kernel, stride;
 };
 constexpr ConvShape kConvShapes[] = {
-    {"resnet_stem_7x7_3_64", 1, 224, 1, 64, 3, 7, 2},   {"resnet_3x3_64_56", 1, 56, 1, 64, 64, 3, 1},
-    {"resnet_3x3_256_14", 1, 14, 1, 256, 256, 3, 1},    {"resnet_1x1_256_64_56", 1, 56, 1, 64, 256, 1, 1},
+    {"resnet_stem_7x7_3_64", 1, 224, 1, 64, 3, 7, 2},
+    {"resnet_3x3_64_56", 1, 56, 1, 64, 64, 3, 1},
+    {"resnet_3x3_256_14", 1, 14, 1, 256, 256, 3, 1},
+    {"resnet_1x1_256_64_56", 1, 56, 1, 64, 256, 1, 1},
     {"resnext_3x3_32x4_56", 1, 56, 32, 4, 4, 3, 1},
 };
 constexpr ConvShape kDepthwiseShapes[] = {
@@ -71,19 +75,24 @@ OutputSpec output_for(int32_t depth) {
   return {OutKind::kU8, {0.02f * 0.01f * 40.0f * std::sqrt(static_cast<float>(depth)), 119}, true};
 }
 
-ref::Output reference_output(const OutputSpec& o) { return {o.kind, {o.out.scale, o.out.zero_point}, o.relu}; }
-
-void report_ops(benchmark::State& state, double multiply_adds) {
-  state.counters["GOP/s"] = benchmark::Counter(2e-9 * multiply_adds, benchmark::Counter::kIsIterationInvariantRate);
+ref::Output reference_output(const OutputSpec& o) {
+  return {o.kind, {o.out.scale, o.out.zero_point}, o.relu};
 }
 
-bool check(benchmark::State& state, const std::vector<uint8_t>& got, const std::vector<uint8_t>& expected) {
+void report_ops(benchmark::State& state, double multiply_adds) {
+  state.counters["GOP/s"] =
+      benchmark::Counter(2e-9 * multiply_adds, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+bool check(benchmark::State& state, const std::vector<uint8_t>& got,
+           const std::vector<uint8_t>& expected) {
   if (got == expected) return true;
   state.SkipWithError("the result differs from the reference");
   return false;
 }
 
-// Reference results are slow to compute, so a few rows of a large product are checked, first and last among them.
+// Reference results are slow to compute, so a few rows of a large product are checked, first and
+// last among them.
 void bench_gemm(benchmark::State& state, const char* kernel, const GemmShape& s) {
   cpu::force_gemm_kernel(kernel);
   const auto w = random_bytes<int8_t>(size_t(s.n) * s.k);
@@ -91,10 +100,13 @@ void bench_gemm(benchmark::State& state, const char* kernel, const GemmShape& s)
   const QuantizedWeight weight(w.data(), {1, s.n, 1, s.k}, weight_params(s.n), false);
   const OutputSpec output = output_for(s.k);
   std::vector<uint8_t> out(size_t(s.m) * s.n);
-  const auto run = [&] { linear(weight, {x.data(), s.m, s.k, s.k, false}, kInput, output, out.data(), s.n); };
+  const auto run = [&] {
+    linear(weight, {x.data(), s.m, s.k, s.k, false}, kInput, output, out.data(), s.n);
+  };
   run();
   const WeightParams& p = weight.params();
-  const ref::Layer layer{w.data(), 1, s.n, 1, s.k, p.scale.data(), p.zero_point.data(), p.bias.data()};
+  const ref::Layer layer{w.data(),     1, s.n, 1, s.k, p.scale.data(), p.zero_point.data(),
+                         p.bias.data()};
   for (int32_t row : {0, s.m / 2, s.m - 1}) {
     std::vector<uint8_t> expected(s.n);
     ref::linear(layer, {x.data() + size_t(row) * s.k, false}, 1, {kInput.scale, kInput.zero_point},
@@ -113,8 +125,10 @@ void bench_gemm(benchmark::State& state, const char* kernel, const GemmShape& s)
 
 void bench_conv(benchmark::State& state, const char* kernel, const ConvShape& s) {
   cpu::force_gemm_kernel(kernel);
-  const int32_t pad = s.kernel / 2, taps = s.kernel * s.kernel, channels = s.groups * s.k, outputs = s.groups * s.n;
-  const ConvGeometry g{{1, s.kernel, s.kernel}, {1, s.stride, s.stride}, {0, pad, pad}, {0, pad, pad}, {1, 1, 1}};
+  const int32_t pad = s.kernel / 2, taps = s.kernel * s.kernel, channels = s.groups * s.k,
+                outputs = s.groups * s.n;
+  const ConvGeometry g{
+      {1, s.kernel, s.kernel}, {1, s.stride, s.stride}, {0, pad, pad}, {0, pad, pad}, {1, 1, 1}};
   const auto w = random_bytes<int8_t>(size_t(outputs) * taps * s.k);
   const auto x = random_bytes<uint8_t>(size_t(s.batch * s.side * s.side) * channels);
   const ConvWeight weight(w.data(), s.groups, s.n, s.k, g, weight_params(outputs));
@@ -122,16 +136,18 @@ void bench_conv(benchmark::State& state, const char* kernel, const ConvShape& s)
   const OutputSpec output = output_for(taps * s.k);
   std::vector<uint8_t> out(s.batch * side * side * outputs);
   const ptrdiff_t row = s.side * channels;
-  const ImageView view{x.data(), s.batch, {1, s.side, s.side}, channels, s.side * row, {s.side * row, row, channels},
+  const ImageView view{x.data(), s.batch,      {1, s.side, s.side},
+                       channels, s.side * row, {s.side * row, row, channels},
                        false};
   const auto run = [&] { conv(weight, view, kInput, output, {}, out.data()); };
   run();
   const WeightParams& p = weight.weight().params();
-  const ref::Layer layer{w.data(), s.groups, s.n, taps, s.k, p.scale.data(), p.zero_point.data(), p.bias.data()};
+  const ref::Layer layer{
+      w.data(), s.groups, s.n, taps, s.k, p.scale.data(), p.zero_point.data(), p.bias.data()};
   std::vector<uint8_t> expected(out.size());
   ref::conv(layer, {{x.data(), false}, s.batch, {1, s.side, s.side}, channels},
-            {g.kernel, g.stride, g.padding, g.padding_end, g.dilation}, {kInput.scale, kInput.zero_point},
-            reference_output(output), {}, expected.data());
+            {g.kernel, g.stride, g.padding, g.padding_end, g.dilation},
+            {kInput.scale, kInput.zero_point}, reference_output(output), {}, expected.data());
   if (!check(state, out, expected)) return;
   for (auto _ : state) {
     run();
@@ -151,7 +167,8 @@ void bench_quantize(benchmark::State& state) {
   const auto run = [&] { quantize(x.data(), kElements, kInput, {0, 255}, Storage::kU8, q.data()); };
   run();
   for (int64_t i = 0; i < kElements; ++i) {
-    expected[i] = static_cast<uint8_t>(ref::quantize(x[i], {kInput.scale, kInput.zero_point}, 0, 255));
+    expected[i] =
+        static_cast<uint8_t>(ref::quantize(x[i], {kInput.scale, kInput.zero_point}, 0, 255));
   }
   if (!check(state, q, expected)) return;
   for (auto _ : state) {
@@ -169,7 +186,8 @@ void bench_dequantize(benchmark::State& state) {
     benchmark::ClobberMemory();
   }
   for (int64_t i = 0; i < kElements; ++i) {
-    if (x[i] != ref::dequantize(q[i], {kInput.scale, kInput.zero_point})) state.SkipWithError("wrong result");
+    if (x[i] != ref::dequantize(q[i], {kInput.scale, kInput.zero_point}))
+      state.SkipWithError("wrong result");
   }
   state.SetBytesProcessed(state.iterations() * kElements * 5);
 }
@@ -178,12 +196,14 @@ void bench_add(benchmark::State& state) {
   const auto a = random_bytes<uint8_t>(kElements), b = random_bytes<uint8_t>(kElements);
   std::vector<uint8_t> out(kElements), expected(kElements);
   const QParams other{0.031f, 100}, output{0.04f, 90};
-  const auto run = [&] { add(a.data(), kInput, b.data(), other, kElements, false, output, true, out.data()); };
+  const auto run = [&] {
+    add(a.data(), kInput, b.data(), other, kElements, false, output, true, out.data());
+  };
   run();
   for (int64_t i = 0; i < kElements; ++i) {
-    expected[i] = static_cast<uint8_t>(ref::add(a[i], {kInput.scale, kInput.zero_point}, b[i],
-                                                {other.scale, other.zero_point}, {output.scale, output.zero_point},
-                                                output.zero_point, 255));
+    expected[i] = static_cast<uint8_t>(
+        ref::add(a[i], {kInput.scale, kInput.zero_point}, b[i], {other.scale, other.zero_point},
+                 {output.scale, output.zero_point}, output.zero_point, 255));
   }
   if (!check(state, out, expected)) return;
   for (auto _ : state) {
@@ -199,25 +219,31 @@ void register_all(const KernelSet& set) {
     if (set.gemm[i].flags & kTestOnly) continue;
     for (const GemmShape& shape : kGemmShapes) {
       const std::string name = std::string(kernel) + "/" + shape.name;
-      benchmark::RegisterBenchmark(name.c_str(), bench_gemm, kernel, shape)->Unit(benchmark::kMicrosecond);
+      benchmark::RegisterBenchmark(name.c_str(), bench_gemm, kernel, shape)
+          ->Unit(benchmark::kMicrosecond);
     }
     for (const ConvShape& shape : kConvShapes) {
       const std::string name = std::string(kernel) + "/" + shape.name;
-      benchmark::RegisterBenchmark(name.c_str(), bench_conv, kernel, shape)->Unit(benchmark::kMicrosecond);
+      benchmark::RegisterBenchmark(name.c_str(), bench_conv, kernel, shape)
+          ->Unit(benchmark::kMicrosecond);
     }
   }
   // The choice that users get, beside the rows it chooses from.
   for (const GemmShape& shape : kGemmShapes) {
     const std::string name = std::string("chosen/") + shape.name;
-    benchmark::RegisterBenchmark(name.c_str(), bench_gemm, nullptr, shape)->Unit(benchmark::kMicrosecond);
+    benchmark::RegisterBenchmark(name.c_str(), bench_gemm, nullptr, shape)
+        ->Unit(benchmark::kMicrosecond);
   }
   for (const ConvShape& shape : kDepthwiseShapes) {
     const std::string name = std::string(set.depthwise->name) + "/" + shape.name;
-    benchmark::RegisterBenchmark(name.c_str(), bench_conv, nullptr, shape)->Unit(benchmark::kMicrosecond);
+    benchmark::RegisterBenchmark(name.c_str(), bench_conv, nullptr, shape)
+        ->Unit(benchmark::kMicrosecond);
   }
   const std::string isa = std::string("__") + set.isa;
-  benchmark::RegisterBenchmark(("quantize" + isa).c_str(), bench_quantize)->Unit(benchmark::kMicrosecond);
-  benchmark::RegisterBenchmark(("dequantize" + isa).c_str(), bench_dequantize)->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark(("quantize" + isa).c_str(), bench_quantize)
+      ->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark(("dequantize" + isa).c_str(), bench_dequantize)
+      ->Unit(benchmark::kMicrosecond);
   benchmark::RegisterBenchmark(("add" + isa).c_str(), bench_add)->Unit(benchmark::kMicrosecond);
 }
 

@@ -12,9 +12,10 @@ namespace {
 
 bool inside(int64_t position, int64_t size) { return position >= 0 && position < size; }
 
-// The exact sum at one output position; positions outside the image hold the zero point, so they add nothing.
-int64_t sum_at(const Layer& layer, const Image& x, const Window& window, int32_t input_zero, int64_t batch,
-               const std::array<int64_t, 3>& first, int32_t channel) {
+// The exact sum at one output position; positions outside the image hold the zero point, so they
+// add nothing.
+int64_t sum_at(const Layer& layer, const Image& x, const Window& window, int32_t input_zero,
+               int64_t batch, const std::array<int64_t, 3>& first, int32_t channel) {
   const int64_t from_channel = int64_t{channel / layer.n} * layer.k;
   const int8_t* w = layer.weights + int64_t{channel} * layer.taps * layer.k;
   int64_t acc = 0;
@@ -37,8 +38,8 @@ int64_t sum_at(const Layer& layer, const Image& x, const Window& window, int32_t
 
 }  // namespace
 
-void conv(const Layer& layer, const Image& x, const Window& window, Affine input, const Output& output,
-          const Residual& residual, void* out) {
+void conv(const Layer& layer, const Image& x, const Window& window, Affine input,
+          const Output& output, const Residual& residual, void* out) {
   const ChannelEpilogue epilogue(layer, input, output, residual);
   int64_t row = 0;
   for (int64_t b = 0; b < x.batch; ++b) {

@@ -35,7 +35,8 @@ int32_t requantize(int32_t q, Affine input, Affine output, int32_t lo, int32_t h
   return output.zero_point + round_and_clamp(x, lo - output.zero_point, hi - output.zero_point);
 }
 
-int32_t add(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine output, int32_t lo, int32_t hi) {
+int32_t add(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine output, int32_t lo,
+            int32_t hi) {
   const float a_scale = a_params.scale / output.scale;
   const float b_scale = b_params.scale / output.scale;
   const float x = static_cast<float>(a - a_params.zero_point) * a_scale;
@@ -43,15 +44,16 @@ int32_t add(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine outpu
   return output.zero_point + round_and_clamp(x + y, lo - output.zero_point, hi - output.zero_point);
 }
 
-int32_t mul(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine output, int32_t lo, int32_t hi) {
+int32_t mul(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine output, int32_t lo,
+            int32_t hi) {
   const float product_scale = a_params.scale * b_params.scale;
   const float scale = product_scale / output.scale;
   const float x = static_cast<float>((a - a_params.zero_point) * (b - b_params.zero_point)) * scale;
   return output.zero_point + round_and_clamp(x, lo - output.zero_point, hi - output.zero_point);
 }
 
-void quantize_kernel(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo, int32_t hi,
-                     bool is_signed, void* q) {
+void quantize_kernel(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
+                     int32_t hi, bool is_signed, void* q) {
   for (int64_t i = 0; i < size; ++i) {
     const float product = x[i] * inv_scale;
     const double steps = std::isnan(product) ? 0.0 : static_cast<double>(std::nearbyint(product));

@@ -28,8 +28,8 @@ void accumulate(const Tile& tile, int64_t* acc) {
   }
 }
 
-void store_tile(OutKind kind, const int64_t* acc, int32_t m, int32_t n, const Epilogue& epilogue, int32_t m0,
-                int32_t n0, void* out, ptrdiff_t out_stride) {
+void store_tile(OutKind kind, const int64_t* acc, int32_t m, int32_t n, const Epilogue& epilogue,
+                int32_t m0, int32_t n0, void* out, ptrdiff_t out_stride) {
   for (int32_t r = 0; r < m; ++r) {
     char* row = static_cast<char*>(out) + r * out_stride;
     for (int32_t c = 0; c < n; ++c) {
@@ -39,7 +39,8 @@ void store_tile(OutKind kind, const int64_t* acc, int32_t m, int32_t n, const Ep
   }
 }
 
-ChannelEpilogue::ChannelEpilogue(const Layer& layer, Affine input, const Output& output, const Residual& residual)
+ChannelEpilogue::ChannelEpilogue(const Layer& layer, Affine input, const Output& output,
+                                 const Residual& residual)
     : kind_(output.kind) {
   const int32_t channels = layer.channels();
   mult_.resize(channels);
@@ -71,11 +72,12 @@ ChannelEpilogue::ChannelEpilogue(const Layer& layer, Affine input, const Output&
 void ChannelEpilogue::store(int64_t acc, int64_t row, int32_t channel, void* out) const {
   const int64_t size = kind_ == OutKind::kU8 || kind_ == OutKind::kS8 ? 1 : 4;
   char* out_row = static_cast<char*>(out) + row * static_cast<int64_t>(mult_.size()) * size;
-  store_output(kind_, static_cast<uint32_t>(acc), epilogue_, static_cast<int32_t>(row), channel, out_row, channel);
+  store_output(kind_, static_cast<uint32_t>(acc), epilogue_, static_cast<int32_t>(row), channel,
+               out_row, channel);
 }
 
-void linear(const Layer& layer, Bytes x, int64_t rows, Affine input, const Output& output, const Residual& residual,
-            void* out) {
+void linear(const Layer& layer, Bytes x, int64_t rows, Affine input, const Output& output,
+            const Residual& residual, void* out) {
   const ChannelEpilogue epilogue(layer, input, output, residual);
   const int64_t row_length = int64_t{layer.groups} * layer.k;
   for (int64_t r = 0; r < rows; ++r) {

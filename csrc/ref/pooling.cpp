@@ -14,7 +14,8 @@ int32_t average(int64_t sum, float scale, int32_t zero_point, bool is_signed) {
   return zero_point + round_and_clamp(static_cast<float>(sum) * scale, lo, lo + 255);
 }
 
-// The half-open ranges of input positions that one window covers, and how many positions it counts with padding.
+// The half-open ranges of input positions that one window covers, and how many positions it counts
+// with padding.
 struct Range {
   int64_t begin, end, step, padded_count;
 };
@@ -31,7 +32,8 @@ Range pool_range(const Pool& pool, int dim, int64_t output, int64_t input) {
 
 // Calls visit(row, batch, ranges) for each output pixel in order.
 template <typename Ranges, typename Visit>
-void for_each_window(const Image& x, const std::array<int64_t, 3>& out_size, Ranges ranges, Visit visit) {
+void for_each_window(const Image& x, const std::array<int64_t, 3>& out_size, Ranges ranges,
+                     Visit visit) {
   int64_t row = 0;
   for (int64_t b = 0; b < x.batch; ++b) {
     for (int64_t i = 0; i < out_size[0]; ++i) {
@@ -46,7 +48,8 @@ void for_each_window(const Image& x, const std::array<int64_t, 3>& out_size, Ran
 
 // Calls visit(q) for each input value of one channel that a window covers.
 template <typename Visit>
-void for_each_value(const Image& x, int64_t batch, const std::array<Range, 3>& range, int32_t channel, Visit visit) {
+void for_each_value(const Image& x, int64_t batch, const std::array<Range, 3>& range,
+                    int32_t channel, Visit visit) {
   for (int64_t d = range[0].begin; d < range[0].end; d += range[0].step) {
     for (int64_t h = range[1].begin; h < range[1].end; h += range[1].step) {
       for (int64_t w = range[2].begin; w < range[2].end; w += range[2].step) {
@@ -57,7 +60,8 @@ void for_each_value(const Image& x, int64_t batch, const std::array<Range, 3>& r
 }
 
 std::array<int64_t, 3> output_sizes(const Pool& pool, const Image& x) {
-  return {pool.output_size(0, x.size[0]), pool.output_size(1, x.size[1]), pool.output_size(2, x.size[2])};
+  return {pool.output_size(0, x.size[0]), pool.output_size(1, x.size[1]),
+          pool.output_size(2, x.size[2])};
 }
 
 }  // namespace
@@ -72,59 +76,71 @@ int64_t Pool::output_size(int dim, int64_t input) const {
 }
 
 void max_pool(const Image& x, const Pool& pool, void* out) {
-  const auto ranges = [&](int dim, int64_t output) { return pool_range(pool, dim, output, x.size[dim]); };
-  for_each_window(x, output_sizes(pool, x), ranges, [&](int64_t row, int64_t b, const std::array<Range, 3>& range) {
-    for (int32_t c = 0; c < x.channels; ++c) {
-      int32_t best = storage_min(x.bytes.is_signed);
-      for_each_value(x, b, range, c, [&](int32_t q) { best = std::max(best, q); });
-      store_byte(out, row * x.channels + c, x.bytes.is_signed, best);
-    }
-  });
+  const auto ranges = [&](int dim, int64_t output) {
+    return pool_range(pool, dim, output, x.size[dim]);
+  };
+  for_each_window(x, output_sizes(pool, x), ranges,
+                  [&](int64_t row, int64_t b, const std::array<Range, 3>& range) {
+                    for (int32_t c = 0; c < x.channels; ++c) {
+                      int32_t best = storage_min(x.bytes.is_signed);
+                      for_each_value(x, b, range, c, [&](int32_t q) { best = std::max(best, q); });
+                      store_byte(out, row * x.channels + c, x.bytes.is_signed, best);
+                    }
+                  });
 }
 
 void avg_pool(const Image& x, int32_t zero_point, const Pool& pool, void* out) {
-  const auto ranges = [&](int dim, int64_t output) { return pool_range(pool, dim, output, x.size[dim]); };
-  for_each_window(x, output_sizes(pool, x), ranges, [&](int64_t row, int64_t b, const std::array<Range, 3>& range) {
-    for (int32_t c = 0; c < x.channels; ++c) {
-      int64_t sum = 0, count = 0;
-      for_each_value(x, b, range, c, [&](int32_t q) {
-        sum += q - zero_point;
-        ++count;
+  const auto ranges = [&](int dim, int64_t output) {
+    return pool_range(pool, dim, output, x.size[dim]);
+  };
+  for_each_window(
+      x, output_sizes(pool, x), ranges,
+      [&](int64_t row, int64_t b, const std::array<Range, 3>& range) {
+        for (int32_t c = 0; c < x.channels; ++c) {
+          int64_t sum = 0, count = 0;
+          for_each_value(x, b, range, c, [&](int32_t q) {
+            sum += q - zero_point;
+            ++count;
+          });
+          int64_t divisor = pool.divisor_override;
+          if (divisor == 0) {
+            divisor = pool.count_include_pad
+                          ? range[0].padded_count * range[1].padded_count * range[2].padded_count
+                          : count;
+          }
+          const int32_t q =
+              average(sum, 1.0f / static_cast<float>(divisor), zero_point, x.bytes.is_signed);
+          store_byte(out, row * x.channels + c, x.bytes.is_signed, q);
+        }
       });
-      int64_t divisor = pool.divisor_override;
-      if (divisor == 0) {
-        divisor = pool.count_include_pad
-                      ? range[0].padded_count * range[1].padded_count * range[2].padded_count
-                      : count;
-      }
-      const int32_t q = average(sum, 1.0f / static_cast<float>(divisor), zero_point, x.bytes.is_signed);
-      store_byte(out, row * x.channels + c, x.bytes.is_signed, q);
-    }
-  });
 }
 
-void adaptive_avg_pool(const Image& x, int32_t zero_point, const std::array<int64_t, 3>& output_size, void* out) {
+void adaptive_avg_pool(const Image& x, int32_t zero_point,
+                       const std::array<int64_t, 3>& output_size, void* out) {
   const auto ranges = [&](int dim, int64_t output) {
     const int64_t in = x.size[dim], of = output_size[dim];
     return Range{output * in / of, ((output + 1) * in + of - 1) / of, 1, 0};
   };
-  for_each_window(x, output_size, ranges, [&](int64_t row, int64_t b, const std::array<Range, 3>& range) {
-    for (int32_t c = 0; c < x.channels; ++c) {
-      int64_t sum = 0, count = 0;
-      for_each_value(x, b, range, c, [&](int32_t q) {
-        sum += q - zero_point;
-        ++count;
+  for_each_window(
+      x, output_size, ranges, [&](int64_t row, int64_t b, const std::array<Range, 3>& range) {
+        for (int32_t c = 0; c < x.channels; ++c) {
+          int64_t sum = 0, count = 0;
+          for_each_value(x, b, range, c, [&](int32_t q) {
+            sum += q - zero_point;
+            ++count;
+          });
+          const int32_t q =
+              average(sum, 1.0f / static_cast<float>(count), zero_point, x.bytes.is_signed);
+          store_byte(out, row * x.channels + c, x.bytes.is_signed, q);
+        }
       });
-      const int32_t q = average(sum, 1.0f / static_cast<float>(count), zero_point, x.bytes.is_signed);
-      store_byte(out, row * x.channels + c, x.bytes.is_signed, q);
-    }
-  });
 }
 
 void max_pool_kernel(const PoolArgs& args, bool is_signed) {
   for (int32_t c = 0; c < args.channels; ++c) {
     int32_t best = storage_min(is_signed);
-    for (int32_t t = 0; t < args.taps; ++t) best = std::max(best, Bytes{args.rows[t], is_signed}.at(c));
+    for (int32_t t = 0; t < args.taps; ++t)
+      best = std::max(best, Bytes{args.rows[t], is_signed}.at(c));
     store_byte(args.out, c, is_signed, best);
   }
 }
@@ -132,7 +148,8 @@ void max_pool_kernel(const PoolArgs& args, bool is_signed) {
 void avg_pool_kernel(const PoolArgs& args, bool is_signed) {
   for (int32_t c = 0; c < args.channels; ++c) {
     int64_t sum = 0;
-    for (int32_t t = 0; t < args.taps; ++t) sum += Bytes{args.rows[t], is_signed}.at(c) - args.zero_point;
+    for (int32_t t = 0; t < args.taps; ++t)
+      sum += Bytes{args.rows[t], is_signed}.at(c) - args.zero_point;
     store_byte(args.out, c, is_signed, average(sum, args.scale, args.zero_point, is_signed));
   }
 }

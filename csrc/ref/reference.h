@@ -1,7 +1,8 @@
 // What every kernel and driver must equal, to the bit: plain loops over plain data.
 //
-// Nothing here knows about tiles, packing, ISAs or threads; of the project it includes only abi/, whose requantize.h is
-// the normative arithmetic of the epilogue. Sums are int64, so they are exact whatever the input.
+// Nothing here knows about tiles, packing, ISAs or threads; of the project it includes only abi/,
+// whose requantize.h is the normative arithmetic of the epilogue. Sums are int64, so they are exact
+// whatever the input.
 #pragma once
 
 #include <array>
@@ -31,13 +32,15 @@ struct Bytes {
 // Writes `value` as element i of dense 8-bit storage.
 void store_byte(void* data, int64_t i, bool is_signed, int32_t value);
 
-// Rounds half to even, then clamps; NaN gives lo. What clamping first gives too, as lo and hi are integers.
+// Rounds half to even, then clamps; NaN gives lo. What clamping first gives too, as lo and hi are
+// integers.
 int32_t round_and_clamp(float x, int32_t lo, int32_t hi);
 
-// ---- one GEMM tile ------------------------------------------------------------------------------------------------
+// ---- one GEMM tile
+// ------------------------------------------------------------------------------------------------
 
-// acc[r * n + c] = sum over taps and k of a * w, without zero points. Row r of tap t is the k bytes at
-// a + r * a_stride + tap[t]; w is plain, [n][taps][k].
+// acc[r * n + c] = sum over taps and k of a * w, without zero points. Row r of tap t is the k bytes
+// at a + r * a_stride + tap[t]; w is plain, [n][taps][k].
 struct Tile {
   const uint8_t* a;
   bool a_signed;
@@ -49,13 +52,16 @@ struct Tile {
 };
 void accumulate(const Tile& tile, int64_t* acc);
 
-// The epilogue of an m x n tile at (m0, n0) of the epilogue's arrays. acc holds raw sums; acc_init is added here.
-void store_tile(OutKind kind, const int64_t* acc, int32_t m, int32_t n, const Epilogue& epilogue, int32_t m0,
-                int32_t n0, void* out, ptrdiff_t out_stride);
+// The epilogue of an m x n tile at (m0, n0) of the epilogue's arrays. acc holds raw sums; acc_init
+// is added here.
+void store_tile(OutKind kind, const int64_t* acc, int32_t m, int32_t n, const Epilogue& epilogue,
+                int32_t m0, int32_t n0, void* out, ptrdiff_t out_stride);
 
-// ---- layers -------------------------------------------------------------------------------------------------------
+// ---- layers
+// -------------------------------------------------------------------------------------------------------
 
-// Plain weights [groups][n][taps][k] with a scale, zero point and bias for each of groups * n output channels.
+// Plain weights [groups][n][taps][k] with a scale, zero point and bias for each of groups * n
+// output channels.
 struct Layer {
   const int8_t* weights;
   int32_t groups = 1, n = 1, taps = 1, k = 1;
@@ -79,12 +85,13 @@ struct Output {
 };
 
 // x is dense [rows][groups * k]; out is dense [rows][groups * n].
-void linear(const Layer& layer, Bytes x, int64_t rows, Affine input, const Output& output, const Residual& residual,
-            void* out);
+void linear(const Layer& layer, Bytes x, int64_t rows, Affine input, const Output& output,
+            const Residual& residual, void* out);
 
 // Channels-last convolution over (depth, height, width).
 struct Window {
-  std::array<int32_t, 3> kernel{1, 1, 1}, stride{1, 1, 1}, padding{0, 0, 0}, padding_end{0, 0, 0}, dilation{1, 1, 1};
+  std::array<int32_t, 3> kernel{1, 1, 1}, stride{1, 1, 1}, padding{0, 0, 0}, padding_end{0, 0, 0},
+      dilation{1, 1, 1};
 
   // Positions the kernel can take; <= 0 where it does not fit.
   int64_t output_size(int dim, int64_t input) const;
@@ -102,10 +109,11 @@ struct Image {
 };
 
 // out is dense [batch][sizes...][groups * n].
-void conv(const Layer& layer, const Image& x, const Window& window, Affine input, const Output& output,
-          const Residual& residual, void* out);
+void conv(const Layer& layer, const Image& x, const Window& window, Affine input,
+          const Output& output, const Residual& residual, void* out);
 
-// ---- element-wise -------------------------------------------------------------------------------------------------
+// ---- element-wise
+// -------------------------------------------------------------------------------------------------
 
 // q = clamp(zero + rne(x * (1 / scale))); NaN gives the clamped zero point.
 int32_t quantize(float x, Affine qparams, int32_t lo, int32_t hi);
@@ -113,18 +121,21 @@ float dequantize(int32_t q, Affine qparams);
 
 // Integer results of one element; the clamp is absolute.
 int32_t requantize(int32_t q, Affine input, Affine output, int32_t lo, int32_t hi);
-int32_t add(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine output, int32_t lo, int32_t hi);
-int32_t mul(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine output, int32_t lo, int32_t hi);
+int32_t add(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine output, int32_t lo,
+            int32_t hi);
+int32_t mul(int32_t a, Affine a_params, int32_t b, Affine b_params, Affine output, int32_t lo,
+            int32_t hi);
 
 // The same as the kernels take them: multipliers instead of scales.
 int32_t scaled(float x, int32_t out_zero, float lo, float hi);
-void quantize_kernel(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo, int32_t hi,
-                     bool is_signed, void* q);
+void quantize_kernel(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
+                     int32_t hi, bool is_signed, void* q);
 void add_kernel(const BinaryArgs& args, bool is_signed);
 void mul_kernel(const BinaryArgs& args, bool is_signed);
 void requantize_kernel(const UnaryArgs& args, bool in_signed, bool out_signed);
 
-// ---- pooling ------------------------------------------------------------------------------------------------------
+// ---- pooling
+// ------------------------------------------------------------------------------------------------------
 
 // One output pixel of each kind. The average saturates to the storage type.
 void max_pool_kernel(const PoolArgs& args, bool is_signed);
@@ -140,6 +151,7 @@ struct Pool {
 };
 void max_pool(const Image& x, const Pool& pool, void* out);
 void avg_pool(const Image& x, int32_t zero_point, const Pool& pool, void* out);
-void adaptive_avg_pool(const Image& x, int32_t zero_point, const std::array<int64_t, 3>& output_size, void* out);
+void adaptive_avg_pool(const Image& x, int32_t zero_point,
+                       const std::array<int64_t, 3>& output_size, void* out);
 
 }  // namespace octavo::ref

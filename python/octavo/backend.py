@@ -22,6 +22,7 @@ __all__ = [
     "last_kernel",
     "missing_features",
     "parallel_info",
+    "run_peak",
     "supported",
 ]
 
@@ -119,6 +120,16 @@ def emulated_features() -> list[str]:
 def feature_descriptions() -> dict[str, str]:
     """A readable name for each key of :func:`cpu_features`."""
     return {name: description for name, (_, description) in _C.cpu_features().items()}
+
+
+def run_peak(steps: int) -> int:
+    """Run the roof loop of the instruction set in use on this thread: its multiply-accumulate instructions on registers
+    alone, ``steps`` rounds of them.
+
+    Returns:
+        Multiply-accumulates done. Divided by the time taken, that is the machine's arithmetic peak.
+    """
+    return _C.run_peak(steps)
 
 
 def parallel_info() -> dict[str, str | int]:

@@ -1,5 +1,5 @@
-// conv() against the reference: strides, padding, dilation, groups, depthwise, residuals and views, through every
-// kernel of the ISA.
+// conv() against the reference: strides, padding, dilation, groups, depthwise, residuals and views,
+// through every kernel of the ISA.
 #include <stdexcept>
 
 #include "layer_case.h"
@@ -34,29 +34,95 @@ const std::vector<Shape>& shapes() {
       {"3x3 valid", 1, {1, 8, 40}, 1, 65, 64, geometry({1, 3, 3})},
       {"3x3 wide same", 1, {1, 5, 70}, 1, 16, 68, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"3x3 stride 2", 3, {1, 9, 9}, 1, 24, 12, geometry({1, 3, 3}, {1, 2, 2}, {0, 1, 1})},
-      {"3x3 stride 2 long rows", 1, {1, 5, 131}, 1, 24, 64, geometry({1, 3, 3}, {1, 2, 2}, {0, 1, 1})},
-      {"3x3 dilated", 1, {1, 13, 12}, 1, 7, 64, geometry({1, 3, 3}, {1, 1, 1}, {0, 2, 2}, {1, 2, 2})},
-      {"3x3 dilated unevenly", 1, {1, 14, 11}, 1, 7, 5, geometry({1, 3, 3}, {1, 1, 2}, {0, 3, 1}, {1, 3, 2})},
-      {"three channels 7x7 stride 2", 1, {1, 19, 21}, 1, 16, 3, geometry({1, 7, 7}, {1, 2, 2}, {0, 3, 3})},
+      {"3x3 stride 2 long rows",
+       1,
+       {1, 5, 131},
+       1,
+       24,
+       64,
+       geometry({1, 3, 3}, {1, 2, 2}, {0, 1, 1})},
+      {"3x3 dilated",
+       1,
+       {1, 13, 12},
+       1,
+       7,
+       64,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 2, 2}, {1, 2, 2})},
+      {"3x3 dilated unevenly",
+       1,
+       {1, 14, 11},
+       1,
+       7,
+       5,
+       geometry({1, 3, 3}, {1, 1, 2}, {0, 3, 1}, {1, 3, 2})},
+      {"three channels 7x7 stride 2",
+       1,
+       {1, 19, 21},
+       1,
+       16,
+       3,
+       geometry({1, 7, 7}, {1, 2, 2}, {0, 3, 3})},
       {"one channel 3x3", 2, {1, 8, 8}, 1, 8, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"one channel to one", 2, {1, 8, 9}, 1, 1, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"kernel 1x5", 1, {1, 4, 20}, 1, 10, 6, geometry({1, 1, 5}, {1, 1, 1}, {0, 0, 2})},
       {"kernel 5x1", 1, {1, 20, 4}, 1, 10, 6, geometry({1, 5, 1}, {1, 1, 1}, {0, 2, 0})},
       {"stride over kernel", 1, {1, 11, 13}, 1, 5, 8, geometry({1, 2, 2}, {1, 4, 5})},
       {"kernel over image", 2, {1, 3, 2}, 1, 6, 8, geometry({1, 5, 5}, {1, 1, 1}, {0, 2, 2})},
-      {"dilated kernel over image", 1, {1, 3, 3}, 1, 6, 4, geometry({1, 3, 3}, {1, 1, 1}, {0, 4, 4}, {1, 4, 4})},
-      {"windows wholly in padding", 1, {1, 2, 2}, 1, 5, 4, geometry({1, 2, 2}, {1, 1, 1}, {0, 3, 3})},
+      {"dilated kernel over image",
+       1,
+       {1, 3, 3},
+       1,
+       6,
+       4,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 4, 4}, {1, 4, 4})},
+      {"windows wholly in padding",
+       1,
+       {1, 2, 2},
+       1,
+       5,
+       4,
+       geometry({1, 2, 2}, {1, 1, 1}, {0, 3, 3})},
       {"asymmetric padding", 1, {1, 6, 7}, 1, 9, 8, asymmetric({1, 2, 4}, {0, 0, 1}, {0, 1, 2})},
       {"one pixel", 1, {1, 1, 1}, 1, 64, 64, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"groups", 2, {1, 6, 6}, 3, 5, 7, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
-      {"groups of whole vectors", 1, {1, 6, 6}, 4, 16, 16, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"groups of whole vectors",
+       1,
+       {1, 6, 6},
+       4,
+       16,
+       16,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"many small groups", 1, {1, 5, 5}, 9, 7, 4, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"groups 1x1", 2, {1, 5, 5}, 5, 3, 6, geometry({1, 1, 1})},
-      {"groups of one input channel", 1, {1, 6, 6}, 6, 2, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
-      {"groups of one output channel", 1, {1, 6, 6}, 6, 1, 4, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"groups of one input channel",
+       1,
+       {1, 6, 6},
+       6,
+       2,
+       1,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"groups of one output channel",
+       1,
+       {1, 6, 6},
+       6,
+       1,
+       4,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"depthwise 3x3", 2, {1, 7, 9}, 37, 1, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
-      {"depthwise 5x5 stride 2", 1, {1, 11, 9}, 64, 1, 1, geometry({1, 5, 5}, {1, 2, 2}, {0, 2, 2})},
-      {"depthwise dilated", 1, {1, 9, 9}, 17, 1, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 2, 2}, {1, 2, 2})},
+      {"depthwise 5x5 stride 2",
+       1,
+       {1, 11, 9},
+       64,
+       1,
+       1,
+       geometry({1, 5, 5}, {1, 2, 2}, {0, 2, 2})},
+      {"depthwise dilated",
+       1,
+       {1, 9, 9},
+       17,
+       1,
+       1,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 2, 2}, {1, 2, 2})},
       {"depthwise 1x1", 1, {1, 4, 5}, 16, 1, 1, geometry({1, 1, 1})},
       {"depthwise over image", 1, {1, 2, 3}, 5, 1, 1, geometry({1, 7, 7}, {1, 1, 1}, {0, 3, 3})},
       {"conv1d", 2, {1, 1, 33}, 1, 12, 10, geometry({1, 1, 3}, {1, 1, 1}, {0, 0, 1})},
@@ -69,7 +135,8 @@ const std::vector<Shape>& shapes() {
   return all;
 }
 
-// An image inside a larger one: rows, planes and batches further apart than dense ones, as a crop has them.
+// An image inside a larger one: rows, planes and batches further apart than dense ones, as a crop
+// has them.
 struct Crop {
   Crop(Random& random, const ref::Image& image, bool padded) {
     const int64_t slack = padded ? 3 : 0, pixel = image.channels + (padded ? 5 : 0);
@@ -85,8 +152,9 @@ struct Crop {
     random.fill(memory.data(), memory.size());
     for_each_pixel(image, [&](int64_t b, int64_t d, int64_t h, int64_t w) {
       const auto* from = static_cast<const uint8_t*>(image.bytes.data) + image.index(b, d, h, w);
-      std::copy_n(from, image.channels, memory.data() + b * view.batch_stride + d * view.stride[0] +
-                                            h * view.stride[1] + w * view.stride[2]);
+      std::copy_n(from, image.channels,
+                  memory.data() + b * view.batch_stride + d * view.stride[0] + h * view.stride[1] +
+                      w * view.stride[2]);
     });
     view.data = memory.data();
   }
@@ -121,11 +189,14 @@ class ConvDriverTest : public IsaTest {
 
   void check(Random& random, const Shape& s, const Options& options, const char* kernel) {
     const int32_t channels = s.groups * s.k, outputs = s.groups * s.n;
-    const QuantizedBytes x(random, s.batch * s.size[0] * s.size[1] * s.size[2] * channels, options.is_signed);
+    const QuantizedBytes x(random, s.batch * s.size[0] * s.size[1] * s.size[2] * channels,
+                           options.is_signed);
     const ref::Image image{x.reference(), s.batch, s.size, channels};
     const Crop crop(random, image, options.padded_view);
-    const LayerCase layer(random, s.groups, s.n, s.g.taps(), s.k, options.zeros, random.chance(2), x.qparams.scale);
-    const OutputSpec output = random_output(random, options.kind, layer.output_scale(random, x.qparams.scale));
+    const LayerCase layer(random, s.groups, s.n, s.g.taps(), s.k, options.zeros, random.chance(2),
+                          x.qparams.scale);
+    const OutputSpec output =
+        random_output(random, options.kind, layer.output_scale(random, x.qparams.scale));
 
     const ref::Window window{s.g.kernel, s.g.stride, s.g.padding, s.g.padding_end, s.g.dilation};
     int64_t pixels = s.batch;
@@ -139,20 +210,23 @@ class ConvDriverTest : public IsaTest {
     if (options.residual && kind_size(options.kind) == 1) {
       residual.data = added.data.data();
       residual.stride = outputs;
-      residual.qparams = {output.out.scale * (random.chance(2) ? 0.5f : 0.83f), added.qparams.zero_point};
+      residual.qparams = {output.out.scale * (random.chance(2) ? 0.5f : 0.83f),
+                          added.qparams.zero_point};
       residual.is_signed = added.is_signed;
-      expected_residual = {added.reference(), {residual.qparams.scale, residual.qparams.zero_point}};
+      expected_residual = {added.reference(),
+                           {residual.qparams.scale, residual.qparams.zero_point}};
     }
 
     std::vector<uint8_t> expected(pixels * outputs * kind_size(options.kind));
-    ref::conv(layer.reference(), image, window, x.affine(), reference_output(output), expected_residual,
-              expected.data());
+    ref::conv(layer.reference(), image, window, x.affine(), reference_output(output),
+              expected_residual, expected.data());
     constexpr size_t kCanary = 64;
     std::vector<uint8_t> out(expected.size() + kCanary, 0xEE);
     const ForcedKernel forced(kernel);
     const ConvWeight weight(layer.weights.data(), s.groups, s.n, s.k, s.g, layer.params);
     conv(weight, crop.view, x.qparams, output, residual, out.data());
-    EXPECT_EQ(std::vector<uint8_t>(out.end() - kCanary, out.end()), std::vector<uint8_t>(kCanary, 0xEE));
+    EXPECT_EQ(std::vector<uint8_t>(out.end() - kCanary, out.end()),
+              std::vector<uint8_t>(kCanary, 0xEE));
     out.resize(expected.size());
     ASSERT_EQ(output_difference(options.kind, out, expected), "")
         << s.what << (options.is_signed ? " s8" : " u8") << (options.padded_view ? " cropped" : "")
@@ -172,8 +246,8 @@ TEST_P(ConvDriverTest, EqualsReference) {
         options.padded_view = random.chance(2);
         options.residual = random.chance(2);
         options.zeros = random.chance(3) ? LayerCase::Zeros::kSome : LayerCase::Zeros::kNone;
-        options.kind = random.pick(std::vector<OutKind>{OutKind::kU8, OutKind::kU8, OutKind::kS8, OutKind::kF32,
-                                                        OutKind::kI32});
+        options.kind = random.pick(std::vector<OutKind>{OutKind::kU8, OutKind::kU8, OutKind::kS8,
+                                                        OutKind::kF32, OutKind::kI32});
         check(random, shape, options, kernel);
         if (HasFatalFailure()) return;
       }
@@ -211,8 +285,9 @@ TEST_P(ConvDriverTest, EqualsReferenceOnRandomGeometry) {
     options.kind = random.pick(std::vector<OutKind>{OutKind::kU8, OutKind::kS8, OutKind::kF32});
     check(random, s, options, random.pick(kernel_choices(set())));
     if (HasFatalFailure()) {
-      std::printf("round %d: size %ldx%ldx%ld groups %d n %d k %d kernel %d,%d,%d\n", round, long(s.size[0]),
-                  long(s.size[1]), long(s.size[2]), s.groups, s.n, s.k, s.g.kernel[0], s.g.kernel[1], s.g.kernel[2]);
+      std::printf("round %d: size %ldx%ldx%ld groups %d n %d k %d kernel %d,%d,%d\n", round,
+                  long(s.size[0]), long(s.size[1]), long(s.size[2]), s.groups, s.n, s.k,
+                  s.g.kernel[0], s.g.kernel[1], s.g.kernel[2]);
       return;
     }
   }
@@ -232,7 +307,8 @@ TEST_P(ConvDriverTest, RefusesBadArguments) {
   std::vector<uint8_t> out(9 * 4);
   ImageView view{x.data(), 1, {1, 5, 5}, 5, 125, {125, 25, 5}, false};
   const OutputSpec output{OutKind::kU8, {1.0f, 0}, false};
-  EXPECT_THROW(conv(weight, view, {1.0f, 0}, output, {}, out.data()), std::invalid_argument);  // 5 channels, not 4
+  EXPECT_THROW(conv(weight, view, {1.0f, 0}, output, {}, out.data()),
+               std::invalid_argument);  // 5 channels, not 4
   view.channels = 4;
   EXPECT_THROW(conv(weight, view, {0.0f, 0}, output, {}, out.data()), std::invalid_argument);
   EXPECT_THROW(conv(weight, view, {1.0f, 999}, output, {}, out.data()), std::invalid_argument);
@@ -240,7 +316,8 @@ TEST_P(ConvDriverTest, RefusesBadArguments) {
   residual.data = x.data();
   residual.stride = 1;
   residual.qparams = {1.0f, 0};
-  EXPECT_THROW(conv(weight, view, {1.0f, 0}, {OutKind::kF32, {}, false}, residual, out.data()), std::invalid_argument);
+  EXPECT_THROW(conv(weight, view, {1.0f, 0}, {OutKind::kF32, {}, false}, residual, out.data()),
+               std::invalid_argument);
   residual.qparams = {-1.0f, 0};
   EXPECT_THROW(conv(weight, view, {1.0f, 0}, output, residual, out.data()), std::invalid_argument);
   EXPECT_NO_THROW(conv(weight, view, {1.0f, 0}, output, {}, out.data()));

@@ -9,14 +9,16 @@
 namespace octavo::testing {
 namespace {
 
-ImageView view_of(const std::vector<uint8_t>& data, int64_t batch, int64_t height, int64_t width, int32_t channels,
-                  bool is_signed) {
+ImageView view_of(const std::vector<uint8_t>& data, int64_t batch, int64_t height, int64_t width,
+                  int32_t channels, bool is_signed) {
   const ptrdiff_t row = width * channels;
-  return {data.data(), batch, {1, height, width}, channels, height * row, {height * row, row, channels}, is_signed};
+  return {data.data(), batch,        {1, height, width},
+          channels,    height * row, {height * row, row, channels},
+          is_signed};
 }
 
-// A small residual network: quantize, conv, conv with a residual, depthwise, max pool, average pool, linear to float.
-// Fixed weights, so that every call computes the same function.
+// A small residual network: quantize, conv, conv with a residual, depthwise, max pool, average
+// pool, linear to float. Fixed weights, so that every call computes the same function.
 class Network {
  public:
   explicit Network(bool is_signed)
@@ -34,7 +36,8 @@ class Network {
     for (float& v : x_) v = random_.real(-3.0f, 3.0f);
     x_[5] = std::nanf("");
     x_[6] = 1e30f;
-    scales_ = {kScale, stem_layer_.output_scale(random_, kScale), block_layer_.output_scale(random_, kScale),
+    scales_ = {kScale, stem_layer_.output_scale(random_, kScale),
+               block_layer_.output_scale(random_, kScale),
                depthwise_layer_.output_scale(random_, kScale)};
   }
 
@@ -47,26 +50,31 @@ class Network {
     const IntRange range = signed_ ? IntRange{-128, 127} : IntRange{0, 255};
     const size_t pixels = kBatch * kSide * kSide;
 
-    std::vector<uint8_t> input(pixels * 3), stem(pixels * kWidth), block(stem.size()), sum(stem.size());
+    std::vector<uint8_t> input(pixels * 3), stem(pixels * kWidth), block(stem.size()),
+        sum(stem.size());
     quantize(x_.data(), static_cast<int64_t>(x_.size()), q(0), range, storage, input.data());
-    conv(stem_, view_of(input, kBatch, kSide, kSide, 3, signed_), q(0), {kind, q(1), true}, {}, stem.data());
+    conv(stem_, view_of(input, kBatch, kSide, kSide, 3, signed_), q(0), {kind, q(1), true}, {},
+         stem.data());
     const Residual residual{stem.data(), kWidth, q(1), signed_};
-    conv(block_, view_of(stem, kBatch, kSide, kSide, kWidth, signed_), q(1), {kind, q(2), true}, residual,
-         block.data());
-    add(block.data(), q(2), stem.data(), q(1), static_cast<int64_t>(sum.size()), signed_, q(2), false, sum.data());
+    conv(block_, view_of(stem, kBatch, kSide, kSide, kWidth, signed_), q(1), {kind, q(2), true},
+         residual, block.data());
+    add(block.data(), q(2), stem.data(), q(1), static_cast<int64_t>(sum.size()), signed_, q(2),
+        false, sum.data());
 
     const int64_t half = (kSide + 1) / 2;
     std::vector<uint8_t> depth(kBatch * half * half * kWidth);
-    conv(depthwise_, view_of(sum, kBatch, kSide, kSide, kWidth, signed_), q(2), {kind, q(3), false}, {}, depth.data());
+    conv(depthwise_, view_of(sum, kBatch, kSide, kSide, kWidth, signed_), q(2), {kind, q(3), false},
+         {}, depth.data());
     PoolGeometry pool;
     pool.kernel = {1, 3, 3};
     pool.padding = {0, 1, 1};
     std::vector<uint8_t> pooled(depth.size()), mean(kBatch * kWidth);
     max_pool(view_of(depth, kBatch, half, half, kWidth, signed_), pool, pooled.data());
-    adaptive_avg_pool(view_of(pooled, kBatch, half, half, kWidth, signed_), zero, {1, 1, 1}, mean.data());
+    adaptive_avg_pool(view_of(pooled, kBatch, half, half, kWidth, signed_), zero, {1, 1, 1},
+                      mean.data());
     std::vector<uint8_t> logits(kBatch * 10 * sizeof(float));
-    linear(head_, {mean.data(), kBatch, kWidth, kWidth, signed_}, q(3), {OutKind::kF32, {}, false}, logits.data(),
-           10 * sizeof(float));
+    linear(head_, {mean.data(), kBatch, kWidth, kWidth, signed_}, q(3), {OutKind::kF32, {}, false},
+           logits.data(), 10 * sizeof(float));
     return {input, stem, block, sum, depth, pooled, mean, logits};
   }
 
@@ -88,8 +96,8 @@ class Network {
 };
 
 TEST(CrossIsaTest, NetworksGiveTheSameBits) {
-  static const char* kStages[] = {"quantize", "conv", "conv+residual", "add", "depthwise", "max_pool", "avg_pool",
-                                  "linear"};
+  static const char* kStages[] = {"quantize",  "conv",     "conv+residual", "add",
+                                  "depthwise", "max_pool", "avg_pool",      "linear"};
   for (const bool is_signed : {false, true}) {
     std::vector<std::vector<uint8_t>> expected;
     const Network network(is_signed);  // packed under one ISA, run under all
@@ -104,7 +112,8 @@ TEST(CrossIsaTest, NetworksGiveTheSameBits) {
         const auto got = network.run();
         for (size_t i = 0; i < expected.size(); ++i) {
           ASSERT_EQ(first_difference(got[i].data(), expected[i].data(), expected[i].size()), "")
-              << isa << " " << (kernel ? kernel : "") << " differs from scalar after " << kStages[i];
+              << isa << " " << (kernel ? kernel : "") << " differs from scalar after "
+              << kStages[i];
         }
       }
       std::printf("%s: equal to scalar%s\n", isa.c_str(), is_emulated(isa) ? " (emulated)" : "");
@@ -121,12 +130,14 @@ TEST(CrossIsaTest, ResultsDoNotDependOnTheBatch) {
     const QuantizedBytes x(random, m * k, true);
     const LayerCase layer(random, 1, n, 1, k, LayerCase::Zeros::kNone, true, x.qparams.scale);
     const QuantizedWeight weight(layer.weights.data(), {1, n, 1, k}, layer.params, false);
-    const OutputSpec output = random_output(random, OutKind::kU8, layer.output_scale(random, x.qparams.scale));
+    const OutputSpec output =
+        random_output(random, OutKind::kU8, layer.output_scale(random, x.qparams.scale));
     std::vector<uint8_t> together(m * n), alone(n);
     linear(weight, {x.data.data(), m, k, k, true}, x.qparams, output, together.data(), n);
     for (int32_t r = 0; r < m; ++r) {
       linear(weight, {x.data.data() + r * k, 1, k, k, true}, x.qparams, output, alone.data(), n);
-      ASSERT_EQ(first_difference(alone.data(), together.data() + r * n, n), "") << isa << " row " << r;
+      ASSERT_EQ(first_difference(alone.data(), together.data() + r * n, n), "")
+          << isa << " row " << r;
     }
   }
 }

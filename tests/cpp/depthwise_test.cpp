@@ -36,7 +36,8 @@ Memory& memory() {
 // One call's input, weights and epilogue.
 class DepthwiseProblem {
  public:
-  DepthwiseProblem(Random& random, const DepthwiseKernel& kernel, const DepthwiseCase& c) : case_(c) {
+  DepthwiseProblem(Random& random, const DepthwiseKernel& kernel, const DepthwiseCase& c)
+      : case_(c) {
     place_input(random);
     place_weights(random);
     place_epilogue(random, kernel);
@@ -44,15 +45,16 @@ class DepthwiseProblem {
 
   // The kernel's arguments for an output at `out`.
   DepthwiseArgs args(void* out, ptrdiff_t stride) const {
-    return {rows_, case_.taps, case_.pixels, case_.channels, packed_, out, stride, &kernel_, case_.epilogue->m0,
-            case_.epilogue->n0};
+    return {rows_, case_.taps, case_.pixels, case_.channels,     packed_,
+            out,   stride,     &kernel_,     case_.epilogue->m0, case_.epilogue->n0};
   }
   Epilogue& kernel_epilogue() { return kernel_; }
   std::vector<uint8_t> expected() const {
     const size_t width = case_.channels * kind_size(case_.kind);
     std::vector<uint8_t> out(case_.pixels * width);
-    ref::store_tile(case_.kind, sums_.data(), case_.pixels, case_.channels, reference_, case_.epilogue->m0,
-                    case_.epilogue->n0, out.data(), static_cast<ptrdiff_t>(width));
+    ref::store_tile(case_.kind, sums_.data(), case_.pixels, case_.channels, reference_,
+                    case_.epilogue->m0, case_.epilogue->n0, out.data(),
+                    static_cast<ptrdiff_t>(width));
     return out;
   }
 
@@ -74,7 +76,8 @@ class DepthwiseProblem {
     w_.resize(size_t(case_.channels) * case_.taps);
     random.fill(w_.data(), w_.size());
     const size_t blocks = (case_.channels + 15) / 16;
-    auto* packed = reinterpret_cast<int8_t*>(memory().w.place(blocks * 16 * case_.taps, case_.epilogue->side, 16, 0));
+    auto* packed = reinterpret_cast<int8_t*>(
+        memory().w.place(blocks * 16 * case_.taps, case_.epilogue->side, 16, 0));
     for (int32_t c = 0; c < case_.channels; ++c) {
       for (int32_t t = 0; t < case_.taps; ++t) {
         packed[(c / 16 * case_.taps + t) * 16 + c % 16] = w_[size_t(c) * case_.taps + t];
@@ -145,25 +148,30 @@ class DepthwiseProblem {
   Epilogue kernel_{}, reference_{};
 };
 
-::testing::AssertionResult run(Random& random, const DepthwiseKernel& kernel, const DepthwiseCase& c) {
+::testing::AssertionResult run(Random& random, const DepthwiseKernel& kernel,
+                               const DepthwiseCase& c) {
   const DepthwiseProblem problem(random, kernel, c);
   const size_t width = c.channels * kind_size(c.kind);
   const size_t stride = width + random.integer(0, 3) * kind_size(c.kind);
-  uint8_t* out = memory().out.place((c.pixels - 1) * stride + width, c.epilogue->side, kind_size(c.kind));
+  uint8_t* out =
+      memory().out.place((c.pixels - 1) * stride + width, c.epilogue->side, kind_size(c.kind));
   const DepthwiseArgs args = problem.args(out, static_cast<ptrdiff_t>(stride));
   const RunningCase running(&c);
   kernel.fn[c.a_signed][static_cast<int>(c.kind)](&args);
   const std::vector<uint8_t> expected = problem.expected();
   for (int32_t p = 0; p < c.pixels; ++p) {
-    const std::string difference = first_difference(out + p * stride, expected.data() + p * width, width);
-    if (!difference.empty()) return ::testing::AssertionFailure() << c.describe() << " pixel " << p << ": " << difference;
+    const std::string difference =
+        first_difference(out + p * stride, expected.data() + p * width, width);
+    if (!difference.empty())
+      return ::testing::AssertionFailure() << c.describe() << " pixel " << p << ": " << difference;
     for (size_t i = width; p + 1 < c.pixels && i < stride; ++i) {
       if (out[p * stride + i] != GuardBuffer::kFill) {
         return ::testing::AssertionFailure() << c.describe() << ": wrote behind pixel " << p;
       }
     }
   }
-  if (!memory().out.margin_intact()) return ::testing::AssertionFailure() << c.describe() << ": wrote beside the output";
+  if (!memory().out.margin_intact())
+    return ::testing::AssertionFailure() << c.describe() << ": wrote beside the output";
   return ::testing::AssertionSuccess();
 }
 
@@ -182,7 +190,8 @@ TEST_P(DepthwiseKernelTest, EqualsReferenceAtAllSizes) {
         for (int32_t taps : {1, 2, 9, 25}) {
           for (int32_t pixels : {1, 2, 3, 5, 8, 17}) {
             EpilogueChoice choice = choose_epilogue(random, index++, a_signed);
-            choice.n0 = choice.n0 / kDepthwiseBlock * kDepthwiseBlock;  // drivers split channels at whole blocks
+            choice.n0 = choice.n0 / kDepthwiseBlock *
+                        kDepthwiseBlock;  // drivers split channels at whole blocks
             choice.row_scale = choice.row_zero = choice.w_zero = false;
             DepthwiseCase c;
             c.kernel = kernel.name;

@@ -1,4 +1,5 @@
-// Which ISA runs: detection, OCTAVO_ISA in a fresh process, forcing, and the kernel that a call reports.
+// Which ISA runs: detection, OCTAVO_ISA in a fresh process, forcing, and the kernel that a call
+// reports.
 #include <sys/wait.h>
 
 #include <array>
@@ -60,7 +61,8 @@ TEST(DispatchTest, RefusesIsasThatThisCpuLacks) {
     if (isa.runnable) continue;
     ++lacking;
     const std::string message = message_of<std::runtime_error>([&] { cpu::force_isa(isa.name); });
-    EXPECT_NE(message.find(missing_features(isa)), std::string::npos) << "names the missing features: " << message;
+    EXPECT_NE(message.find(missing_features(isa)), std::string::npos)
+        << "names the missing features: " << message;
     EXPECT_NE(message.find("scalar"), std::string::npos) << "names what can run: " << message;
   }
   EXPECT_STREQ(cpu::kernels().isa, before);
@@ -86,13 +88,16 @@ TEST(DispatchTest, LastKernelIsTheForcedIsas) {
     const std::string suffix = std::string("__") + isa.name;
     const std::vector<uint8_t> x(64, 1);
     std::vector<uint8_t> out(64);
-    const QuantizedWeight linear_weight(w.data(), {1, 4, 1, 4}, {{1, 1, 1, 1}, {0, 0, 0, 0}, {}}, false);
+    const QuantizedWeight linear_weight(w.data(), {1, 4, 1, 4}, {{1, 1, 1, 1}, {0, 0, 0, 0}, {}},
+                                        false);
     cpu::set_last_kernel("none");
-    linear(linear_weight, {x.data(), 2, 4, 4, false}, {1.0f, 0}, {OutKind::kU8, {1.0f, 0}, false}, out.data(), 4);
+    linear(linear_weight, {x.data(), 2, 4, 4, false}, {1.0f, 0}, {OutKind::kU8, {1.0f, 0}, false},
+           out.data(), 4);
     EXPECT_TRUE(std::string(cpu::last_kernel()).starts_with("u8s8_gemm_"));
     EXPECT_TRUE(std::string(cpu::last_kernel()).ends_with(suffix)) << cpu::last_kernel();
 
-    const ConvWeight depthwise(w.data(), 16, 1, 1, {{1, 3, 3}}, {std::vector<float>(16, 1.0f), std::vector<int32_t>(16), {}});
+    const ConvWeight depthwise(w.data(), 16, 1, 1, {{1, 3, 3}},
+                               {std::vector<float>(16, 1.0f), std::vector<int32_t>(16), {}});
     const std::vector<uint8_t> image(16 * 9);
     conv(depthwise, {image.data(), 1, {1, 3, 3}, 16, 144, {144, 48, 16}, false}, {1.0f, 0},
          {OutKind::kU8, {1.0f, 0}, false}, {}, out.data());
@@ -126,7 +131,8 @@ TEST(DispatchTest, EnvironmentVariableIsHonoured) {
     if (isa.runnable) {
       EXPECT_EQ(report.code, 0) << report.text;
       EXPECT_TRUE(report.text.starts_with(std::string("isa=") + isa.name + " ")) << report.text;
-      EXPECT_NE(report.text.find(std::string("__") + isa.name + " "), std::string::npos) << report.text;
+      EXPECT_NE(report.text.find(std::string("__") + isa.name + " "), std::string::npos)
+          << report.text;
     } else {
       EXPECT_EQ(report.code, 1);
       EXPECT_NE(report.text.find("OCTAVO_ISA"), std::string::npos) << report.text;

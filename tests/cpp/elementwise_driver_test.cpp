@@ -41,8 +41,9 @@ TEST_P(ElementwiseDriverTest, QuantizeAndDequantize) {
     for (const int64_t size : kSizes) {
       const bool wide = storage == Storage::kI32;
       const QParams q{wide ? 0.5f : 0.25f, wide ? -7 : storage == Storage::kS8 ? -3 : 130};
-      const IntRange range = wide ? IntRange{std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()}
-                                  : full_range(storage == Storage::kS8);
+      const IntRange range =
+          wide ? IntRange{std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()}
+               : full_range(storage == Storage::kS8);
       std::vector<float> x(size), back(size);
       for (float& v : x) v = hard_value(random);
       std::vector<int32_t> ints(size);
@@ -52,7 +53,8 @@ TEST_P(ElementwiseDriverTest, QuantizeAndDequantize) {
       dequantize(out, size, q, storage, back.data());
       for (int64_t i = 0; i < size; ++i) {
         const int32_t expected = ref::quantize(x[i], affine(q), range.lo, range.hi);
-        const int32_t got = wide ? ints[i] : ref::Bytes{bytes.data(), storage == Storage::kS8}.at(i);
+        const int32_t got =
+            wide ? ints[i] : ref::Bytes{bytes.data(), storage == Storage::kS8}.at(i);
         ASSERT_EQ(got, expected) << "x=" << x[i] << " i=" << i << " of " << size;
         ASSERT_EQ(back[i], ref::dequantize(expected, affine(q))) << "i=" << i;
       }
@@ -77,13 +79,16 @@ TEST_P(ElementwiseDriverTest, PerChannel) {
         zeros[c] = q.zero_point;
       }
       void* out = wide ? static_cast<void*>(ints.data()) : bytes.data();
-      quantize_per_channel(x.data(), outer, channels, inner, scales.data(), zeros.data(), range, storage, out);
-      dequantize_per_channel(out, outer, channels, inner, scales.data(), zeros.data(), storage, back.data());
+      quantize_per_channel(x.data(), outer, channels, inner, scales.data(), zeros.data(), range,
+                           storage, out);
+      dequantize_per_channel(out, outer, channels, inner, scales.data(), zeros.data(), storage,
+                             back.data());
       for (int64_t i = 0; i < size; ++i) {
         const int64_t c = i / inner % channels;
         const ref::Affine q{scales[c], zeros[c]};
         const int32_t expected = ref::quantize(x[i], q, range.lo, range.hi);
-        const int32_t got = wide ? ints[i] : ref::Bytes{bytes.data(), storage == Storage::kS8}.at(i);
+        const int32_t got =
+            wide ? ints[i] : ref::Bytes{bytes.data(), storage == Storage::kS8}.at(i);
         ASSERT_EQ(got, expected) << "x=" << x[i] << " channel " << c;
         ASSERT_EQ(back[i], ref::dequantize(expected, q));
       }
@@ -99,19 +104,23 @@ TEST_P(ElementwiseDriverTest, Arithmetic) {
         std::vector<uint8_t> a(size), b(size), out(size);
         random.fill(a.data(), size);
         random.fill(b.data(), size);
-        const ref::Bytes ra{a.data(), is_signed}, rb{b.data(), is_signed}, got{out.data(), is_signed};
-        const QParams qa = random_qparams(random, is_signed), qb = random_qparams(random, is_signed),
+        const ref::Bytes ra{a.data(), is_signed}, rb{b.data(), is_signed},
+            got{out.data(), is_signed};
+        const QParams qa = random_qparams(random, is_signed),
+                      qb = random_qparams(random, is_signed),
                       qo = random_qparams(random, is_signed);
         const bool relu = round % 2;
         const IntRange range = full_range(is_signed);
         const int32_t lo = relu ? qo.zero_point : range.lo;
         add(a.data(), qa, b.data(), qb, size, is_signed, qo, relu, out.data());
         for (int64_t i = 0; i < size; ++i) {
-          ASSERT_EQ(got.at(i), ref::add(ra.at(i), affine(qa), rb.at(i), affine(qb), affine(qo), lo, range.hi));
+          ASSERT_EQ(got.at(i),
+                    ref::add(ra.at(i), affine(qa), rb.at(i), affine(qb), affine(qo), lo, range.hi));
         }
         mul(a.data(), qa, b.data(), qb, size, is_signed, qo, relu, out.data());
         for (int64_t i = 0; i < size; ++i) {
-          ASSERT_EQ(got.at(i), ref::mul(ra.at(i), affine(qa), rb.at(i), affine(qb), affine(qo), lo, range.hi));
+          ASSERT_EQ(got.at(i),
+                    ref::mul(ra.at(i), affine(qa), rb.at(i), affine(qb), affine(qo), lo, range.hi));
         }
         clamp(a.data(), size, is_signed, {lo, range.hi - 9 > lo ? range.hi - 9 : lo}, out.data());
         for (int64_t i = 0; i < size; ++i) {
@@ -135,20 +144,26 @@ TEST_P(ElementwiseDriverTest, RefusesBadArguments) {
   const std::vector<float> x(3);
   std::vector<uint8_t> a(3), out(3);
   for (const float scale : {0.0f, -1.0f, inf, std::nanf("")}) {
-    EXPECT_THROW(quantize(x.data(), 3, {scale, 0}, {0, 255}, Storage::kU8, out.data()), std::invalid_argument);
-    EXPECT_THROW(add(a.data(), {scale, 0}, a.data(), {1.0f, 0}, 3, false, {1.0f, 0}, false, out.data()),
+    EXPECT_THROW(quantize(x.data(), 3, {scale, 0}, {0, 255}, Storage::kU8, out.data()),
                  std::invalid_argument);
-    EXPECT_THROW(mul(a.data(), {1.0f, 0}, a.data(), {1.0f, 0}, 3, false, {scale, 0}, false, out.data()),
-                 std::invalid_argument);
+    EXPECT_THROW(
+        add(a.data(), {scale, 0}, a.data(), {1.0f, 0}, 3, false, {1.0f, 0}, false, out.data()),
+        std::invalid_argument);
+    EXPECT_THROW(
+        mul(a.data(), {1.0f, 0}, a.data(), {1.0f, 0}, 3, false, {scale, 0}, false, out.data()),
+        std::invalid_argument);
     EXPECT_THROW(requantize(a.data(), 3, {scale, 0}, false, {1.0f, 0}, false, {0, 255}, out.data()),
                  std::invalid_argument);
   }
-  EXPECT_THROW(add(a.data(), {1.0f, 256}, a.data(), {1.0f, 0}, 3, false, {1.0f, 0}, false, out.data()),
-               std::invalid_argument);
-  EXPECT_THROW(mul(a.data(), {1.0f, 0}, a.data(), {1.0f, 200}, 3, true, {1.0f, 0}, false, out.data()),
-               std::invalid_argument);
-  EXPECT_THROW(requantize(a.data(), 3, {1.0f, 0}, false, {1.0f, 200}, true, {-128, 127}, out.data()),
-               std::invalid_argument);
+  EXPECT_THROW(
+      add(a.data(), {1.0f, 256}, a.data(), {1.0f, 0}, 3, false, {1.0f, 0}, false, out.data()),
+      std::invalid_argument);
+  EXPECT_THROW(
+      mul(a.data(), {1.0f, 0}, a.data(), {1.0f, 200}, 3, true, {1.0f, 0}, false, out.data()),
+      std::invalid_argument);
+  EXPECT_THROW(
+      requantize(a.data(), 3, {1.0f, 0}, false, {1.0f, 200}, true, {-128, 127}, out.data()),
+      std::invalid_argument);
 }
 
 OCTAVO_INSTANTIATE_ISA_TESTS(ElementwiseDriverTest);

@@ -1,5 +1,5 @@
-// Every element-wise and pooling kernel of every ISA against the reference, to the bit, at all small sizes and
-// alignments, between guard pages.
+// Every element-wise and pooling kernel of every ISA against the reference, to the bit, at all
+// small sizes and alignments, between guard pages.
 #include <cmath>
 #include <limits>
 
@@ -16,7 +16,8 @@ struct ElementwiseCase final : CaseDescriber {
   Side side = Side::kEnd;
 
   std::string describe() const override {
-    return name + " size=" + std::to_string(size) + (side == Side::kEnd ? " guard=end" : " guard=begin");
+    return name + " size=" + std::to_string(size) +
+           (side == Side::kEnd ? " guard=end" : " guard=begin");
   }
 };
 
@@ -29,7 +30,8 @@ Memory& memory() {
   return once;
 }
 
-// Every size to 130, so that with the guard behind the data every alignment of 8-bit data occurs; then a few larger.
+// Every size to 130, so that with the guard behind the data every alignment of 8-bit data occurs;
+// then a few larger.
 std::vector<int64_t> sizes() {
   std::vector<int64_t> all;
   for (int64_t i = 0; i <= 130; ++i) all.push_back(i);
@@ -43,9 +45,11 @@ class ElementwiseKernelTest : public IsaTest {
  protected:
   const ElementwiseFns& fns() const { return set().elementwise; }
 
-  // Runs `kernel(out)` into guarded memory of `bytes` and compares with what `reference(out)` writes.
+  // Runs `kernel(out)` into guarded memory of `bytes` and compares with what `reference(out)`
+  // writes.
   template <typename Kernel, typename Reference>
-  void compare(const ElementwiseCase& c, size_t bytes, size_t align, Kernel kernel, Reference reference) {
+  void compare(const ElementwiseCase& c, size_t bytes, size_t align, Kernel kernel,
+               Reference reference) {
     uint8_t* out = memory().out.place(bytes, c.side, align);
     {
       const RunningCase running(&c);
@@ -91,10 +95,16 @@ float hard_float(Random& random, float scale) {
                                               12582912.0f,
                                               -12582912.0f};
   switch (random.integer(0, 3)) {
-    case 0: return random.pick(kSpecial);
-    case 1: return (static_cast<float>(random.integer(-300, 300)) + 0.5f) * scale;  // exact ties for powers of two
-    case 2: return random.real(-300.0f, 300.0f) * scale;
-    default: return std::nextafter((static_cast<float>(random.integer(-300, 300)) + 0.5f) * scale, random.real(-1, 1));
+    case 0:
+      return random.pick(kSpecial);
+    case 1:
+      return (static_cast<float>(random.integer(-300, 300)) + 0.5f) *
+             scale;  // exact ties for powers of two
+    case 2:
+      return random.real(-300.0f, 300.0f) * scale;
+    default:
+      return std::nextafter((static_cast<float>(random.integer(-300, 300)) + 0.5f) * scale,
+                            random.real(-1, 1));
   }
 }
 
@@ -116,7 +126,8 @@ TEST_P(ElementwiseKernelTest, Quantize) {
             float* x = memory().a.place_array<float>(c.size, c.side);
             for (int64_t i = 0; i < c.size; ++i) x[i] = hard_float(random, scale);
             compare(
-                c, c.size, 1, [&](void* q) { fns().quantize[s](x, c.size, inv_scale, z, lo, hi, q); },
+                c, c.size, 1,
+                [&](void* q) { fns().quantize[s](x, c.size, inv_scale, z, lo, hi, q); },
                 [&](void* q) { ref::quantize_kernel(x, c.size, inv_scale, z, lo, hi, s, q); });
           });
         }
@@ -139,7 +150,8 @@ TEST_P(ElementwiseKernelTest, Dequantize) {
               [&](void* x) { fns().dequantize[s](q, c.size, scale, z, static_cast<float*>(x)); },
               [&](void* x) {
                 for (int64_t i = 0; i < c.size; ++i) {
-                  static_cast<float*>(x)[i] = ref::dequantize(ref::Bytes{q, s != 0}.at(i), {scale, z});
+                  static_cast<float*>(x)[i] =
+                      ref::dequantize(ref::Bytes{q, s != 0}.at(i), {scale, z});
                 }
               });
         });
@@ -148,7 +160,8 @@ TEST_P(ElementwiseKernelTest, Dequantize) {
   }
 }
 
-// Scales from shrinking everything to one step to clamping nearly everything; powers of two make ties.
+// Scales from shrinking everything to one step to clamping nearly everything; powers of two make
+// ties.
 constexpr float kScales[] = {0.5f, 1.0f, 0.0137f, 0.7311f, 37.5f, 1e20f, 1e-20f};
 
 struct Clamp {
@@ -161,7 +174,8 @@ Clamp random_clamp(Random& random, bool is_signed) {
   const int32_t qmin = is_signed ? -128 : 0;
   const int32_t zero = random.pick(kZeros) + qmin;
   const bool relu = random.chance(3);
-  return {zero, relu ? 0.0f : static_cast<float>(qmin - zero), static_cast<float>(qmin + 255 - zero)};
+  return {zero, relu ? 0.0f : static_cast<float>(qmin - zero),
+          static_cast<float>(qmin + 255 - zero)};
 }
 
 TEST_P(ElementwiseKernelTest, AddAndMul) {
@@ -169,34 +183,35 @@ TEST_P(ElementwiseKernelTest, AddAndMul) {
   for (int s = 0; s < 2; ++s) {
     for (const bool is_mul : {false, true}) {
       for (const float a_scale : kScales) {
-        for_each_size(std::string(is_mul ? "mul " : "add ") + type_name(s), [&](const ElementwiseCase& c) {
-          BinaryArgs args{};
-          uint8_t* a = memory().a.place(c.size, c.side);
-          uint8_t* b = memory().b.place(c.size, c.side);
-          random.fill(a, c.size);
-          random.fill(b, c.size);
-          const Clamp clamp = random_clamp(random, s);
-          args.a = a;
-          args.b = b;
-          args.size = c.size;
-          args.a_scale = a_scale;
-          args.b_scale = is_mul ? 0.0f : kScales[random.integer(0, 6)];
-          args.a_zero = random.byte() - (s ? 128 : 0);
-          args.b_zero = random.byte() - (s ? 128 : 0);
-          args.out_zero = clamp.zero;
-          args.lo = clamp.lo;
-          args.hi = clamp.hi;
-          compare(
-              c, c.size, 1,
-              [&](void* out) {
-                args.out = out;
-                (is_mul ? fns().mul : fns().add)[s](&args);
-              },
-              [&](void* out) {
-                args.out = out;
-                (is_mul ? ref::mul_kernel : ref::add_kernel)(args, s);
-              });
-        });
+        for_each_size(std::string(is_mul ? "mul " : "add ") + type_name(s),
+                      [&](const ElementwiseCase& c) {
+                        BinaryArgs args{};
+                        uint8_t* a = memory().a.place(c.size, c.side);
+                        uint8_t* b = memory().b.place(c.size, c.side);
+                        random.fill(a, c.size);
+                        random.fill(b, c.size);
+                        const Clamp clamp = random_clamp(random, s);
+                        args.a = a;
+                        args.b = b;
+                        args.size = c.size;
+                        args.a_scale = a_scale;
+                        args.b_scale = is_mul ? 0.0f : kScales[random.integer(0, 6)];
+                        args.a_zero = random.byte() - (s ? 128 : 0);
+                        args.b_zero = random.byte() - (s ? 128 : 0);
+                        args.out_zero = clamp.zero;
+                        args.lo = clamp.lo;
+                        args.hi = clamp.hi;
+                        compare(
+                            c, c.size, 1,
+                            [&](void* out) {
+                              args.out = out;
+                              (is_mul ? fns().mul : fns().add)[s](&args);
+                            },
+                            [&](void* out) {
+                              args.out = out;
+                              (is_mul ? ref::mul_kernel : ref::add_kernel)(args, s);
+                            });
+                      });
       }
     }
   }
@@ -207,7 +222,8 @@ TEST_P(ElementwiseKernelTest, Requantize) {
   for (int in_signed = 0; in_signed < 2; ++in_signed) {
     for (int out_signed = 0; out_signed < 2; ++out_signed) {
       for (const float scale : kScales) {
-        const std::string name = std::string("requantize ") + type_name(in_signed) + "->" + type_name(out_signed);
+        const std::string name =
+            std::string("requantize ") + type_name(in_signed) + "->" + type_name(out_signed);
         for_each_size(name, [&](const ElementwiseCase& c) {
           uint8_t* in = memory().a.place(c.size, c.side);
           random.fill(in, c.size);
@@ -274,7 +290,8 @@ class PoolKernelTest : public ElementwiseKernelTest {
   }
 
   template <typename Reference>
-  void check(Random& random, const char* name, void (*const (&kernels)[2])(const PoolArgs*), Reference reference) {
+  void check(Random& random, const char* name, void (*const (&kernels)[2])(const PoolArgs*),
+             Reference reference) {
     for (int s = 0; s < 2; ++s) {
       for (int32_t taps : {1, 2, 3, 4, 9, 49, kMaxTaps}) {
         for_each_size(std::string(name) + " " + type_name(s) + " taps=" + std::to_string(taps),
@@ -285,7 +302,9 @@ class PoolKernelTest : public ElementwiseKernelTest {
                         args.taps = taps;
                         args.channels = static_cast<int32_t>(c.size);
                         // 1 is divisor_override = 1: sums pass both ends of the type.
-                        const float divisor = random.chance(4) ? 1.0f : static_cast<float>(taps + random.integer(0, 3));
+                        const float divisor = random.chance(4)
+                                                  ? 1.0f
+                                                  : static_cast<float>(taps + random.integer(0, 3));
                         args.scale = 1.0f / divisor;
                         args.zero_point = random.byte() - (s ? 128 : 0);
                         compare(

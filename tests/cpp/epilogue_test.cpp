@@ -1,10 +1,10 @@
-// abi/requantize.h, which every other test takes as given, against an independent statement of the same arithmetic.
-#include "abi/requantize.h"
-
+// abi/requantize.h, which every other test takes as given, against an independent statement of the
+// same arithmetic.
 #include <cfenv>
 #include <cmath>
 #include <limits>
 
+#include "abi/requantize.h"
 #include "ref/reference.h"
 #include "support.h"
 
@@ -42,7 +42,8 @@ TEST(EpilogueTest, ClampTakesNanToTheLowerBound) {
 // The same steps in double, rounded to float after each one.
 double as_float(double x) { return static_cast<double>(static_cast<float>(x)); }
 
-int32_t requantized(int64_t acc, double row_scale, double bias, double mult, double residual, int32_t lo, int32_t hi) {
+int32_t requantized(int64_t acc, double row_scale, double bias, double mult, double residual,
+                    int32_t lo, int32_t hi) {
   double x = as_float(static_cast<double>(acc));
   x = as_float(x * row_scale);
   x = as_float(x + bias);
@@ -56,7 +57,8 @@ TEST(EpilogueTest, RequantizesStepByStep) {
   for (int round = 0; round < 20000; ++round) {
     const int32_t acc = random.integer(-(1 << 30), 1 << 30) >> random.integer(0, 28);
     const float mult = std::ldexp(random.real(1.0f, 2.0f), -random.integer(0, 30));
-    const float bias = random.chance(2) ? 0.0f : random.real(-1e6f, 1e6f), row_scale = random.real(0.1f, 2.0f);
+    const float bias = random.chance(2) ? 0.0f : random.real(-1e6f, 1e6f),
+                row_scale = random.real(0.1f, 2.0f);
     const uint8_t added = random.byte();
     const int32_t row_zero = random.integer(0, 255), col_sum = random.integer(-30000, 30000);
     const int32_t w_zero = random.integer(-128, 127), row_sum = random.integer(-30000, 30000);
@@ -91,9 +93,11 @@ TEST(EpilogueTest, RequantizesStepByStep) {
     e.lo = static_cast<float>(qmin - e.out_zero);
     e.hi = static_cast<float>(qmin + 255 - e.out_zero);
     uint8_t out = 0;
-    store_output(is_signed ? OutKind::kS8 : OutKind::kU8, static_cast<uint32_t>(acc), e, 0, 0, &out, 0);
-    const int32_t expected = e.out_zero + requantized(corrected, dynamic ? row_scale : 1.0, bias, mult, residual_steps,
-                                                      qmin - e.out_zero, qmin + 255 - e.out_zero);
+    store_output(is_signed ? OutKind::kS8 : OutKind::kU8, static_cast<uint32_t>(acc), e, 0, 0, &out,
+                 0);
+    const int32_t expected =
+        e.out_zero + requantized(corrected, dynamic ? row_scale : 1.0, bias, mult, residual_steps,
+                                 qmin - e.out_zero, qmin + 255 - e.out_zero);
     const int32_t got = is_signed ? static_cast<int8_t>(out) : out;
     ASSERT_EQ(got, expected) << "acc=" << corrected << " mult=" << mult << " bias=" << bias;
 
@@ -131,11 +135,12 @@ TEST(ReferenceTest, QuantizesSpecialValues) {
   EXPECT_EQ(ref::quantize(kInf, q, 0, 255), 255);
   EXPECT_EQ(ref::quantize(-kInf, q, 0, 255), 0);
   EXPECT_EQ(ref::quantize(3e38f, q, 0, 255), 255);
-  EXPECT_EQ(ref::quantize(0.25f, q, 0, 255), 3);   // a tie: rounds to 0, then the zero point
-  EXPECT_EQ(ref::quantize(0.75f, q, 0, 255), 5);   // a tie: rounds to 2
+  EXPECT_EQ(ref::quantize(0.25f, q, 0, 255), 3);  // a tie: rounds to 0, then the zero point
+  EXPECT_EQ(ref::quantize(0.75f, q, 0, 255), 5);  // a tie: rounds to 2
   EXPECT_EQ(ref::quantize(-0.25f, q, 0, 255), 3);
   EXPECT_EQ(ref::quantize(1e-40f, q, 0, 255), 3);
-  EXPECT_EQ(ref::quantize(3e38f, {1.0f, 5}, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()),
+  EXPECT_EQ(ref::quantize(3e38f, {1.0f, 5}, std::numeric_limits<int32_t>::min(),
+                          std::numeric_limits<int32_t>::max()),
             std::numeric_limits<int32_t>::max());
 }
 

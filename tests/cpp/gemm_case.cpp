@@ -34,16 +34,17 @@ uint8_t corner_byte(Random& random, bool is_signed) {
 
 }  // namespace
 
-GemmProblem::GemmProblem(Random& random, int32_t rows_, int32_t columns_, int32_t taps_, int32_t k_, bool a_signed_,
-                         Values values)
+GemmProblem::GemmProblem(Random& random, int32_t rows_, int32_t columns_, int32_t taps_, int32_t k_,
+                         bool a_signed_, Values values)
     : rows(rows_), columns(columns_), taps(taps_), k(k_), a_signed(a_signed_) {
-  isolated = taps == 1 && k <= static_cast<int32_t>(page_size()) && rows <= kMaxRows && random.chance(2);
+  isolated =
+      taps == 1 && k <= static_cast<int32_t>(page_size()) && rows <= kMaxRows && random.chance(2);
   lay_out(random);
   fill(random, values);
 }
 
-// One tap: rows at any stride. More: a window over an image whose rows overlap, in shuffled tap order, with offsets of
-// both signs.
+// One tap: rows at any stride. More: a window over an image whose rows overlap, in shuffled tap
+// order, with offsets of both signs.
 void GemmProblem::lay_out(Random& random) {
   const int32_t pitch = k + (random.chance(2) ? 0 : random.integer(1, 37));
   if (taps == 1) {
@@ -58,7 +59,8 @@ void GemmProblem::lay_out(Random& random) {
       const ptrdiff_t pixel = (t / side) * dilation * width + (t % side) * dilation;
       tap_offsets_.push_back(pixel * pitch);
     }
-    for (int32_t t = taps - 1; t > 0; --t) std::swap(tap_offsets_[t], tap_offsets_[random.integer(0, t)]);
+    for (int32_t t = taps - 1; t > 0; --t)
+      std::swap(tap_offsets_[t], tap_offsets_[random.integer(0, t)]);
   }
   const ptrdiff_t furthest = *std::max_element(tap_offsets_.begin(), tap_offsets_.end());
   memory_.resize(isolated ? size_t(rows) * k : (rows - 1) * a_stride_ + furthest + k);
@@ -75,7 +77,9 @@ void GemmProblem::fill(Random& random, Values values) {
   const ptrdiff_t dense_stride = isolated ? k : a_stride_;
   const uint8_t* first = memory_.data() + origin_;
   raw.resize(size_t(rows) * columns);
-  ref::accumulate({first, a_signed, dense_stride, tap_offsets_.data(), taps, k, w.data(), rows, columns}, raw.data());
+  ref::accumulate(
+      {first, a_signed, dense_stride, tap_offsets_.data(), taps, k, w.data(), rows, columns},
+      raw.data());
   row_sum.resize(rows);
   for (int32_t r = 0; r < rows; ++r) {
     for (ptrdiff_t offset : tap_offsets_) {
@@ -105,13 +109,14 @@ void GemmProblem::place(Side side) {
   a_ = memory().rows.row(0, k, side);
 }
 
-PanelCase::PanelCase(Random& random, const GemmProblem& problem, PackFormat format, int32_t column, int32_t n,
-                     Side side) {
+PanelCase::PanelCase(Random& random, const GemmProblem& problem, PackFormat format, int32_t column,
+                     int32_t n, Side side) {
   const int64_t depth = int64_t{problem.taps} * problem.k;
   std::vector<int8_t> plain((column + n) * depth);
   random.fill(plain.data(), column * depth);
   std::copy_n(problem.w.data(), n * depth, plain.data() + column * depth);
-  const auto packed = PackedWeight::pack(plain.data(), {1, column + n, problem.taps, problem.k}, format);
+  const auto packed =
+      PackedWeight::pack(plain.data(), {1, column + n, problem.taps, problem.k}, format);
   const int64_t panel = packed->panel_stride(0) * (packed->padded_k() / format.kr) * problem.taps;
   uint8_t* copy = memory().b.place(panel + PackedWeight::kReadAhead, side, kAlignment);
   std::copy_n(reinterpret_cast<const uint8_t*>(packed->panel(0, 0)), panel, copy);
@@ -123,9 +128,9 @@ PanelCase::PanelCase(Random& random, const GemmProblem& problem, PackFormat form
 
 std::string EpilogueChoice::describe() const {
   return "row_scale=" + std::to_string(row_scale) + " row_zero=" + std::to_string(row_zero) +
-         " w_zero=" + std::to_string(w_zero) + " residual=" + std::to_string(residual) + " n0=" + std::to_string(n0) +
-         " m0=" + std::to_string(m0) + " a_zero=" + std::to_string(a_zero) +
-         (side == Side::kEnd ? " guard=end" : " guard=begin");
+         " w_zero=" + std::to_string(w_zero) + " residual=" + std::to_string(residual) +
+         " n0=" + std::to_string(n0) + " m0=" + std::to_string(m0) +
+         " a_zero=" + std::to_string(a_zero) + (side == Side::kEnd ? " guard=end" : " guard=begin");
 }
 
 EpilogueChoice choose_epilogue(Random& random, uint32_t index, bool a_signed) {
@@ -186,7 +191,8 @@ EpilogueCase::EpilogueCase(Random& random, const GemmProblem& problem, int32_t n
     const float inf = std::numeric_limits<float>::infinity();
     const std::vector<float> extremes = {inf, -inf, std::nanf(""), 0.0f};
     for (int32_t r = 0; r < rows; ++r) {
-      scale[r] = choice.extreme_rows && random.chance(2) ? random.pick(extremes) : std::ldexp(1.0f, random.integer(-1, 1));
+      scale[r] = choice.extreme_rows && random.chance(2) ? random.pick(extremes)
+                                                         : std::ldexp(1.0f, random.integer(-1, 1));
       if (random.chance(3)) scale[r] = random.real(0.1f, 3.0f);
     }
     kernel_.row_scale = scale;
@@ -208,7 +214,8 @@ EpilogueCase::EpilogueCase(Random& random, const GemmProblem& problem, int32_t n
     int32_t* row_sum = ints(memory().row_sum, rows);
     const int64_t depth = int64_t{problem.taps} * problem.k;
     for (int32_t r = 0; r < problem.rows; ++r) {
-      row_sum[choice.m0 + r] = static_cast<int32_t>(problem.row_sum[r] - zeros[choice.m0 + r] * depth);
+      row_sum[choice.m0 + r] =
+          static_cast<int32_t>(problem.row_sum[r] - zeros[choice.m0 + r] * depth);
     }
     kernel_.w_zero = w_zero;
     kernel_.row_sum = row_sum;
@@ -236,7 +243,8 @@ int32_t EpilogueCase::accumulator(const GemmProblem& problem, int32_t r, int32_t
   return correct_accumulator(static_cast<uint32_t>(sum), reference_, choice_.m0 + r, n);
 }
 
-// Column by column: exact ties on one row, an ordinary spread that passes both clamps, or mostly clamped.
+// Column by column: exact ties on one row, an ordinary spread that passes both clamps, or mostly
+// clamped.
 void EpilogueCase::choose_scales(Random& random, const GemmProblem& problem) {
   float* mult = const_cast<float*>(kernel_.mult) + choice_.n0;
   float* bias = const_cast<float*>(kernel_.bias) + choice_.n0;

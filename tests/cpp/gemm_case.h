@@ -19,7 +19,8 @@ enum class Values {
 // A [rows][taps][k] and W [columns][taps][k] with their exact sums.
 class GemmProblem {
  public:
-  GemmProblem(Random& random, int32_t rows, int32_t columns, int32_t taps, int32_t k, bool a_signed, Values values);
+  GemmProblem(Random& random, int32_t rows, int32_t columns, int32_t taps, int32_t k, bool a_signed,
+              Values values);
 
   int32_t rows, columns, taps, k;
   bool a_signed;
@@ -39,7 +40,7 @@ class GemmProblem {
   void lay_out(Random& random);
   void fill(Random& random, Values values);
 
-  std::vector<uint8_t> memory_;           // dense A as the taps see it, when not isolated: overlapping rows
+  std::vector<uint8_t> memory_;  // dense A as the taps see it, when not isolated: overlapping rows
   std::vector<ptrdiff_t> tap_offsets_;
   ptrdiff_t a_stride_ = 0, origin_ = 0;
   const uint8_t* a_ = nullptr;
@@ -49,7 +50,7 @@ class GemmProblem {
 // The epilogue of a tile: arrays in guarded memory for the kernel, plain ones for the reference.
 struct EpilogueChoice {
   bool row_scale, row_zero, w_zero;
-  int32_t residual;  // 0: none, 1: uint8, 2: int8
+  int32_t residual;   // 0: none, 1: uint8, 2: int8
   bool extreme_rows;  // row scales of NaN, infinity and zero among the others
   int32_t n0, m0;     // where the tile sits
   int32_t a_zero;
@@ -62,8 +63,10 @@ EpilogueChoice choose_epilogue(Random& random, uint32_t index, bool a_signed);
 
 class EpilogueCase {
  public:
-  // For the first n columns of the problem. Row r of the problem is row choice.m0 + r of the arrays.
-  EpilogueCase(Random& random, const GemmProblem& problem, int32_t n, int32_t s8_offset, const EpilogueChoice& choice);
+  // For the first n columns of the problem. Row r of the problem is row choice.m0 + r of the
+  // arrays.
+  EpilogueCase(Random& random, const GemmProblem& problem, int32_t n, int32_t s8_offset,
+               const EpilogueChoice& choice);
 
   // Clamp and zero point for an output kind; may be called again for the next one.
   void set_kind(Random& random, OutKind kind);
@@ -71,7 +74,8 @@ class EpilogueCase {
   const Epilogue& kernel() const { return kernel_; }
   const Epilogue& reference() const { return reference_; }
 
-  // How many outputs of the first `rows` rows hit the lower clamp, the upper clamp and an exact tie.
+  // How many outputs of the first `rows` rows hit the lower clamp, the upper clamp and an exact
+  // tie.
   struct Hits {
     int64_t low = 0, high = 0, tie = 0;
   };
@@ -88,10 +92,11 @@ class EpilogueCase {
   const void* residual_ = nullptr;
 };
 
-// A kernel's packed panel, the tile's first column at `column` of the panel, in guarded memory with the bytes behind
-// it that PackedWeight promises.
+// A kernel's packed panel, the tile's first column at `column` of the panel, in guarded memory with
+// the bytes behind it that PackedWeight promises.
 struct PanelCase {
-  PanelCase(Random& random, const GemmProblem& problem, PackFormat format, int32_t column, int32_t n, Side side);
+  PanelCase(Random& random, const GemmProblem& problem, PackFormat format, int32_t column,
+            int32_t n, Side side);
   const int8_t* b;
   ptrdiff_t b_stride;
 };

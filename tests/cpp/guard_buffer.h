@@ -43,16 +43,18 @@ class Mapping {
   size_t bytes_;
 };
 
-// Reusable memory for one array. Mapping costs system calls, so a buffer is made once and placed anew for each case.
+// Reusable memory for one array. Mapping costs system calls, so a buffer is made once and placed
+// anew for each case.
 class GuardBuffer {
  public:
   explicit GuardBuffer(size_t capacity)
       : pages_((capacity + page_size() - 1) / page_size() + 1),
         map_(pages_ + 2, [this](size_t i) { return i > 0 && i <= pages_; }) {}
 
-  // `size` bytes that touch the guard page behind them (kEnd) or before them (kBegin). At the end, `align` moves the
-  // data away from the guard by less than `align` bytes; callers whose size is a multiple of it lose nothing.
-  // The other side has at least kMargin accessible bytes, all filled with `fill`, as the data is.
+  // `size` bytes that touch the guard page behind them (kEnd) or before them (kBegin). At the end,
+  // `align` moves the data away from the guard by less than `align` bytes; callers whose size is a
+  // multiple of it lose nothing. The other side has at least kMargin accessible bytes, all filled
+  // with `fill`, as the data is.
   static constexpr size_t kMargin = 256;
   uint8_t* place(size_t size, Side side, size_t align = 1, uint8_t fill = kFill) {
     if (size + kMargin > pages_ * page_size()) throw std::bad_alloc();
@@ -92,8 +94,8 @@ class GuardBuffer {
   Side side_ = Side::kEnd;
 };
 
-// Rows of up to a page each with a guard page between any two, at one stride: catches a kernel that reads past one row
-// into the next, where a dense matrix would hide it.
+// Rows of up to a page each with a guard page between any two, at one stride: catches a kernel that
+// reads past one row into the next, where a dense matrix would hide it.
 class GuardRows {
  public:
   explicit GuardRows(size_t rows) : map_(2 * rows + 1, [](size_t i) { return i % 2 == 1; }) {}

@@ -12,8 +12,8 @@ namespace octavo::testing {
 struct LayerCase {
   enum class Zeros { kNone, kSome };  // weight zero points
   // Scales are powers of two half of the time, so that exact ties occur.
-  LayerCase(Random& random, int32_t groups, int32_t n, int32_t taps, int32_t k, Zeros zeros, bool with_bias,
-            float input_scale);
+  LayerCase(Random& random, int32_t groups, int32_t n, int32_t taps, int32_t k, Zeros zeros,
+            bool with_bias, float input_scale);
 
   ref::Layer reference() const;
   // An output scale under which results spread over the type's range and pass both ends of it.
@@ -51,6 +51,7 @@ class ForcedKernel {
 };
 
 // What went wrong where two outputs differ; float outputs are compared bit by bit.
-std::string output_difference(OutKind kind, const std::vector<uint8_t>& got, const std::vector<uint8_t>& expected);
+std::string output_difference(OutKind kind, const std::vector<uint8_t>& got,
+                              const std::vector<uint8_t>& expected);
 
 }  // namespace octavo::testing

@@ -1,4 +1,5 @@
-// Kernel tables of every built ISA, runnable or not: names say what the rows are, and folders match the registry.
+// Kernel tables of every built ISA, runnable or not: names say what the rows are, and folders match
+// the registry.
 #include <algorithm>
 #include <filesystem>
 #include <regex>
@@ -31,7 +32,8 @@ TEST(NameTest, DepthwiseNamesParse) {
   for (const cpu::IsaInfo& isa : cpu::isas()) {
     ASSERT_NE(isa.table->depthwise, nullptr) << isa.name;
     std::cmatch match;
-    ASSERT_TRUE(std::regex_match(isa.table->depthwise->name, match, pattern)) << isa.table->depthwise->name;
+    ASSERT_TRUE(std::regex_match(isa.table->depthwise->name, match, pattern))
+        << isa.table->depthwise->name;
     EXPECT_EQ(match[3], isa.name);
   }
 }
@@ -53,15 +55,17 @@ TEST(TableTest, EveryEntryPointExists) {
     const KernelSet& set = *isa.table;
     for (int s = 0; s < 2; ++s) {
       for (int kind = 0; kind < kOutKinds; ++kind) {
-        for (int32_t i = 0; i < set.gemm_count; ++i) EXPECT_NE(set.gemm[i].fn[s][kind], nullptr) << set.gemm[i].name;
+        for (int32_t i = 0; i < set.gemm_count; ++i)
+          EXPECT_NE(set.gemm[i].fn[s][kind], nullptr) << set.gemm[i].name;
         EXPECT_NE(set.depthwise->fn[s][kind], nullptr) << isa.name;
       }
       const ElementwiseFns& e = set.elementwise;
-      EXPECT_TRUE(e.quantize[s] && e.dequantize[s] && e.add[s] && e.mul[s] && e.clamp[s] && e.max_pool[s] &&
-                  e.avg_pool[s] && e.requantize[s][0] && e.requantize[s][1])
+      EXPECT_TRUE(e.quantize[s] && e.dequantize[s] && e.add[s] && e.mul[s] && e.clamp[s] &&
+                  e.max_pool[s] && e.avg_pool[s] && e.requantize[s][0] && e.requantize[s][1])
           << isa.name;
     }
-    EXPECT_EQ(set.task_begin == nullptr, set.task_end == nullptr) << isa.name << ": task hooks come in pairs";
+    EXPECT_EQ(set.task_begin == nullptr, set.task_end == nullptr)
+        << isa.name << ": task hooks come in pairs";
   }
 }
 
@@ -84,7 +88,8 @@ TEST(TableTest, RowsAreConsistent) {
         }
       }
     }
-    EXPECT_EQ(isa.table->gemm[0].flags & kTestOnly, 0u) << isa.name << ": weights are packed for the first row";
+    EXPECT_EQ(isa.table->gemm[0].flags & kTestOnly, 0u)
+        << isa.name << ": weights are packed for the first row";
   }
 }
 

@@ -1,8 +1,7 @@
 // Packed weights: the layout that kernels rely on, and the way back.
-#include "pack/packed_weight.h"
-
 #include <stdexcept>
 
+#include "pack/packed_weight.h"
 #include "support.h"
 
 namespace octavo::testing {
@@ -10,7 +9,8 @@ namespace {
 
 // Formats of all built ISAs, runnable or not, and odd ones.
 std::vector<PackFormat> formats() {
-  std::vector<PackFormat> all = {{64, 4, 16}, {16, 4, 16}, {16, 2, 8}, {5, 2, 5}, {7, 3, 7}, {8, 8, 4}, {1, 1, 1}};
+  std::vector<PackFormat> all = {{64, 4, 16}, {16, 4, 16}, {16, 2, 8}, {5, 2, 5},
+                                 {7, 3, 7},   {8, 8, 4},   {1, 1, 1}};
   for (const cpu::IsaInfo& isa : cpu::isas()) {
     for (int32_t i = 0; i < isa.table->gemm_count; ++i) {
       bool known = false;
@@ -22,8 +22,9 @@ std::vector<PackFormat> formats() {
 }
 
 const std::vector<WeightShape>& shapes() {
-  static const std::vector<WeightShape> all = {{1, 1, 1, 1},  {1, 64, 1, 64}, {1, 65, 1, 63}, {1, 130, 9, 5},
-                                               {3, 7, 4, 10}, {2, 80, 1, 6},  {5, 1, 25, 1},  {1, 5, 1, 300}};
+  static const std::vector<WeightShape> all = {{1, 1, 1, 1},   {1, 64, 1, 64}, {1, 65, 1, 63},
+                                               {1, 130, 9, 5}, {3, 7, 4, 10},  {2, 80, 1, 6},
+                                               {5, 1, 25, 1},  {1, 5, 1, 300}};
   return all;
 }
 
@@ -73,7 +74,8 @@ TEST(PackTest, LaysPanelsOutAsDocumented) {
                   const int32_t k = k0 * f.kr + j, n = p * f.nr + c;
                   const bool valid = k < s.k && n < s.n;
                   const int64_t plain = ((int64_t{g} * s.n + n) * s.taps + t) * s.k + k;
-                  ASSERT_EQ(*b, valid ? w[plain] : 0) << "group " << g << " panel " << p << " tap " << t;
+                  ASSERT_EQ(*b, valid ? w[plain] : 0)
+                      << "group " << g << " panel " << p << " tap " << t;
                 }
               }
             }
@@ -85,8 +87,10 @@ TEST(PackTest, LaysPanelsOutAsDocumented) {
           packed->panel_stride(packed->panels() - 1) * k_groups * static_cast<int64_t>(s.taps);
       const int8_t* end = packed->panel(0, 0) + packed->bytes();
       EXPECT_GE(end - (last_panel + last_bytes), PackedWeight::kReadAhead);
-      for (const int8_t* b = last_panel + last_bytes; b < end; ++b) ASSERT_EQ(*b, 0) << "read-ahead is zeros";
-      EXPECT_LT(packed->bytes(), total_columns * s.taps * k_groups * f.kr + 64 * s.groups + PackedWeight::kReadAhead + 1);
+      for (const int8_t* b = last_panel + last_bytes; b < end; ++b)
+        ASSERT_EQ(*b, 0) << "read-ahead is zeros";
+      EXPECT_LT(packed->bytes(), total_columns * s.taps * k_groups * f.kr + 64 * s.groups +
+                                     PackedWeight::kReadAhead + 1);
     }
   }
 }
@@ -129,15 +133,18 @@ TEST(PackTest, RefusesDepthsThatInt32CannotSum) {
     PackedWeight::pack(w.data(), {1, 1, 1, depth + 1}, {16, 4, 16});
     ADD_FAILURE() << "a depth of " << depth + 1 << " was accepted";
   } catch (const std::invalid_argument& error) {
-    EXPECT_NE(std::string(error.what()).find(std::to_string(depth)), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find(std::to_string(depth)), std::string::npos)
+        << error.what();
   }
-  EXPECT_THROW(PackedWeight::pack(w.data(), {1, 1, 9, depth / 9 + 1}, {16, 4, 16}), std::invalid_argument);
+  EXPECT_THROW(PackedWeight::pack(w.data(), {1, 1, 9, depth / 9 + 1}, {16, 4, 16}),
+               std::invalid_argument);
   EXPECT_THROW(PackedDepthwise::pack(w.data(), 1, depth + 1), std::invalid_argument);
 }
 
 TEST(PackTest, RefusesEmptyShapes) {
   const int8_t w = 0;
-  for (const WeightShape& shape : {WeightShape{0, 1, 1, 1}, {1, 0, 1, 1}, {1, 1, 0, 1}, {1, 1, 1, 0}, {1, -1, 1, 1}}) {
+  for (const WeightShape& shape :
+       {WeightShape{0, 1, 1, 1}, {1, 0, 1, 1}, {1, 1, 0, 1}, {1, 1, 1, 0}, {1, -1, 1, 1}}) {
     EXPECT_THROW(PackedWeight::pack(&w, shape, {16, 4, 16}), std::invalid_argument);
   }
   EXPECT_THROW(PackedDepthwise::pack(&w, 0, 9), std::invalid_argument);

@@ -1,5 +1,7 @@
-// parallel_for and the drivers on it. Built twice: without an OpenMP runtime in the process, where all runs serially,
-// and with one, as torch brings it.
+// parallel_for and the drivers on it. Built twice: without an OpenMP runtime in the process, where
+// all runs serially, and with one, as torch brings it.
+#include "parallel/parallel.h"
+
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,7 +11,6 @@
 
 #include "layer_case.h"
 #include "ops/conv.h"
-#include "parallel/parallel.h"
 
 #if defined(OCTAVO_TEST_WITH_OPENMP)
 #include <omp.h>
@@ -25,7 +26,8 @@ TEST(ParallelTest, RunsEachTaskOnce) {
     for (const int64_t cost : {int64_t{0}, kMuchWork}) {
       std::vector<std::atomic<int>> runs(tasks);
       parallel_for(tasks, cost, [&](int64_t i) { runs[i].fetch_add(1); });
-      for (int64_t i = 0; i < tasks; ++i) EXPECT_EQ(runs[i].load(), 1) << "task " << i << " of " << tasks;
+      for (int64_t i = 0; i < tasks; ++i)
+        EXPECT_EQ(runs[i].load(), 1) << "task " << i << " of " << tasks;
     }
   }
 }
@@ -46,7 +48,8 @@ TEST(ParallelTest, SmallWorkStaysOnTheCaller) {
 }
 
 TEST(ParallelTest, RunsSeriallyInAForkedChild) {
-  parallel_for(8, kMuchWork, [](int64_t) {});  // so that the parent's pool has threads that the child lacks
+  parallel_for(8, kMuchWork,
+               [](int64_t) {});  // so that the parent's pool has threads that the child lacks
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
@@ -67,14 +70,16 @@ TEST(ParallelTest, ManyCallersAtOnce) {
   std::atomic<int64_t> total{0};
   for (int t = 0; t < 8; ++t) {
     callers.emplace_back([&] {
-      for (int i = 0; i < 50; ++i) parallel_for(10, kMuchWork, [&](int64_t task) { total += task; });
+      for (int i = 0; i < 50; ++i)
+        parallel_for(10, kMuchWork, [&](int64_t task) { total += task; });
     });
   }
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(total.load(), 8 * 50 * 45);
 }
 
-// One quantized layer called from many threads, as a served model is; re-packing and the parameter cache included.
+// One quantized layer called from many threads, as a served model is; re-packing and the parameter
+// cache included.
 TEST(ParallelTest, OneLayerServesManyThreads) {
   Random random(1);
   const int32_t m = 20, n = 70, k = 90;
@@ -84,9 +89,11 @@ TEST(ParallelTest, OneLayerServesManyThreads) {
   std::vector<OutputSpec> outputs;
   std::vector<std::vector<uint8_t>> expected;
   for (int i = 0; i < 3; ++i) {
-    outputs.push_back(random_output(random, OutKind::kU8, layer.output_scale(random, x.qparams.scale) * (1.0f + i)));
+    outputs.push_back(random_output(random, OutKind::kU8,
+                                    layer.output_scale(random, x.qparams.scale) * (1.0f + i)));
     expected.emplace_back(m * n);
-    ref::linear(layer.reference(), x.reference(), m, x.affine(), reference_output(outputs[i]), {}, expected[i].data());
+    ref::linear(layer.reference(), x.reference(), m, x.affine(), reference_output(outputs[i]), {},
+                expected[i].data());
   }
   std::atomic<int> wrong{0};
   std::vector<std::thread> callers;
@@ -161,30 +168,41 @@ TEST(OpenMpTest, DriversGiveTheSameBitsOnAnyNumberOfThreads) {
     const QuantizedBytes x(random, m * k, true);
     const LayerCase layer(random, 1, n, 1, k, LayerCase::Zeros::kSome, true, x.qparams.scale);
     const QuantizedWeight weight(layer.weights.data(), {1, n, 1, k}, layer.params, false);
-    const OutputSpec output = random_output(random, OutKind::kU8, layer.output_scale(random, x.qparams.scale));
+    const OutputSpec output =
+        random_output(random, OutKind::kU8, layer.output_scale(random, x.qparams.scale));
     std::vector<uint8_t> expected(m * n);
-    ref::linear(layer.reference(), x.reference(), m, x.affine(), reference_output(output), {}, expected.data());
+    ref::linear(layer.reference(), x.reference(), m, x.affine(), reference_output(output), {},
+                expected.data());
 
     const int32_t side = 24, channels = 32;
     const QuantizedBytes pixels(random, 2 * side * side * channels, false);
-    const LayerCase filters(random, 1, 40, 9, channels, LayerCase::Zeros::kNone, true, pixels.qparams.scale);
+    const LayerCase filters(random, 1, 40, 9, channels, LayerCase::Zeros::kNone, true,
+                            pixels.qparams.scale);
     const ConvGeometry geometry{{1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}, {1, 1, 1}};
     const ConvWeight conv_weight(filters.weights.data(), 1, 40, channels, geometry, filters.params);
-    const OutputSpec conv_output = random_output(random, OutKind::kS8, filters.output_scale(random, 0.02f));
+    const OutputSpec conv_output =
+        random_output(random, OutKind::kS8, filters.output_scale(random, 0.02f));
     const ref::Image image{pixels.reference(), 2, {1, side, side}, channels};
     std::vector<uint8_t> conv_expected(2 * side * side * 40);
-    ref::conv(filters.reference(), image, {{1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}, {1, 1, 1}}, pixels.affine(),
-              reference_output(conv_output), {}, conv_expected.data());
-    const ImageView view{pixels.data.data(), 2, {1, side, side}, channels, ptrdiff_t{side} * side * channels,
-                         {ptrdiff_t{side} * side * channels, ptrdiff_t{side} * channels, channels}, false};
+    ref::conv(filters.reference(), image, {{1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}, {1, 1, 1}},
+              pixels.affine(), reference_output(conv_output), {}, conv_expected.data());
+    const ImageView view{pixels.data.data(),
+                         2,
+                         {1, side, side},
+                         channels,
+                         ptrdiff_t{side} * side * channels,
+                         {ptrdiff_t{side} * side * channels, ptrdiff_t{side} * channels, channels},
+                         false};
 
     for (const int count : {1, 2, 3, 8}) {
       const Threads threads(count);
       std::vector<uint8_t> out(expected.size()), conv_out(conv_expected.size());
       linear(weight, {x.data.data(), m, k, k, true}, x.qparams, output, out.data(), n);
-      EXPECT_EQ(output_difference(OutKind::kU8, out, expected), "") << isa << " on " << count << " threads";
+      EXPECT_EQ(output_difference(OutKind::kU8, out, expected), "")
+          << isa << " on " << count << " threads";
       conv(conv_weight, view, pixels.qparams, conv_output, {}, conv_out.data());
-      EXPECT_EQ(output_difference(OutKind::kS8, conv_out, conv_expected), "") << isa << " on " << count << " threads";
+      EXPECT_EQ(output_difference(OutKind::kS8, conv_out, conv_expected), "")
+          << isa << " on " << count << " threads";
     }
   }
 }

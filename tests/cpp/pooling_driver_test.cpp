@@ -47,7 +47,8 @@ PoolGeometry random_geometry(Random& random, bool dilated) {
 
 class PoolingDriverTest : public IsaTest {
  protected:
-  // Calls body(image, geometry) on random images; sizes the output and checks that both sides agree on it.
+  // Calls body(image, geometry) on random images; sizes the output and checks that both sides agree
+  // on it.
   template <typename Body>
   void for_random(uint64_t seed, bool dilated, Body body) {
     Random random(seed);
@@ -64,39 +65,42 @@ class PoolingDriverTest : public IsaTest {
       int64_t pixels = batch;
       for (int d = 0; d < 3; ++d) {
         ASSERT_EQ(g.output_size(d, size[d]), pool.output_size(d, size[d]))
-            << "input " << size[d] << " kernel " << g.kernel[d] << " stride " << g.stride[d] << " padding "
-            << g.padding[d] << " dilation " << g.dilation[d] << " ceil_mode " << g.ceil_mode;
+            << "input " << size[d] << " kernel " << g.kernel[d] << " stride " << g.stride[d]
+            << " padding " << g.padding[d] << " dilation " << g.dilation[d] << " ceil_mode "
+            << g.ceil_mode;
         pixels *= pool.output_size(d, size[d]);
       }
       std::vector<uint8_t> got(pixels * channels), expected(pixels * channels);
       body(random, image, g, pool, got.data(), expected.data());
       ASSERT_EQ(first_difference(got.data(), expected.data(), got.size()), "")
-          << "round " << round << " size " << size[1] << "x" << size[2] << " channels " << channels << " kernel "
-          << g.kernel[1] << "x" << g.kernel[2];
+          << "round " << round << " size " << size[1] << "x" << size[2] << " channels " << channels
+          << " kernel " << g.kernel[1] << "x" << g.kernel[2];
     }
   }
 };
 
 TEST_P(PoolingDriverTest, MaxPool) {
-  for_random(1, true, [](Random&, const ref::Image& x, const PoolGeometry& g, const ref::Pool& pool, uint8_t* got,
-                         uint8_t* expected) {
-    max_pool(dense_view(x), g, got);
-    ref::max_pool(x, pool, expected);
-  });
+  for_random(1, true,
+             [](Random&, const ref::Image& x, const PoolGeometry& g, const ref::Pool& pool,
+                uint8_t* got, uint8_t* expected) {
+               max_pool(dense_view(x), g, got);
+               ref::max_pool(x, pool, expected);
+             });
 }
 
 TEST_P(PoolingDriverTest, AveragePool) {
-  for_random(2, false, [](Random& random, const ref::Image& x, const PoolGeometry& g, ref::Pool pool, uint8_t* got,
-                          uint8_t* expected) {
-    AveragePoolOptions options;
-    options.count_include_pad = random.chance(2);
-    options.divisor_override = random.chance(4) ? random.integer(1, 9) : 0;
-    pool.count_include_pad = options.count_include_pad;
-    pool.divisor_override = options.divisor_override;
-    const int32_t zero = random.byte() - (x.bytes.is_signed ? 128 : 0);
-    avg_pool(dense_view(x), zero, g, options, got);
-    ref::avg_pool(x, zero, pool, expected);
-  });
+  for_random(2, false,
+             [](Random& random, const ref::Image& x, const PoolGeometry& g, ref::Pool pool,
+                uint8_t* got, uint8_t* expected) {
+               AveragePoolOptions options;
+               options.count_include_pad = random.chance(2);
+               options.divisor_override = random.chance(4) ? random.integer(1, 9) : 0;
+               pool.count_include_pad = options.count_include_pad;
+               pool.divisor_override = options.divisor_override;
+               const int32_t zero = random.byte() - (x.bytes.is_signed ? 128 : 0);
+               avg_pool(dense_view(x), zero, g, options, got);
+               ref::avg_pool(x, zero, pool, expected);
+             });
 }
 
 TEST_P(PoolingDriverTest, AdaptiveAveragePool) {

@@ -30,13 +30,15 @@ std::string missing_features(const cpu::IsaInfo& isa) {
   std::string text;
   for (int i = 0; i < static_cast<int>(cpu::Feature::count); ++i) {
     const auto f = static_cast<cpu::Feature>(i);
-    if (isa.missing & cpu::bit(f)) text += (text.empty() ? "" : ", ") + std::string(cpu::feature_info(f).name);
+    if (isa.missing & cpu::bit(f))
+      text += (text.empty() ? "" : ", ") + std::string(cpu::feature_info(f).name);
   }
   return text;
 }
 
 bool is_emulated(const std::string& isa) {
-  return isa.starts_with("amx") && (cpu::emulated_features() & cpu::bit(cpu::Feature::amx_tile)) != 0;
+  return isa.starts_with("amx") &&
+         (cpu::emulated_features() & cpu::bit(cpu::Feature::amx_tile)) != 0;
 }
 
 int report_active_isa() {
@@ -73,16 +75,20 @@ std::string first_difference(const void* got, const void* expected, size_t size)
   if (size == 0 || std::memcmp(a, b, size) == 0) return "";
   size_t i = 0;
   while (a[i] == b[i]) ++i;
-  return "byte " + std::to_string(i) + " of " + std::to_string(size) + ": got " + std::to_string(a[i]) + ", expected " +
-         std::to_string(b[i]);
+  return "byte " + std::to_string(i) + " of " + std::to_string(size) + ": got " +
+         std::to_string(a[i]) + ", expected " + std::to_string(b[i]);
 }
 
 const char* kind_name(OutKind kind) {
   switch (kind) {
-    case OutKind::kI32: return "i32";
-    case OutKind::kU8: return "u8";
-    case OutKind::kS8: return "s8";
-    case OutKind::kF32: return "f32";
+    case OutKind::kI32:
+      return "i32";
+    case OutKind::kU8:
+      return "u8";
+    case OutKind::kS8:
+      return "s8";
+    case OutKind::kF32:
+      return "f32";
   }
   return "?";
 }

@@ -1,4 +1,5 @@
-// What all C++ tests share: which ISAs they test, random numbers, and the name of the case that is running.
+// What all C++ tests share: which ISAs they test, random numbers, and the name of the case that is
+// running.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -13,7 +14,8 @@
 
 namespace octavo::testing {
 
-// ISAs that this process tests: the one that OCTAVO_TEST_ISA names, or else every one this CPU can run.
+// ISAs that this process tests: the one that OCTAVO_TEST_ISA names, or else every one this CPU can
+// run.
 std::vector<std::string> isas_under_test();
 
 // The row of cpu::isas() with this name, or nullptr.
@@ -22,11 +24,12 @@ const cpu::IsaInfo* find_isa(const std::string& name);
 // "avx512_vnni, amx_int8" for the features that `isa` needs and this CPU lacks.
 std::string missing_features(const cpu::IsaInfo& isa);
 
-// Whether a loaded emulator executes this ISA's instructions, each of which then costs a microsecond or two.
+// Whether a loaded emulator executes this ISA's instructions, each of which then costs a
+// microsecond or two.
 bool is_emulated(const std::string& isa);
 
-// Prints which ISA a fresh process chooses and which kernel a linear layer then ran, or the error. For tests of OCTAVO_ISA,
-// which start this binary again with --report-active-isa.
+// Prints which ISA a fresh process chooses and which kernel a linear layer then ran, or the error.
+// For tests of OCTAVO_ISA, which start this binary again with --report-active-isa.
 int report_active_isa();
 
 // Forces an ISA for a scope and checks that it is the one in use.
@@ -62,7 +65,7 @@ class IsaTest : public ::testing::TestWithParam<std::string> {
 
 std::string isa_test_name(const ::testing::TestParamInfo<std::string>& info);
 
-#define OCTAVO_INSTANTIATE_ISA_TESTS(suite)                                                    \
+#define OCTAVO_INSTANTIATE_ISA_TESTS(suite)                                                     \
   INSTANTIATE_TEST_SUITE_P(Isa, suite, ::testing::ValuesIn(octavo::testing::isas_under_test()), \
                            octavo::testing::isa_test_name)
 
@@ -95,8 +98,8 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-// Named in the message when a guard page is hit, where no assertion can speak. Points to a function that writes the
-// case's description; see test_main.cpp.
+// Named in the message when a guard page is hit, where no assertion can speak. Points to a function
+// that writes the case's description; see test_main.cpp.
 struct CaseDescriber {
   virtual ~CaseDescriber() = default;
   virtual std::string describe() const = 0;
@@ -113,7 +116,9 @@ class RunningCase {
 std::string first_difference(const void* got, const void* expected, size_t size);
 
 const char* kind_name(OutKind kind);
-inline size_t kind_size(OutKind kind) { return kind == OutKind::kU8 || kind == OutKind::kS8 ? 1 : 4; }
+inline size_t kind_size(OutKind kind) {
+  return kind == OutKind::kU8 || kind == OutKind::kS8 ? 1 : 4;
+}
 constexpr OutKind kAllKinds[] = {OutKind::kI32, OutKind::kU8, OutKind::kS8, OutKind::kF32};
 
 }  // namespace octavo::testing

@@ -1,5 +1,5 @@
-// OCTAVO_TEST_ISA=<name> restricts a run to one ISA. Exit code 77 (skipped, to ctest) only where this CPU lacks it, with
-// the features it lacks; an ISA that was not built is a failure.
+// OCTAVO_TEST_ISA=<name> restricts a run to one ISA. Exit code 77 (skipped, to ctest) only where
+// this CPU lacks it, with the features it lacks; an ISA that was not built is a failure.
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -15,7 +15,8 @@ namespace {
 
 const CaseDescriber* running = nullptr;
 
-// Formatting here is not async-signal-safe; the process is lost already, and the name of the case is worth the risk.
+// Formatting here is not async-signal-safe; the process is lost already, and the name of the case
+// is worth the risk.
 void on_fault(int signal) {
   std::fprintf(stderr, "\nfatal signal %d (%s) in case: %s\n", signal, strsignal(signal),
                running ? running->describe().c_str() : "no kernel case");
@@ -32,7 +33,8 @@ int check_isa(const char* name) {
     return 1;
   }
   if (!isa->runnable) {
-    std::printf("SKIPPED: ISA %s not tested, this CPU lacks %s\n", name, missing_features(*isa).c_str());
+    std::printf("SKIPPED: ISA %s not tested, this CPU lacks %s\n", name,
+                missing_features(*isa).c_str());
     return kSkipped;
   }
   std::printf("testing ISA %s%s\n", name, is_emulated(name) ? " (emulated)" : "");
@@ -47,7 +49,8 @@ RunningCase::~RunningCase() { running = nullptr; }
 }  // namespace octavo::testing
 
 int main(int argc, char** argv) {
-  if (argc == 2 && std::strcmp(argv[1], "--report-active-isa") == 0) return octavo::testing::report_active_isa();
+  if (argc == 2 && std::strcmp(argv[1], "--report-active-isa") == 0)
+    return octavo::testing::report_active_isa();
   if (const char* name = std::getenv("OCTAVO_TEST_ISA"); name && *name) {
     if (const int code = octavo::testing::check_isa(name)) return code;
   }

@@ -1,9 +1,8 @@
-"""Quantize, dequantize, requantize, add, mul, clamp and cat: on every ISA equal to the reference."""
+"""Quantize, dequantize, requantize, add, mul, clamp, cat: on every ISA equal to the reference."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,8 @@ def test_quantize_anything(isa: str, x: Any, parameters: tuple[Any, float, int])
     q = octavo.quantize_per_tensor(torch.from_numpy(x), scale, zero, dtype)
     want = ref.quantize(x, scale, zero, NUMPY[dtype])
     assert_bits(q.int_repr(), want)
-    assert_bits(q.dequantize(), ref.dequantize(Q(want, scale, zero)))
+    with np.errstate(over="ignore"):
+        assert_bits(q.dequantize(), ref.dequantize(Q(want, scale, zero)))
 
 
 @given(x=floats, scale=SCALES, data=st.data(), dtype=eight_bit)
@@ -215,11 +215,14 @@ def test_int32_extremes(isa: str) -> None:
 def test_requantize(isa: str, data: Any, dtype: Any, out_dtype: Any, size: int) -> None:
     q = data.draw(quantized(dtype, size))
     _, scale, zero = data.draw(qparams(out_dtype))
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        want = ref.requantize(q, Q(np.empty(0, NUMPY[out_dtype]), scale, zero))
-    got = ops.requantize(plain(q), q.scale, q.zero, scale, zero, out_dtype)
-    if math.isfinite(np.float32(q.scale) / np.float32(scale)):
-        assert_bits(got, want)
+    arguments = (plain(q), q.scale, q.zero, scale, zero, out_dtype)
+    if q.scale / scale < 2.0**128:
+        out = Q(np.empty(0, NUMPY[out_dtype]), scale, zero)
+        with np.errstate(over="ignore"):
+            assert_bits(ops.requantize(*arguments), ref.requantize(q, out))
+    else:
+        with pytest.raises(ValueError, match="requantize"):
+            ops.requantize(*arguments)
 
 
 @given(data=st.data(), dtype=eight_bit, size=st.integers(0, 70), relu=st.booleans())
@@ -274,7 +277,7 @@ def test_cat_requantizes_to_the_first(isa: str, dtype: Any, dim: int) -> None:
 def test_cat_of_int32() -> None:
     a = QTensor.from_int_repr(torch.arange(4, dtype=torch.int32), 0.5, 1)
     b = QTensor.from_int_repr(torch.arange(4, dtype=torch.int32), 0.25, 2)
-    assert torch.cat([a, b]).tolist() == [-0.5, 0.0, 0.5, 1.0, -0.5, 0.0, 0.0, 0.5]
+    assert torch.cat([a, b]).tolist() == [-0.5, 0.0, 0.5, 1.0, -0.5, 0.0, 0.0, 0.0]
 
 
 # Clamps

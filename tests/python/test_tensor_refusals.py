@@ -153,7 +153,7 @@ OTHERS: dict[str, Callable[[Any], Any]] = {
 def test_denied(call: Callable[[Any], Any]) -> None:
     q = per_tensor(shape=(3, 3))
     before = q.int_repr()
-    with pytest.raises(TypeError, match="quantized tensor|already quantized"):
+    with pytest.raises(TypeError, match="quantized"):
         call(q)
     assert q.shape == (3, 3)
     assert torch.equal(q.int_repr(), before)

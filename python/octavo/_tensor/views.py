@@ -56,32 +56,26 @@ def _rechannel(
         axes = [d for d, stride in enumerate(channels.stride()) if stride != 0]
         axes = [d for d in axes if channels.shape[d] > 1] or axes[-1:]
     else:
-        axes = [
-            d
-            for d in range(channels.dim())
-            if channels.shape[d] > 1 and bool((channels != channels.narrow(d, 0, 1)).any())
-        ]
+        axes = [d for d in range(channels.dim()) if _varies(channels, d)]
+        if channels.numel() == 0:
+            refuse(name, [q], "It leaves no element to tell the channels by.")
     if len(axes) > 1:
         refuse(name, [q], f"It would mix the channels of axis {q._axis}; dequantize() first.")
-    if not axes:
-        return _only_channel(name, q, out, channels)
-    at = channels
-    for d in reversed(range(channels.dim())):
-        if d != axes[0]:
-            if channels.shape[d] == 0:
-                refuse(name, [q], "It leaves no element to tell the channels by.")
-            at = at.select(d, 0)
-    return QTensor._wrap_channels(
-        out, q._scales[at], q._zero_points[at], axes[0], q._qdtype, q._qscheme
-    )
-
-
-def _only_channel(name: str, q: QTensor, out: torch.Tensor, channels: torch.Tensor) -> QTensor:
-    if channels.numel() == 0:
-        refuse(name, [q], "It leaves no element to tell the channel by.")
-    at = int(channels.reshape(-1)[0])
+    if axes:
+        size, stride = channels.shape[axes[0]], channels.stride(axes[0])
+        at = channels.as_strided((size,), (stride,))
+        return QTensor._wrap_channels(
+            out, q._scales[at], q._zero_points[at], axes[0], q._qdtype, q._qscheme
+        )
+    only = int(channels.as_strided((), ()))
     scheme = per_tensor_symmetric if is_symmetric(q._qscheme) else per_tensor_affine
-    return QTensor._wrap(out, float(q._scales[at]), int(q._zero_points[at]), q._qdtype, scheme)
+    scale, zero_point = float(q._scales[only]), int(q._zero_points[only])
+    return QTensor._wrap(out, scale, zero_point, q._qdtype, scheme)
+
+
+def _varies(channels: torch.Tensor, dim: int) -> bool:
+    first = channels.narrow(dim, 0, 1) if channels.shape[dim] > 1 else channels
+    return bool((channels != first).any())
 
 
 def _mover(name: str, function: Mover) -> Mover:

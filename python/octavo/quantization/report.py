@@ -34,6 +34,10 @@ RUN_ON_QUANTIZED = (
     nn.Dropout1d,
     nn.Dropout2d,
     nn.Dropout3d,
+    nn.ZeroPad2d,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ChannelShuffle,
 )
 """Float modules that take quantized tensors too, in eval mode, and keep scale and zero point."""
 
@@ -120,7 +124,7 @@ def _name_of(target: Any) -> str:
 
 def _reason(unit: Unit) -> str:
     if unit.entry is None:
-        if isinstance(unit.module, RUN_ON_QUANTIZED):
+        if type(unit.module) in RUN_ON_QUANTIZED:
             return "works on quantized tensors as it is"
         quantized = is_quantized(unit.module)
         return unit.reason if quantized or unit.qconfig is not None else "its qconfig is None"

@@ -25,8 +25,10 @@ from module_support import (
     weight_arrays,
 )
 from octavo import QTensor
+from octavo.nn import intrinsic as nni
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
+from torch_oracle import torch_quantized
 
 SUPPRESS = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 KERNELS = st.tuples(st.integers(1, 5), st.integers(1, 5))
@@ -187,6 +189,7 @@ def test_result_of_an_image_does_not_depend_on_the_batch(isa: str) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize(
     ("kernel", "padding", "dilation"),
@@ -256,7 +259,7 @@ def test_from_float() -> None:
     x = octavo.quantize_per_tensor(torch.randn(2, 6, 9, 9), 0.03, 120, octavo.quint8)
     y = module(x)
     assert (y.dequantize() - conv(x.dequantize())).abs().max() < 0.06
-    fused = observed(torch.nn.Sequential(conv, torch.nn.ReLU()))
+    fused = observed(nni.ConvReLU2d(conv, torch.nn.ReLU()))
     with_relu = nniq.ConvReLU2d.from_float(fused)
     assert torch.equal(with_relu(x).int_repr(), y.int_repr().clamp(min=module.zero_point))
 
@@ -290,15 +293,13 @@ def test_weight_attribute_and_repr() -> None:
 @pytest.mark.parametrize("groups", [1, 16])
 def test_against_torch(isa: str, groups: int) -> None:
     """torch's engines compute the same sums; results may differ by one step near ties."""
-    pytest.importorskip("torch.ao.nn.quantized")
     module = random_conv(16, 32, 3, groups=groups, padding=1)
     w, scales, _, bias = (None if a is None else torch.from_numpy(a) for a in weight_arrays(module))
     x = random_q((2, 16, 9, 9), generator(4), zero=100)
     w, half = w // 2, x.int_repr() // 2
-    try:
-        theirs_w = torch._make_per_channel_quantized_tensor(
-            w, scales.double(), torch.zeros(32, dtype=torch.long), 0
-        )
+    zeros = torch.zeros(32, dtype=torch.int64)
+    with torch_quantized():
+        theirs_w = torch._make_per_channel_quantized_tensor(w, scales.double(), zeros, 0)
         packed = torch.ops.quantized.conv2d_prepack(theirs_w, bias, [1, 1], [1, 1], [1, 1], groups)
         theirs = torch.ops.quantized.conv2d(
             torch._make_per_tensor_quantized_tensor(half, 0.02, 50),
@@ -306,9 +307,6 @@ def test_against_torch(isa: str, groups: int) -> None:
             module.scale,
             module.zero_point,
         )
-    except (AttributeError, RuntimeError) as error:
-        pytest.skip(f"this torch has no quantized conv2d: {error}")
-    zeros = torch.zeros(32, dtype=torch.int64)
     module.set_weight_bias(QTensor.from_int_repr(w, scales, zeros, axis=0), bias)
     ours = module(QTensor.from_int_repr(half, 0.02, 50))
     difference = (ours.int_repr().int() - theirs.int_repr().int()).abs()

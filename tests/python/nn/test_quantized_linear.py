@@ -26,8 +26,10 @@ from module_support import (
     weight_arrays,
 )
 from octavo import QTensor
+from octavo.nn import intrinsic as nni
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
+from torch_oracle import torch_quantized
 
 SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 129])
 
@@ -213,7 +215,7 @@ def test_from_float_accepts_subclasses_and_half_weights() -> None:
 
 def test_fused_from_float_clamps_at_zero() -> None:
     torch.manual_seed(0)
-    fused = observed(torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU()))
+    fused = observed(nni.LinearReLU(torch.nn.Linear(6, 8), torch.nn.ReLU()))
     module = nniq.LinearReLU.from_float(fused)
     x = octavo.quantize_per_tensor(torch.randn(50, 6), 0.03, 120, octavo.quint8)
     y = module(x)
@@ -277,25 +279,23 @@ def test_casts_and_moves_leave_the_module_as_it_is(move: Any) -> None:
 @pytest.mark.parametrize("relu", [False, True])
 def test_against_torch(isa: str, relu: bool) -> None:
     """torch's x86 engine computes the same sums; results may differ by one step near ties."""
-    pytest.importorskip("torch.ao.nn.quantized")
     module = random_linear(64, 48, relu=relu)
     w, scales, _, bias = (None if a is None else torch.from_numpy(a) for a in weight_arrays(module))
     x = random_q((33, 64), generator(4), zero=100)
     name = "linear_relu" if relu else "linear"
-    try:
-        with torch.no_grad():
-            theirs_w = torch._make_per_channel_quantized_tensor(
-                w // 2, scales.double(), torch.zeros(48, dtype=torch.long), 0
-            )
-            theirs_x = torch._make_per_tensor_quantized_tensor(x.int_repr() // 2, 0.02, 50)
-            packed = torch.ops.quantized.linear_prepack(theirs_w, bias)
-            theirs = getattr(torch.ops.quantized, name)(
-                theirs_x, packed, module.scale, module.zero_point
-            )
-    except (AttributeError, RuntimeError) as error:
-        pytest.skip(f"this torch has no quantized linear: {error}")
-    module.set_weight_bias(QTensor.from_int_repr(w // 2, scales, torch.zeros(48), axis=0), bias)
-    ours = module(QTensor.from_int_repr(x.int_repr() // 2, 0.02, 50))
+    w, half = w // 2, x.int_repr() // 2
+    zeros = torch.zeros(48, dtype=torch.int64)
+    with torch_quantized():
+        theirs_w = torch._make_per_channel_quantized_tensor(w, scales.double(), zeros, 0)
+        packed = torch.ops.quantized.linear_prepack(theirs_w, bias)
+        theirs = getattr(torch.ops.quantized, name)(
+            torch._make_per_tensor_quantized_tensor(half, 0.02, 50),
+            packed,
+            module.scale,
+            module.zero_point,
+        )
+    module.set_weight_bias(QTensor.from_int_repr(w, scales, zeros, axis=0), bias)
+    ours = module(QTensor.from_int_repr(half, 0.02, 50))
     difference = (ours.int_repr().int() - theirs.int_repr().int()).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 0.01

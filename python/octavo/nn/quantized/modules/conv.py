@@ -113,9 +113,9 @@ class _ConvNd(WeightedQuantizedModule):
             )
 
     def _plan_padding(self) -> None:
-        """Splits the padding into what the kernel does and what is laid around its input.
+        """Splits the padding into the kernel's part and what is laid around its input.
 
-        ``_kernel_padding`` (before and after, per dimension): the kernel reads the zero point there.
+        ``_kernel_padding`` (before, after; per dimension): the kernel reads the zero point there.
         ``_border``: the same for the modes that copy elements of the input; else None.
         """
         none = (0,) * self._RANK

@@ -1,11 +1,9 @@
-"""Modules that stand for operations on several tensors (add, mul, cat, ...), so that these can be
-observed.
-"""
+"""Modules that stand for operations such as add, mul and cat, so that these can be observed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -24,8 +22,7 @@ __all__ = ["FXFloatFunctional", "FloatFunctional", "QFunctional"]
 def _no_forward(module: nn.Module) -> NoReturn:
     raise RuntimeError(
         f"{type(module).__name__} has no forward; call one of its methods add, add_scalar, "
-        "add_relu, mul, mul_scalar, cat, "
-        "matmul"
+        "add_relu, mul, mul_scalar, cat, matmul"
     )
 
 
@@ -85,19 +82,22 @@ class FloatFunctional(FXFloatFunctional):
         return super().mul_scalar(x, y)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.activation_post_process(super().add(x, y))
+        return self._observed(super().add(x, y))
 
     def mul(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.activation_post_process(super().mul(x, y))
+        return self._observed(super().mul(x, y))
 
     def cat(self, x: Sequence[Tensor], dim: int = 0) -> Tensor:
-        return self.activation_post_process(super().cat(x, dim))
+        return self._observed(super().cat(x, dim))
 
     def add_relu(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.activation_post_process(super().add_relu(x, y))
+        return self._observed(super().add_relu(x, y))
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.activation_post_process(super().matmul(x, y))
+        return self._observed(super().matmul(x, y))
+
+    def _observed(self, x: Tensor) -> Tensor:
+        return self.activation_post_process(x)  # type: ignore[no-any-return]
 
 
 class QFunctional(QuantizedOutput):
@@ -129,6 +129,11 @@ class QFunctional(QuantizedOutput):
     def _set_output(self, scale: Any, zero_point: Any, qdtype: QDType | None) -> None:
         super()._set_output(scale, zero_point, qdtype)
         self._without_scale = False
+
+    def _load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        without_scale = self._without_scale
+        super()._load_state_tensors(tensors)
+        self._without_scale = without_scale and self._out_qdtype is None
 
     def _get_name(self) -> str:
         return "QFunctional"
@@ -234,18 +239,19 @@ class QFunctional(QuantizedOutput):
     def add_scalar(self, x: QTensor, y: float) -> QTensor:
         """``x + y``. Moves the zero point by ``round(y / scale)``; where that leaves the dtype's
         range, the output range is widened to reach from zero to the farthest value, and the values
-        are requantized."""
+        are requantized (at exact ties torch's result may be the next step: it adds the zero point
+        before it rounds)."""
         q, c = self._activation(x, "x"), self._scalar(y)
         scale, zero_point, qdtype = x._scale, x._zero_point, x._qdtype
         lo, hi = qdtype.qmin, qdtype.qmax
-        moved = zero_point - round(c / scale)
+        moved = zero_point - round(self._finite(c / scale, c))
         if lo <= moved <= hi:
             return QTensor._wrap(q.clone(), scale, moved, qdtype)
         # All values lie on one side of zero: as steps of the input's scale, from 0 to hi - moved,
         # or from lo - moved to 0.
         out_zero, reach = (lo, hi - moved) if moved < lo else (hi, moved - lo)
         out_scale = self._derived_scale(reach / (hi - lo) * scale)
-        steps = (q.double() - moved).float() * (torch.tensor(scale) / torch.tensor(out_scale))
+        steps = (q.double() - float(moved)).float() * torch.tensor(scale / out_scale)
         out = steps.clamp(lo - out_zero, hi - out_zero).round() + out_zero
         return QTensor._wrap(out.to(qdtype.storage), out_scale, out_zero, qdtype)
 
@@ -261,6 +267,11 @@ class QFunctional(QuantizedOutput):
             return QTensor._wrap(q.clone(), scale, zero_point, qdtype)
         # lo + hi - q is the complement of the bits, for uint8 and for int8.
         return QTensor._wrap(q.bitwise_not(), scale, qdtype.qmin + qdtype.qmax - zero_point, qdtype)
+
+    def _finite(self, steps: float, y: float) -> float:
+        if math.isinf(steps):
+            raise ValueError(f"{self._label()}: y is too many steps of the input's scale, got {y}")
+        return steps
 
     def _derived_scale(self, scale: float) -> float:
         return check_scale(scale, f"{self._label()}: the output scale that y leads to")

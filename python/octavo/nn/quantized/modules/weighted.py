@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octavo.dtypes import qint8
+from octavo.dtypes import QDType, qint8
 from octavo.nn.quantized.modules.base import QuantizedOutput, expect
 from octavo.nn.quantized.modules.utils import describe, output_qparams, quantize_weight, relabel
 from octavo.tensor import QTensor
@@ -51,7 +51,7 @@ class CallableWeight(QTensor):
             q = QTensor.from_int_repr(plain, scales, zero_points)
         else:
             q = QTensor.from_int_repr(plain, scales, zero_points, axis=0)
-        weight: CallableWeight = torch.Tensor._make_subclass(CallableWeight, plain)  # type: ignore[assignment]
+        weight = torch.Tensor._make_subclass(CallableWeight, plain)
         for slot in QTensor.__slots__:
             if hasattr(q, slot):
                 setattr(weight, slot, getattr(q, slot))
@@ -76,21 +76,21 @@ class CallableBias(Tensor):
     @staticmethod
     def of(bias: Tensor | None, size: int) -> CallableBias:
         plain = torch.zeros(size) if bias is None else bias.clone()
-        result: CallableBias = torch.Tensor._make_subclass(CallableBias, plain)  # type: ignore[assignment]
+        result: CallableBias = torch.Tensor._make_subclass(CallableBias, plain)
         result._absent = bias is None
         return result
 
     def __call__(self) -> Tensor | None:
         return None if self._absent else self.detach()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return repr(self.detach())
 
     def __deepcopy__(self, memo: Any) -> Tensor:
         return self.detach().clone()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.detach().__reduce_ex__(protocol)
+        return self.detach().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
 class WeightedQuantizedModule(QuantizedOutput):
@@ -105,6 +105,7 @@ class WeightedQuantizedModule(QuantizedOutput):
         scale (float), zero_point (int): of the output.
     """
 
+    _out_qdtype: QDType
     _packed: Any
     _relu: bool = False
 
@@ -300,7 +301,7 @@ class WeightedQuantizedModule(QuantizedOutput):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         plain = state.pop("_plain_weight")
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._packed = self._pack(*plain)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightedQuantizedModule:

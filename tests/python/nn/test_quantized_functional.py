@@ -1,0 +1,105 @@
+"""octavo.nn.quantized.functional: the functions of torch.nn.functional, for quantized tensors only."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import octavo
+from octavo.nn.quantized import functional as qF
+from torch_oracle import torch_quantized
+
+SAME: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "avg_pool2d": (
+        lambda x: qF.avg_pool2d(x, 3, 2, 1, True, False, 5),
+        lambda x: F.avg_pool2d(x, 3, 2, 1, True, False, 5),
+    ),
+    "adaptive_avg_pool2d": (
+        lambda x: qF.adaptive_avg_pool2d(x, (2, None)),
+        lambda x: F.adaptive_avg_pool2d(x, (2, None)),
+    ),
+    "max_pool2d": (
+        lambda x: qF.max_pool2d(x, 2, 1, 1, 2, True),
+        lambda x: F.max_pool2d(x, 2, 1, 1, 2, True),
+    ),
+    "relu": (qF.relu, F.relu),
+    "relu6": (qF.relu6, F.relu6),
+    "hardtanh": (lambda x: qF.hardtanh(x, -0.5, 0.7), lambda x: F.hardtanh(x, -0.5, 0.7)),
+    "clamp": (lambda x: qF.clamp(x, -0.5, 0.7), lambda x: torch.clamp(x, -0.5, 0.7)),
+    "interpolate": (
+        lambda x: qF.interpolate(x, scale_factor=2),
+        lambda x: F.interpolate(x, scale_factor=2),
+    ),
+    "upsample": (lambda x: qF.upsample(x, (9, 5)), lambda x: F.interpolate(x, (9, 5))),
+    "upsample_nearest": (
+        lambda x: qF.upsample_nearest(x, scale_factor=3),
+        lambda x: F.interpolate(x, scale_factor=3),
+    ),
+}
+
+
+def image(dtype: Any = octavo.quint8) -> octavo.QTensor:
+    return octavo.quantize_per_tensor(torch.randn(2, 3, 6, 7), 0.05, 60, dtype)
+
+
+def test_every_function_is_tested() -> None:
+    assert set(SAME) == set(qF.__all__)
+
+
+@pytest.mark.parametrize("dtype", [octavo.quint8, octavo.qint8], ids=str)
+@pytest.mark.parametrize("name", SAME)
+def test_same_as_torch_nn_functional(isa: str, name: str, dtype: Any) -> None:
+    ours, theirs = SAME[name]
+    x = image(dtype)
+    before = x.clone()
+    assert torch.equal(ours(x), theirs(x))
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_float_input_is_refused(name: str) -> None:
+    with pytest.raises(
+        TypeError,
+        match=rf"quantized\.functional\.(upsample|interpolate|{name}): .*got torch\.float32; .*QuantS",
+    ):
+        SAME[name][0](torch.ones(2, 3, 6, 7))
+
+
+def test_in_place() -> None:
+    for function in (qF.relu, qF.relu6, qF.hardtanh):
+        x = image()
+        want = function(x)
+        assert function(x, inplace=True) is x
+        assert torch.equal(x, want)
+
+
+def test_refusals_name_the_reason() -> None:
+    with pytest.raises(TypeError, match="return_indices"):
+        qF.max_pool2d(image(), 2, return_indices=True)
+    with pytest.raises(TypeError, match="mode='bilinear'.*use mode='nearest'"):
+        qF.interpolate(image(), scale_factor=2, mode="bilinear")
+
+
+@pytest.mark.parametrize("name", sorted(set(SAME) - {"relu", "relu6"}))
+def test_signature_is_that_of_torch(name: str) -> None:
+    oracle = pytest.importorskip("torch.ao.nn.quantized.functional")
+
+    def parameters(function: Any) -> list[tuple[str, Any]]:
+        return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+
+    assert parameters(getattr(qF, name)) == parameters(getattr(oracle, name))
+
+
+@pytest.mark.parametrize("name", ["avg_pool2d", "max_pool2d", "hardtanh", "clamp", "interpolate"])
+def test_agrees_with_torch_to_one_step(name: str) -> None:
+    pytest.importorskip("torch.ao.nn.quantized.functional")
+    x = image()
+    with torch_quantized() as torch_:
+        theirs = torch_._make_per_tensor_quantized_tensor(x.int_repr(), 0.05, 60)
+        want = SAME[name][1](theirs).int_repr()
+    assert (SAME[name][0](x).int_repr().int() - want.int()).abs().max() <= 1
