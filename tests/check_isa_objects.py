@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Checks the object files of the ISA folders.
 
-The objects of one ISA define exactly one global symbol between them, ``octavo_isa_table_<name>``, and no weak one: a
-weak function compiled with ``-mavx512f`` can become the copy that the whole program calls. They call no C++ function
-outside themselves, for the same reason the other way round, and run nothing when the library is loaded.
+The objects of one ISA define exactly one global symbol between them, ``octavo_isa_table_<name>``,
+and no weak one: a weak function compiled with ``-mavx512f`` can become the copy that the whole
+program calls. They call no C++ function outside themselves, for the same reason the other way
+round, and run nothing when the library is loaded.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ void avg_pool(const ImageView& x, int32_t zero_point, const PoolGeometry& g, con
               [&](const void* const* rows, int32_t count, int64_t index, const Size3& at) {
                 int64_t divisor = options.divisor_override;
                 if (!divisor) divisor = options.count_include_pad ? padded_pixels(at) : count;
-                const float scale = 1.0f / static_cast<float>(std::max<int64_t>(1, divisor));
+                const float scale = 1.0f / static_cast<float>(divisor ? divisor : 1);
                 const PoolArgs args{rows, count, x.channels, static_cast<char*>(out) + index * x.channels, scale,
                                     zero_point};
                 fn(&args);

@@ -89,11 +89,13 @@ def test_max_pool2d(
     q = image(dtype, shape, 5)
     x = qtensor(q, layout)
     kernel, stride, padding, ceil_mode = window.values()
-    want = ref.max_pool2d(q.array, kernel, stride, padding, dilation, ceil_mode)
     got = F.max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)
-    check(got, want, x)
-    values = F.max_pool2d(x.dequantize(), kernel, stride, padding, dilation, ceil_mode)
-    assert torch.equal(got.dequantize(), values)
+    # A dilated window may hold padding only; then the result is the lowest integer.
+    values = torch.from_numpy(q.array).double()
+    want = F.max_pool2d(values, kernel, stride, padding, dilation, ceil_mode).clamp(dtype.qmin)
+    check(got, want.to(dtype.storage).numpy(), x)
+    if dilation == (1, 1):
+        check(got, ref.max_pool2d(q.array, kernel, stride, padding, dilation, ceil_mode), x)
 
 
 @given(

@@ -129,6 +129,12 @@ def clamp_max(q: QTensor, max: Any) -> QTensor:
 # Pooling, resizing, padding
 
 
+def _pool_stride(stride: Any, kernel_size: Any) -> Any:
+    """torch reads an absent stride, or an empty one, as the kernel size."""
+    absent = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    return kernel_size if absent else stride
+
+
 @register("max_pool2d")
 def max_pool2d(
     q: QTensor,
@@ -142,7 +148,7 @@ def max_pool2d(
     need_per_tensor("max_pool2d", q, True)
     if return_indices:
         refuse("max_pool2d", [q], "return_indices is not available; dequantize() first.")
-    stride = kernel_size if stride is None or stride == [] else stride
+    stride = _pool_stride(stride, kernel_size)
     return q._with_int(
         ops.max_pool2d(q._int, kernel_size, stride, padding, dilation, bool(ceil_mode))
     )
@@ -159,7 +165,7 @@ def avg_pool2d(
     divisor_override: int | None = None,
 ) -> QTensor:
     need_per_tensor("avg_pool2d", q, True)
-    stride = kernel_size if stride is None or stride == [] else stride
+    stride = _pool_stride(stride, kernel_size)
     out = ops.avg_pool2d(
         q._int,
         q._zero_point,
@@ -259,7 +265,7 @@ def mean(
         raise ValueError(
             f"{calling_module()}mean of no elements: shape {list(q._int.shape)}, dim {dims}"
         )
-    if dims == [2, 3] and q._int.dim() == 4 and q._qdtype.itemsize == 1 and count:
+    if dims == [2, 3] and q._int.dim() == 4 and q._qdtype.itemsize == 1 and q._int.numel():
         pooled = ops.adaptive_avg_pool2d(q._int, q._zero_point, (1, 1))
         return q._with_int(pooled if keepdim else pooled.flatten(1))
     total = q._int.sum(dims, keepdim=keepdim, dtype=torch.int64) - q._zero_point * count
