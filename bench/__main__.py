@@ -19,11 +19,19 @@ from octavo.bench import linear, machine, peers, report
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m octavo.bench", description=__doc__)
-    parser.add_argument("--isa", action="append", help="instruction set; may repeat (default: all that run here)")
-    parser.add_argument("--shape", action="append", help="MxKxN; may repeat (default: shapes/linear.txt)")
+    parser.add_argument(
+        "--isa", action="append", help="instruction set; may repeat (default: all that run here)"
+    )
+    parser.add_argument(
+        "--shape", action="append", help="MxKxN; may repeat (default: shapes/linear.txt)"
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=25, help="interleaved rounds a shape (default: 25)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time for each contender and shape")
+    parser.add_argument(
+        "--rounds", type=int, default=25, help="interleaved rounds a shape (default: 25)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="time for each contender and shape"
+    )
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--markdown", type=Path, help="write the report to this file")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -41,13 +49,22 @@ def default_shapes() -> list[str]:
 def in_worker(isa: str, args: argparse.Namespace, shapes: list[str]) -> dict[str, Any]:
     """Measure one instruction set in a process of its own, as peers read their limits when they load."""
     command = [sys.executable, "-m", "octavo.bench", "--worker", "--isa", isa]
-    command += ["--threads", str(args.threads), "--rounds", str(args.rounds), "--seconds", str(args.seconds)]
+    command += [
+        "--threads",
+        str(args.threads),
+        "--rounds",
+        str(args.rounds),
+        "--seconds",
+        str(args.seconds),
+    ]
     for shape in shapes:
         command += ["--shape", shape]
     environment = {**os.environ, **peers.CAPS.get(isa, {}), "OCTAVO_ISA": isa}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"octavo.bench: the process that measured {isa} ended with status {done.returncode}")
+        raise SystemExit(
+            f"octavo.bench: the process that measured {isa} ended with status {done.returncode}"
+        )
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

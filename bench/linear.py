@@ -84,7 +84,8 @@ def measure(shape: tuple[int, int, int], rounds: int, seconds: float) -> Measure
         for name, call in calls.items()
     }
     repeats = {
-        name: max(1, int(seconds / rounds / max(t.timeit(1).median, 1e-7))) for name, t in timers.items()
+        name: max(1, int(seconds / rounds / max(t.timeit(1).median, 1e-7)))
+        for name, t in timers.items()
     }
     samples: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):

@@ -43,7 +43,9 @@ def _level(result: dict[str, Any]) -> list[str]:
             f"{r['gops']:.0f}",
             f"{100 * r['gops'] / result['peak_gops']:.0f} %",
         ]
-        cells += [f"{r['times'][n]:.0f} ({r['times'][n] / r['times']['octavo']:.2f})" for n in names]
+        cells += [
+            f"{r['times'][n]:.0f} ({r['times'][n] / r['times']['octavo']:.2f})" for n in names
+        ]
         lines.append(_row(cells))
     for name in names:
         ratios = [r["times"][name] / r["times"]["octavo"] for r in rows]
@@ -51,7 +53,9 @@ def _level(result: dict[str, Any]) -> list[str]:
         lines.append(f"\nAgainst {name}: geometric mean {mean:.2f}, worst {min(ratios):.2f}.")
     noisiest = max(max(r["spread"].values()) for r in rows)
     if noisiest > 0.2:
-        lines.append(f"\nNoisy machine: an interquartile range reached {100 * noisiest:.0f} % of its median.")
+        lines.append(
+            f"\nNoisy machine: an interquartile range reached {100 * noisiest:.0f} % of its median."
+        )
     return lines
 
 

@@ -1,7 +1,8 @@
 // The contract between the ISA-blind code and the kernels: plain data only.
 //
-// The folders under isa/ include this file (and the other files of abi/) and nothing else of the project, so that an
-// object compiled with, say, -mavx512f can never hand its copy of a shared function to code that runs on older CPUs.
+// The folders under isa/ include this file (and the other files of abi/) and nothing else of the
+// project, so that an object compiled with, say, -mavx512f can never hand its copy of a shared
+// function to code that runs on older CPUs.
 #pragma once
 
 #include <cstddef>
@@ -13,21 +14,25 @@ namespace octavo {
 enum class OutKind : uint8_t { kI32 = 0, kU8 = 1, kS8 = 2, kF32 = 3 };
 constexpr int kOutKinds = 4;
 
-// Arrays indexed by output channel are padded to this many elements, so that vector code may read whole vectors.
+// Arrays indexed by output channel are padded to this many elements, so that vector code may read
+// whole vectors.
 constexpr int kChannelPad = 64;
 
-// Everything that happens between the int32 accumulator and the stored value. One per operator call; pure data.
-// abi/requantize.h holds the normative arithmetic.
+// Everything that happens between the int32 accumulator and the stored value. One per operator
+// call; pure data. abi/requantize.h holds the normative arithmetic.
 //
-// Per-channel arrays are indexed by n0 + column and padded to a multiple of kChannelPad; per-row arrays are indexed by
-// m0 + row. "Or null" marks what may be absent; everything else is always present.
+// Per-channel arrays are indexed by n0 + column and padded to a multiple of kChannelPad; per-row
+// arrays are indexed by m0 + row. "Or null" marks what may be absent; everything else is always
+// present.
 struct Epilogue {
-  const int32_t* acc_init;  // [n] start value of the accumulator: -za * sum_k(w), activation offset included
-  const float* mult;        // [n] integer outputs: sa * sw / sy. kF32: sa * sw
-  const float* bias;        // [n] integer outputs: bias / (sa * sw), added before mult. kF32: bias, added after mult
+  const int32_t*
+      acc_init;  // [n] start value of the accumulator: -za * sum_k(w), activation offset included
+  const float* mult;  // [n] integer outputs: sa * sw / sy. kF32: sa * sw
+  const float* bias;  // [n] integer outputs: bias / (sa * sw), added before mult. kF32: bias, added
+                      // after mult
 
-  // Activations quantized per row (dynamic quantization): scale and zero point of each row; or null. Then acc_init is 0,
-  // and mult leaves sa out.
+  // Activations quantized per row (dynamic quantization): scale and zero point of each row; or
+  // null. Then acc_init is 0, and mult leaves sa out.
   const float* row_scale;   // [m] or null
   const int32_t* row_zero;  // [m] or null; activation offset included
   const int32_t* col_sum;   // [n] sum_k(w); read only where row_zero is not null
@@ -36,34 +41,38 @@ struct Epilogue {
   const int32_t* w_zero;   // [n] or null
   const int32_t* row_sum;  // [m] or null: sum_k(a - za)
 
-  // Residual input of the shape of the output, 8 bits, added in float before the clamp; or null. Integer outputs only.
+  // Residual input of the shape of the output, 8 bits, added in float before the clamp; or null.
+  // Integer outputs only.
   const void* add;
   ptrdiff_t add_stride;  // bytes between rows
   float add_scale;       // s_add / sy
   int32_t add_zero;
   int32_t add_signed;  // 0: uint8, 1: int8
 
-  // Clamp. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo = 0). kF32: in real values.
+  // Clamp. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo = 0).
+  // kF32: in real values.
   float lo, hi;
   int32_t out_zero;
 };
 
-// One m x n tile of output, summed over the whole K = taps * k (the batch-reduce form: a GEMM and a 1x1 convolution
-// have one tap, a kh x kw convolution has kh * kw).
+// One m x n tile of output, summed over the whole K = taps * k (the batch-reduce form: a GEMM and a
+// 1x1 convolution have one tap, a kh x kw convolution has kh * kw).
 //
-// A kernel reads no byte of A outside the k bytes of each row and tap, writes nothing but the m x n outputs, allocates
-// nothing and keeps no state.
+// A kernel reads no byte of A outside the k bytes of each row and tap, writes nothing but the m x n
+// outputs, allocates nothing and keeps no state.
 struct GemmArgs {
-  const uint8_t* a;      // row r of tap t is the k bytes at a + r * a_stride + tap[t]; uint8 or int8, see GemmKernel::fn
-  ptrdiff_t a_stride;    // bytes
+  const uint8_t* a;    // row r of tap t is the k bytes at a + r * a_stride + tap[t]; uint8 or int8,
+                       // see GemmKernel::fn
+  ptrdiff_t a_stride;  // bytes
   const ptrdiff_t* tap;  // [taps] bytes
   int32_t taps;
-  int32_t k;            // bytes per tap, >= 1, not padded
-  const int8_t* b;      // packed panel (pack/packed_weight.h): [tap][ceil(k / kr)][panel width][kr], zero padded
-  ptrdiff_t b_stride;   // bytes between successive k groups = panel width * kr
-  int32_t m;            // valid rows, 1 .. mr
-  int32_t n;            // valid columns, 1 .. nr
-  void* out;            // element (0, 0) of the tile
+  int32_t k;  // bytes per tap, >= 1, not padded
+  const int8_t*
+      b;  // packed panel (pack/packed_weight.h): [tap][ceil(k / kr)][panel width][kr], zero padded
+  ptrdiff_t b_stride;    // bytes between successive k groups = panel width * kr
+  int32_t m;             // valid rows, 1 .. mr
+  int32_t n;             // valid columns, 1 .. nr
+  void* out;             // element (0, 0) of the tile
   ptrdiff_t out_stride;  // bytes between output rows
   const Epilogue* epilogue;
   int32_t m0, n0;  // where the tile sits in the per-row and per-channel arrays and in Epilogue::add
@@ -86,18 +95,21 @@ struct GemmKernel {
   PackFormat format;
   uint16_t mr, nr;         // largest tile; nr <= format.nr
   uint16_t k_step;         // a tap whose k is a multiple of this has no tail to handle apart
-  int32_t s8_offset;       // added to int8 activations inside the kernel (128 or 0); acc_init and row_zero include it
+  int32_t s8_offset;       // added to int8 activations inside the kernel (128 or 0); acc_init and
+                           // row_zero include it
   uint32_t scratch_bytes;  // per task
   uint32_t flags;          // GemmKernelFlags
 };
 
 enum GemmKernelFlags : uint32_t {
-  kTestOnly = 1,  // exists to stress blocking and packing with an odd tile; never selected unless forced by name
+  kTestOnly = 1,  // exists to stress blocking and packing with an odd tile; never selected unless
+                  // forced by name
 };
 
 // Depthwise convolution: `pixels` output pixels of `channels` channels each.
 struct DepthwiseArgs {
-  const uint8_t* const* rows;  // [pixels][taps]: the `channels` input bytes that tap t of pixel p reads
+  const uint8_t* const*
+      rows;  // [pixels][taps]: the `channels` input bytes that tap t of pixel p reads
   int32_t taps, pixels, channels;
   const int8_t* w;  // packed [ceil(channels / 16)][taps][16], zero padded
   void* out;        // pixel p starts at out + p * out_stride
@@ -116,7 +128,8 @@ struct DepthwiseKernel {
 };
 
 // Element types of the 8-bit element-wise functions: index 0 = uint8, 1 = int8.
-struct BinaryArgs {  // out = clamp(rne(a' * a_scale + b' * b_scale)) + out_zero, a' = a - a_zero; mul: a' * b' * a_scale
+struct BinaryArgs {  // out = clamp(rne(a' * a_scale + b' * b_scale)) + out_zero, a' = a - a_zero;
+                     // mul: a' * b' * a_scale
   const void *a, *b;
   void* out;
   int64_t size;
@@ -144,15 +157,16 @@ struct PoolArgs {  // one output pixel: `taps` input pixels of `channels` bytes
 
 struct ElementwiseFns {
   // q = clamp(zero + rne(x * inv_scale), lo, hi); NaN gives clamp(zero). [output is int8]
-  void (*quantize[2])(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo, int32_t hi, void* q);
+  void (*quantize[2])(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
+                      int32_t hi, void* q);
   // x = float(q - zero) * scale. [input is int8]
   void (*dequantize[2])(const void* q, int64_t size, float scale, int32_t zero, float* x);
-  void (*add[2])(const BinaryArgs*);                       // [a, b and out are int8]
-  void (*mul[2])(const BinaryArgs*);                       // [a, b and out are int8]
-  void (*requantize[2][2])(const UnaryArgs*);              // [input is int8][output is int8]
+  void (*add[2])(const BinaryArgs*);           // [a, b and out are int8]
+  void (*mul[2])(const BinaryArgs*);           // [a, b and out are int8]
+  void (*requantize[2][2])(const UnaryArgs*);  // [input is int8][output is int8]
   void (*clamp[2])(const void* in, int64_t size, int32_t lo, int32_t hi, void* out);  // [int8]
-  void (*max_pool[2])(const PoolArgs*);                    // [int8]
-  void (*avg_pool[2])(const PoolArgs*);                    // [int8]
+  void (*max_pool[2])(const PoolArgs*);                                               // [int8]
+  void (*avg_pool[2])(const PoolArgs*);                                               // [int8]
 };
 
 // All that one ISA folder provides.
@@ -162,12 +176,13 @@ struct KernelSet {
   int32_t gemm_count;
   const DepthwiseKernel* depthwise;
   ElementwiseFns elementwise;
-  // Called at the start and end of every task that runs GEMM kernels (AMX configures its tiles here: other code on the
-  // same thread, torch's own matmul among it, releases them); or null.
+  // Called at the start and end of every task that runs GEMM kernels (AMX configures its tiles
+  // here: other code on the same thread, torch's own matmul among it, releases them); or null.
   void (*task_begin)();
   void (*task_end)();
-  // The arithmetic roof: runs `steps` rounds of the GEMM kernels' multiply-accumulate instructions on registers alone,
-  // without loads, and returns how many multiply-accumulates those were. Bracketed by the hooks above as kernels are.
+  // The arithmetic roof: runs `steps` rounds of the GEMM kernels' multiply-accumulate instructions
+  // on registers alone, without loads, and returns how many multiply-accumulates those were.
+  // Bracketed by the hooks above as kernels are.
   int64_t (*peak)(int64_t steps);
 };
 
@@ -175,5 +190,6 @@ struct KernelSet {
 
 #define OCTAVO_CONCAT_(a, b) a##b
 #define OCTAVO_CONCAT(a, b) OCTAVO_CONCAT_(a, b)
-// The one global symbol of an ISA folder. OCTAVO_ISA_NAME is defined by the build from the folder's isa.cmake.
+// The one global symbol of an ISA folder. OCTAVO_ISA_NAME is defined by the build from the folder's
+// isa.cmake.
 #define OCTAVO_ISA_TABLE(isa) OCTAVO_CONCAT(octavo_isa_table_, isa)

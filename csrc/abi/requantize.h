@@ -1,9 +1,9 @@
 // The normative arithmetic of requantization: what every kernel computes, to the bit.
 //
-// float32, one operation at a time, never contracted into a fused multiply-add (the build passes -ffp-contract=off),
-// rounding half to even. Clamping comes before the conversion to integer because vector conversions return INT_MIN on
-// overflow. The comparisons are written so that NaN takes the lower bound, as x86 max/min with the value as first
-// operand do.
+// float32, one operation at a time, never contracted into a fused multiply-add (the build passes
+// -ffp-contract=off), rounding half to even. Clamping comes before the conversion to integer
+// because vector conversions return INT_MIN on overflow. The comparisons are written so that NaN
+// takes the lower bound, as x86 max/min with the value as first operand do.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,9 @@
 
 namespace octavo {
 
-// float(x) rounded half to even; |x| < 2^22. Adding and subtracting 1.5 * 2^23 leaves no fraction bits, so this is the
-// current (default) rounding mode's result on every IEEE machine, and compilers vectorize it.
+// float(x) rounded half to even; |x| < 2^22. Adding and subtracting 1.5 * 2^23 leaves no fraction
+// bits, so this is the current (default) rounding mode's result on every IEEE machine, and
+// compilers vectorize it.
 static inline float round_half_even(float x) {
   const float magic = 12582912.0f;
   return (x + magic) - magic;
@@ -52,22 +53,23 @@ static inline float dequantize_accumulator(int32_t acc, const Epilogue& e, int32
   if (e.row_scale) x = x * e.row_scale[m];
   x = x * e.mult[n];
   x = x + e.bias[n];
-  // Unlike clamp_float, NaN passes through, as in float code: x86 max/min with the value as second operand.
+  // Unlike clamp_float, NaN passes through, as in float code: x86 max/min with the value as second
+  // operand.
   x = e.lo > x ? e.lo : x;
   return e.hi < x ? e.hi : x;
 }
 
 // Stores one output of the given kind at column `col` of the tile's row pointer.
-static inline void store_output(OutKind kind, uint32_t raw_acc, const Epilogue& e, int32_t m, int32_t n, void* row,
-                                int32_t col) {
+static inline void store_output(OutKind kind, uint32_t raw_acc, const Epilogue& e, int32_t m,
+                                int32_t n, void* row, int32_t col) {
   const int32_t acc = correct_accumulator(raw_acc, e, m, n);
   switch (kind) {
     case OutKind::kI32:
       static_cast<int32_t*>(row)[col] = acc;
       break;
     case OutKind::kU8:
-      static_cast<uint8_t*>(row)[col] =
-          static_cast<uint8_t>(static_cast<int32_t>(requantize_to_steps(acc, e, m, n)) + e.out_zero);
+      static_cast<uint8_t*>(row)[col] = static_cast<uint8_t>(
+          static_cast<int32_t>(requantize_to_steps(acc, e, m, n)) + e.out_zero);
       break;
     case OutKind::kS8:
       static_cast<int8_t*>(row)[col] =

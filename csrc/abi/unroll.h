@@ -1,5 +1,6 @@
-// Loops over accumulators, unrolled by templates: indices are constants from the start, so that compilers keep arrays of
-// vectors in registers (gcc's own unrolling comes after the pass that would do so).
+// Loops over accumulators, unrolled by templates: indices are constants from the start, so that
+// compilers keep arrays of vectors in registers (gcc's own unrolling comes after the pass that
+// would do so).
 #pragma once
 
 namespace octavo {

@@ -19,8 +19,10 @@ py::dict cpu_features() {
     const auto f = static_cast<cpu::Feature>(i);
     const bool emulated = (cpu::emulated_features() & cpu::bit(f)) != 0;
     const bool present = (cpu::features() & cpu::bit(f)) != 0;
-    found[cpu::feature_info(f).name] =
-        py::make_tuple(emulated ? "emulated" : present ? "yes" : "no", cpu::feature_info(f).description);
+    found[cpu::feature_info(f).name] = py::make_tuple(emulated  ? "emulated"
+                                                      : present ? "yes"
+                                                                : "no",
+                                                      cpu::feature_info(f).description);
   }
   return found;
 }
@@ -78,11 +80,17 @@ void add_backend(py::module_& m) {
   m.def("kernels", kernels, py::arg("isa"));
   m.def("current_isa", [] { return cpu::kernels().isa; });
   m.def(
-      "force_isa", [](const std::optional<std::string>& name) { cpu::force_isa(name ? name->c_str() : nullptr); },
+      "force_isa",
+      [](const std::optional<std::string>& name) {
+        cpu::force_isa(name ? name->c_str() : nullptr);
+      },
       py::arg("name"));
-  m.def("force_gemm_kernel",
-        [](const std::optional<std::string>& name) { cpu::force_gemm_kernel(name ? name->c_str() : nullptr); },
-        py::arg("name"));
+  m.def(
+      "force_gemm_kernel",
+      [](const std::optional<std::string>& name) {
+        cpu::force_gemm_kernel(name ? name->c_str() : nullptr);
+      },
+      py::arg("name"));
   m.def("run_peak", run_peak, py::arg("steps"));
   m.def("last_kernel", cpu::last_kernel);
   m.def("parallel_info", parallel_info);

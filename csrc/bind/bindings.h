@@ -1,5 +1,6 @@
-// The Python extension: addresses, shapes and strides in, nothing of torch. python/octavo/ops.py is its only caller and
-// has checked dtypes and layouts; what depends on values is checked in ops/ and arrives in Python as ValueError.
+// The Python extension: addresses, shapes and strides in, nothing of torch. python/octavo/ops.py is
+// its only caller and has checked dtypes and layouts; what depends on values is checked in ops/ and
+// arrives in Python as ValueError.
 #pragma once
 
 #include <pybind11/pybind11.h>

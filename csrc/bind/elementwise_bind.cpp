@@ -10,13 +10,14 @@ namespace {
 using Release = py::call_guard<py::gil_scoped_release>;
 
 Storage storage(int code) {
-  if (code < 0 || code > 2) throw std::invalid_argument("storage code must be 0 (uint8), 1 (int8) or 2 (int32)");
+  if (code < 0 || code > 2)
+    throw std::invalid_argument("storage code must be 0 (uint8), 1 (int8) or 2 (int32)");
   return static_cast<Storage>(code);
 }
 
 // A channels-last 2-D image given by sizes and byte strides.
-ImageView image2d(uintptr_t data, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh, ptrdiff_t sw,
-                  bool is_signed) {
+ImageView image2d(uintptr_t data, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn,
+                  ptrdiff_t sh, ptrdiff_t sw, bool is_signed) {
   return {pointer<const void>(data), n, {1, h, w}, c, sn, {0, sh, sw}, is_signed};
 }
 
@@ -25,16 +26,19 @@ ImageView image2d(uintptr_t data, int64_t n, int64_t h, int64_t w, int32_t c, pt
 void add_elementwise(py::module_& m) {
   m.def(
       "quantize",
-      [](uintptr_t x, int64_t size, float scale, int32_t zero, int32_t lo, int32_t hi, int type, uintptr_t q) {
-        quantize(pointer<const float>(x), size, {scale, zero}, {lo, hi}, storage(type), pointer<void>(q));
+      [](uintptr_t x, int64_t size, float scale, int32_t zero, int32_t lo, int32_t hi, int type,
+         uintptr_t q) {
+        quantize(pointer<const float>(x), size, {scale, zero}, {lo, hi}, storage(type),
+                 pointer<void>(q));
       },
       Release());
   m.def(
       "quantize_per_channel",
-      [](uintptr_t x, int64_t outer, int64_t channels, int64_t inner, uintptr_t scales, uintptr_t zeros, int32_t lo,
-         int32_t hi, int type, uintptr_t q) {
-        quantize_per_channel(pointer<const float>(x), outer, channels, inner, pointer<const float>(scales),
-                             pointer<const int32_t>(zeros), {lo, hi}, storage(type), pointer<void>(q));
+      [](uintptr_t x, int64_t outer, int64_t channels, int64_t inner, uintptr_t scales,
+         uintptr_t zeros, int32_t lo, int32_t hi, int type, uintptr_t q) {
+        quantize_per_channel(pointer<const float>(x), outer, channels, inner,
+                             pointer<const float>(scales), pointer<const int32_t>(zeros), {lo, hi},
+                             storage(type), pointer<void>(q));
       },
       Release());
   m.def(
@@ -45,27 +49,30 @@ void add_elementwise(py::module_& m) {
       Release());
   m.def(
       "dequantize_per_channel",
-      [](uintptr_t q, int64_t outer, int64_t channels, int64_t inner, uintptr_t scales, uintptr_t zeros, int type,
-         uintptr_t x) {
-        dequantize_per_channel(pointer<const void>(q), outer, channels, inner, pointer<const float>(scales),
-                               pointer<const int32_t>(zeros), storage(type), pointer<float>(x));
+      [](uintptr_t q, int64_t outer, int64_t channels, int64_t inner, uintptr_t scales,
+         uintptr_t zeros, int type, uintptr_t x) {
+        dequantize_per_channel(pointer<const void>(q), outer, channels, inner,
+                               pointer<const float>(scales), pointer<const int32_t>(zeros),
+                               storage(type), pointer<float>(x));
       },
       Release());
   m.def(
       "requantize",
-      [](uintptr_t q, int64_t size, float scale, int32_t zero, bool in_signed, float out_scale, int32_t out_zero,
-         bool out_signed, int32_t lo, int32_t hi, uintptr_t out) {
-        requantize(pointer<const void>(q), size, {scale, zero}, in_signed, {out_scale, out_zero}, out_signed, {lo, hi},
-                   pointer<void>(out));
+      [](uintptr_t q, int64_t size, float scale, int32_t zero, bool in_signed, float out_scale,
+         int32_t out_zero, bool out_signed, int32_t lo, int32_t hi, uintptr_t out) {
+        requantize(pointer<const void>(q), size, {scale, zero}, in_signed, {out_scale, out_zero},
+                   out_signed, {lo, hi}, pointer<void>(out));
       },
       Release());
   const auto binary = [&m](const char* name, auto op) {
     m.def(
         name,
-        [op](uintptr_t a, float a_scale, int32_t a_zero, uintptr_t b, float b_scale, int32_t b_zero, int64_t size,
-             bool is_signed, float out_scale, int32_t out_zero, bool relu, uintptr_t out) {
-          op(pointer<const void>(a), QParams{a_scale, a_zero}, pointer<const void>(b), QParams{b_scale, b_zero}, size,
-             is_signed, QParams{out_scale, out_zero}, relu, pointer<void>(out));
+        [op](uintptr_t a, float a_scale, int32_t a_zero, uintptr_t b, float b_scale, int32_t b_zero,
+             int64_t size, bool is_signed, float out_scale, int32_t out_zero, bool relu,
+             uintptr_t out) {
+          op(pointer<const void>(a), QParams{a_scale, a_zero}, pointer<const void>(b),
+             QParams{b_scale, b_zero}, size, is_signed, QParams{out_scale, out_zero}, relu,
+             pointer<void>(out));
         },
         Release());
   };
@@ -79,32 +86,39 @@ void add_elementwise(py::module_& m) {
       Release());
   m.def(
       "max_pool2d",
-      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh, ptrdiff_t sw,
-         bool is_signed, int32_t kh, int32_t kw, int32_t stride_h, int32_t stride_w, int32_t pad_h, int32_t pad_w,
-         int32_t dil_h, int32_t dil_w, bool ceil_mode, uintptr_t out) {
-        const PoolGeometry g{{1, kh, kw}, {1, stride_h, stride_w}, {0, pad_h, pad_w}, {1, dil_h, dil_w}, ceil_mode};
+      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh,
+         ptrdiff_t sw, bool is_signed, int32_t kh, int32_t kw, int32_t stride_h, int32_t stride_w,
+         int32_t pad_h, int32_t pad_w, int32_t dil_h, int32_t dil_w, bool ceil_mode,
+         uintptr_t out) {
+        const PoolGeometry g{
+            {1, kh, kw}, {1, stride_h, stride_w}, {0, pad_h, pad_w}, {1, dil_h, dil_w}, ceil_mode};
         max_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), g, pointer<void>(out));
       },
       Release());
   m.def(
       "avg_pool2d",
-      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh, ptrdiff_t sw,
-         bool is_signed, int32_t zero, int32_t kh, int32_t kw, int32_t stride_h, int32_t stride_w, int32_t pad_h,
-         int32_t pad_w, bool ceil_mode, bool count_include_pad, int32_t divisor_override, uintptr_t out) {
-        const PoolGeometry g{{1, kh, kw}, {1, stride_h, stride_w}, {0, pad_h, pad_w}, {1, 1, 1}, ceil_mode};
-        avg_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), zero, g, {count_include_pad, divisor_override},
-                 pointer<void>(out));
+      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh,
+         ptrdiff_t sw, bool is_signed, int32_t zero, int32_t kh, int32_t kw, int32_t stride_h,
+         int32_t stride_w, int32_t pad_h, int32_t pad_w, bool ceil_mode, bool count_include_pad,
+         int32_t divisor_override, uintptr_t out) {
+        const PoolGeometry g{
+            {1, kh, kw}, {1, stride_h, stride_w}, {0, pad_h, pad_w}, {1, 1, 1}, ceil_mode};
+        avg_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), zero, g,
+                 {count_include_pad, divisor_override}, pointer<void>(out));
       },
       Release());
   m.def(
       "adaptive_avg_pool2d",
-      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh, ptrdiff_t sw,
-         bool is_signed, int32_t zero, int64_t out_h, int64_t out_w, uintptr_t out) {
-        adaptive_avg_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), zero, {1, out_h, out_w}, pointer<void>(out));
+      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh,
+         ptrdiff_t sw, bool is_signed, int32_t zero, int64_t out_h, int64_t out_w, uintptr_t out) {
+        adaptive_avg_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), zero, {1, out_h, out_w},
+                          pointer<void>(out));
       },
       Release());
-  m.def("pool_output_size", [](int64_t input, int32_t kernel, int32_t stride, int32_t pad, int32_t dilation, bool ceil) {
-    return PoolGeometry{{1, 1, kernel}, {1, 1, stride}, {0, 0, pad}, {1, 1, dilation}, ceil}.output_size(2, input);
+  m.def("pool_output_size", [](int64_t input, int32_t kernel, int32_t stride, int32_t pad,
+                               int32_t dilation, bool ceil) {
+    return PoolGeometry{{1, 1, kernel}, {1, 1, stride}, {0, 0, pad}, {1, 1, dilation}, ceil}
+        .output_size(2, input);
   });
 }
 

@@ -22,9 +22,8 @@ thread_local const char* last = "none";
 std::vector<IsaInfo> build_list() {
   const uint64_t have = features();
   std::vector<IsaInfo> list;
-#define OCTAVO_ISA(name, required)                 \
-  list.push_back({#name, ((required) & ~have) == 0, \
-                  (required) & ~have, OCTAVO_ISA_TABLE(name)()});
+#define OCTAVO_ISA(name, required) \
+  list.push_back({#name, ((required) & ~have) == 0, (required) & ~have, OCTAVO_ISA_TABLE(name)()});
 #include "isa_registry.inc"
 #undef OCTAVO_ISA
   return list;
@@ -59,22 +58,27 @@ const KernelSet* find_isa(const char* name, const char* origin) {
     built.push_back(isa.name);
     if (std::strcmp(isa.name, name) != 0) continue;
     if (isa.runnable) return isa.table;
-    throw std::runtime_error(std::string(origin) + ": this CPU cannot run '" + name + "': it lacks " +
-                             names_of(isa.missing) + ". It can run: " + runnable_names());
+    throw std::runtime_error(std::string(origin) + ": this CPU cannot run '" + name +
+                             "': it lacks " + names_of(isa.missing) +
+                             ". It can run: " + runnable_names());
   }
   throw std::invalid_argument(std::string(origin) + ": unknown ISA '" + name +
                               "'. This build of Octavo has: " + joined(built));
 }
 
 const KernelSet* default_isa() {
-  if (const char* name = std::getenv("OCTAVO_ISA"); name && *name) return find_isa(name, "OCTAVO_ISA");
+  if (const char* name = std::getenv("OCTAVO_ISA"); name && *name)
+    return find_isa(name, "OCTAVO_ISA");
   for (const IsaInfo& isa : isas()) {
     if (isa.runnable) return isa.table;
   }
-  throw std::runtime_error("Octavo was built without an ISA that this CPU can run, not even 'scalar'");
+  throw std::runtime_error(
+      "Octavo was built without an ISA that this CPU can run, not even 'scalar'");
 }
 
-bool same_name(const GemmKernel& kernel, const char* name) { return std::strcmp(kernel.name, name) == 0; }
+bool same_name(const GemmKernel& kernel, const char* name) {
+  return std::strcmp(kernel.name, name) == 0;
+}
 
 }  // namespace
 
@@ -86,7 +90,8 @@ const std::vector<IsaInfo>& isas() {
 const KernelSet& kernels() {
   const KernelSet* set = active.load(std::memory_order_acquire);
   if (set) return *set;
-  // Two threads may both get here; they compute the same answer, and a force_isa() between them wins.
+  // Two threads may both get here; they compute the same answer, and a force_isa() between them
+  // wins.
   const KernelSet* chosen = default_isa();
   const KernelSet* expected = nullptr;
   active.compare_exchange_strong(expected, chosen, std::memory_order_acq_rel);
@@ -110,7 +115,8 @@ void force_gemm_kernel(const char* name) {
     forced_gemm.store(&set.gemm[i], std::memory_order_release);
     return;
   }
-  throw std::invalid_argument(std::string("force_gemm_kernel: ISA '") + set.isa + "' has no kernel '" + name + "'");
+  throw std::invalid_argument(std::string("force_gemm_kernel: ISA '") + set.isa +
+                              "' has no kernel '" + name + "'");
 }
 
 PackFormat active_format(const KernelSet& set) {
@@ -118,12 +124,13 @@ PackFormat active_format(const KernelSet& set) {
   return forced ? forced->format : set.gemm[0].format;
 }
 
-const GemmKernel* select_gemm(const KernelSet& set, const PackFormat& format, int64_t m, int32_t n) {
+const GemmKernel* select_gemm(const KernelSet& set, const PackFormat& format, int64_t m,
+                              int32_t n) {
   if (const GemmKernel* forced = forced_gemm.load(std::memory_order_acquire)) {
     return same_format(forced->format, format) ? forced : nullptr;
   }
-  // Among the kernels that cover n columns at once, or the widest if none does, the first whose rows m fills; a
-  // problem with fewer rows than any takes the one with the fewest.
+  // Among the kernels that cover n columns at once, or the widest if none does, the first whose
+  // rows m fills; a problem with fewer rows than any takes the one with the fewest.
   const GemmKernel* best = nullptr;
   for (int i = 0; i < set.gemm_count; ++i) {
     const GemmKernel& kernel = set.gemm[i];

@@ -58,7 +58,8 @@ uint64_t xcr0() {
 #endif
 }
 
-// Linux gives the 8 KiB tile data state only to processes that ask (since 5.16); its answer is final.
+// Linux gives the 8 KiB tile data state only to processes that ask (since 5.16); its answer is
+// final.
 bool kernel_permits_amx() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
   constexpr int kArchGetXcompPerm = 0x1022;
@@ -93,8 +94,8 @@ uint64_t detect() {
   add(Feature::avx2, os_avx && has(leaf1.ecx, 28) && has(leaf7.ebx, 5));
   add(Feature::fma, os_avx && has(leaf1.ecx, 12));
   add(Feature::avx_vnni, os_avx && has(leaf7_1.eax, 4));
-  const bool avx512 =
-      os_avx512 && has(leaf7.ebx, 16) && has(leaf7.ebx, 17) && has(leaf7.ebx, 30) && has(leaf7.ebx, 31);
+  const bool avx512 = os_avx512 && has(leaf7.ebx, 16) && has(leaf7.ebx, 17) && has(leaf7.ebx, 30) &&
+                      has(leaf7.ebx, 31);
   add(Feature::avx512, avx512);
   add(Feature::avx512_vnni, avx512 && has(leaf7.ecx, 11));
   add(Feature::avx512_vbmi, avx512 && has(leaf7.ecx, 1));
@@ -145,7 +146,8 @@ uint64_t ask_emulator() {
   return 0;
 #else
   using EmulatedFeatures = const char* (*)();
-  const auto ask = reinterpret_cast<EmulatedFeatures>(dlsym(RTLD_DEFAULT, "octavo_emulated_cpu_features"));
+  const auto ask =
+      reinterpret_cast<EmulatedFeatures>(dlsym(RTLD_DEFAULT, "octavo_emulated_cpu_features"));
   return ask ? parse_features(ask()) : 0;
 #endif
 }

@@ -20,12 +20,14 @@ struct FeatureInfo {
 };
 const FeatureInfo& feature_info(Feature f);
 
-// Features that the CPU reports and the operating system has enabled: CPUID together with XCR0, and for AMX the
-// kernel's permission, which is asked for here once. Bits of Feature, detected at the first call.
+// Features that the CPU reports and the operating system has enabled: CPUID together with XCR0, and
+// for AMX the kernel's permission, which is asked for here once. Bits of Feature, detected at the
+// first call.
 uint64_t features();
 
-// The subset of features() that a loaded emulator provides rather than the CPU. A library that exports
-// `const char* octavo_emulated_cpu_features()` (comma-separated names) is such an emulator; tests/amx_emulator is one.
+// The subset of features() that a loaded emulator provides rather than the CPU. A library that
+// exports `const char* octavo_emulated_cpu_features()` (comma-separated names) is such an emulator;
+// tests/amx_emulator is one.
 uint64_t emulated_features();
 
 }  // namespace octavo::cpu

@@ -22,12 +22,14 @@ constexpr int64_t kGatherLimit = 768 * 1024;
 // Weights with zero points go through the GEMM kernels, which know how to correct for them.
 bool is_depthwise(int32_t groups, int32_t n, int32_t k, const WeightParams& params) {
   const auto& zeros = params.zero_point;
-  return groups > 1 && n == 1 && k == 1 && std::all_of(zeros.begin(), zeros.end(), [](int32_t z) { return z == 0; });
+  return groups > 1 && n == 1 && k == 1 &&
+         std::all_of(zeros.begin(), zeros.end(), [](int32_t z) { return z == 0; });
 }
 
-// Where channels come in odd numbers every tap would end in a padded k group; then the whole window is one tap, and its
-// rows are always gathered.
-WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g, bool depthwise) {
+// Where channels come in odd numbers every tap would end in a padded k group; then the whole window
+// is one tap, and its rows are always gathered.
+WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g,
+                         bool depthwise) {
   if (k % 4 != 0 && !depthwise) return {groups, n, 1, g.taps() * k};
   return {groups, n, g.taps(), k};
 }
@@ -36,8 +38,8 @@ void check_geometry(const ConvGeometry& g) {
   const auto check = [](const char* name, const Spatial& values, int32_t least) {
     for (const int32_t v : values) {
       if (v < least) {
-        throw std::invalid_argument(std::string(name) + ": must be at least " + std::to_string(least) + ", got " +
-                                    std::to_string(v));
+        throw std::invalid_argument(std::string(name) + ": must be at least " +
+                                    std::to_string(least) + ", got " + std::to_string(v));
       }
     }
   };
@@ -51,7 +53,8 @@ void check_geometry(const ConvGeometry& g) {
 // One call of conv(): what its tasks share.
 class ConvRun {
  public:
-  ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& x, const ConvWeight& weight)
+  ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& x,
+          const ConvWeight& weight)
       : call_(call), walk_(walk), x_(x), weight_(weight), shape_(weight.weight().shape()) {
     const int32_t taps = weight.geometry().taps();
     tap_k_ = static_cast<int32_t>(shape_.depth() / taps);
@@ -59,15 +62,18 @@ class ConvRun {
     walk.tap_offsets(tap_offsets_.data());
     joins_rows_ = weight.groups() == 1 && walk.has_contiguous_rows();
     in_place_ = shape_.taps == taps && tap_k_ % call.kernel->k_step == 0;
-    // A gathered row holds its taps one behind another: one long tap, unless the packed taps have padding between them.
+    // A gathered row holds its taps one behind another: one long tap, unless the packed taps have
+    // padding between them.
     const bool one_tap = shape_.taps == 1 || tap_k_ % call.packed->format().kr == 0;
     gathered_k_ = one_tap ? static_cast<int32_t>(shape_.depth()) : tap_k_;
-    for (ptrdiff_t offset = 0; offset < shape_.depth(); offset += gathered_k_) gathered_taps_.push_back(offset);
+    for (ptrdiff_t offset = 0; offset < shape_.depth(); offset += gathered_k_)
+      gathered_taps_.push_back(offset);
     // Rows of a gathered block start on cache lines of their own.
     pitch_ = round_up(shape_.depth(), kAlignment);
     const int64_t mr = call.kernel->mr;
     const int64_t fitting = kGatherBytes / pitch_ / mr * mr;
-    block_rows_ = std::max<int64_t>(fitting, std::min<int64_t>(mr, std::max<int64_t>(1, kGatherLimit / pitch_)));
+    block_rows_ = std::max<int64_t>(
+        fitting, std::min<int64_t>(mr, std::max<int64_t>(1, kGatherLimit / pitch_)));
     block_rows_ = std::min<int64_t>(block_rows_, round_up(std::max<int64_t>(1, walk.pixels()), mr));
   }
 
@@ -87,9 +93,11 @@ class ConvRun {
   }
 
  private:
-  // Cuts [begin, end) into tiles of the kernel's rows. A tile whose windows lie inside one image row is read in place;
-  // any other is gathered, the zero point standing where windows leave the image. Neighbours of a kind join.
-  void collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered, std::vector<RowRun>& runs) const {
+  // Cuts [begin, end) into tiles of the kernel's rows. A tile whose windows lie inside one image
+  // row is read in place; any other is gathered, the zero point standing where windows leave the
+  // image. Neighbours of a kind join.
+  void collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered,
+                    std::vector<RowRun>& runs) const {
     const int64_t group_offset = int64_t{group} * tap_k_;
     bool last_in_place = false;
     for (int64_t row = begin; row < end; row += call_.kernel->mr) {
@@ -98,17 +106,19 @@ class ConvRun {
       if (in_place) {
         const OutputPixel p = walk_.pixel(row);
         const uint8_t* a = walk_.origin(p) + group_offset;
-        const bool joins = last_in_place && a == runs.back().a + runs.back().rows * runs.back().a_stride;
+        const bool joins =
+            last_in_place && a == runs.back().a + runs.back().rows * runs.back().a_stride;
         if (!joins) {
           runs.push_back({a, weight_.geometry().stride[2] * x_.stride[2], tap_offsets_.data(),
                           static_cast<int32_t>(tap_offsets_.size()), tap_k_, 0, row});
         }
       } else {
         uint8_t* block = gathered + (row - begin) * pitch_;
-        for (int32_t r = 0; r < rows; ++r) gather(walk_.pixel(row + r), group_offset, block + r * pitch_);
+        for (int32_t r = 0; r < rows; ++r)
+          gather(walk_.pixel(row + r), group_offset, block + r * pitch_);
         if (last_in_place || runs.empty()) {
-          runs.push_back({block, pitch_, gathered_taps_.data(), static_cast<int32_t>(gathered_taps_.size()),
-                          gathered_k_, 0, row});
+          runs.push_back({block, pitch_, gathered_taps_.data(),
+                          static_cast<int32_t>(gathered_taps_.size()), gathered_k_, 0, row});
         }
       }
       runs.back().rows += rows;
@@ -118,14 +128,17 @@ class ConvRun {
 
   bool reads_in_place(int64_t row, int32_t rows) const {
     const OutputPixel first = walk_.pixel(row), last = walk_.pixel(row + rows - 1);
-    const bool one_row = first.batch == last.batch && first.at[0] == last.at[0] && first.at[1] == last.at[1];
+    const bool one_row =
+        first.batch == last.batch && first.at[0] == last.at[0] && first.at[1] == last.at[1];
     return one_row && walk_.inside(first) && walk_.inside(last);
   }
 
   void gather(const OutputPixel& pixel, int64_t group_offset, uint8_t* to) const {
     if (joins_rows_ && walk_.inside(2, pixel.at[2])) {
       const int32_t bytes = weight_.geometry().kernel[2] * tap_k_;
-      walk_.for_each_row(pixel, [&](int t, const uint8_t* from) { copy_or_pad(from, bytes, to + int64_t{t} * tap_k_); });
+      walk_.for_each_row(pixel, [&](int t, const uint8_t* from) {
+        copy_or_pad(from, bytes, to + int64_t{t} * tap_k_);
+      });
     } else {
       walk_.for_each_input(pixel, [&](int t, const uint8_t* from) {
         copy_or_pad(from ? from + group_offset : nullptr, tap_k_, to + int64_t{t} * tap_k_);
@@ -175,7 +188,8 @@ void dense_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageVie
 // A 1x1 convolution over evenly spaced pixels is a matrix product of the image as it lies.
 bool is_pointwise(const ConvGeometry& g, const ImageView& x) {
   for (int d = 0; d < 3; ++d) {
-    if (g.kernel[d] != 1 || g.stride[d] != 1 || g.padding[d] != 0 || g.padding_end[d] != 0) return false;
+    if (g.kernel[d] != 1 || g.stride[d] != 1 || g.padding[d] != 0 || g.padding_end[d] != 0)
+      return false;
   }
   const ptrdiff_t pitch = x.stride[2];
   const bool rows = x.size[1] <= 1 || x.stride[1] == x.size[2] * pitch;
@@ -192,21 +206,21 @@ int64_t ConvGeometry::output_size(int dim, int64_t input) const {
   return padded < span ? 0 : (padded - span) / stride[dim] + 1;
 }
 
-ConvWeight::ConvWeight(const int8_t* weights, int32_t groups, int32_t n, int32_t k, const ConvGeometry& geometry,
-                       WeightParams params)
+ConvWeight::ConvWeight(const int8_t* weights, int32_t groups, int32_t n, int32_t k,
+                       const ConvGeometry& geometry, WeightParams params)
     : groups_(groups), k_(k), geometry_(geometry) {
   check_geometry(geometry_);
   const bool depthwise = is_depthwise(groups, n, k, params);
-  weight_ = std::make_unique<QuantizedWeight>(weights, packed_shape(groups, n, k, geometry_, depthwise),
-                                              std::move(params), depthwise);
+  weight_ = std::make_unique<QuantizedWeight>(
+      weights, packed_shape(groups, n, k, geometry_, depthwise), std::move(params), depthwise);
 }
 
 void conv(const ConvWeight& weight, const ImageView& x, QParams input, const OutputSpec& output,
           const Residual& residual, void* out) {
   const ConvGeometry& g = weight.geometry();
   if (x.channels != weight.in_channels()) {
-    throw std::invalid_argument("input: expected " + std::to_string(weight.in_channels()) + " channels, got " +
-                                std::to_string(x.channels));
+    throw std::invalid_argument("input: expected " + std::to_string(weight.in_channels()) +
+                                " channels, got " + std::to_string(x.channels));
   }
   std::array<int64_t, 3> size;
   for (int d = 0; d < 3; ++d) size[d] = g.output_size(d, x.size[d]);
@@ -218,7 +232,8 @@ void conv(const ConvWeight& weight, const ImageView& x, QParams input, const Out
     depthwise_conv(weight.weight(), walk, x, input, output, residual, out);
   } else if (is_pointwise(g, x)) {
     const MatrixView rows{x.data, walk.pixels(), x.channels, x.stride[2], x.is_signed};
-    const ptrdiff_t out_stride = weight.weight().channels() * static_cast<ptrdiff_t>(element_size(output.kind));
+    const ptrdiff_t out_stride =
+        weight.weight().channels() * static_cast<ptrdiff_t>(element_size(output.kind));
     gemm(weight.weight(), rows, input, output, residual, out, out_stride);
   } else {
     dense_conv(weight, walk, x, input, output, residual, out);

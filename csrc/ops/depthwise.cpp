@@ -15,10 +15,11 @@ constexpr int64_t kPixelsPerTask = 64;
 
 }  // namespace
 
-void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const ImageView& x, QParams input,
-                    const OutputSpec& output, const Residual& residual, void* out) {
+void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const ImageView& x,
+                    QParams input, const OutputSpec& output, const Residual& residual, void* out) {
   check_qparams("input", input, x.is_signed);
-  if (element_size(output.kind) == 1) check_qparams("output", output.out, output.kind == OutKind::kS8);
+  if (element_size(output.kind) == 1)
+    check_qparams("output", output.out, output.kind == OutKind::kS8);
   const KernelSet& set = cpu::kernels();
   const DepthwiseKernel& kernel = *set.depthwise;
   const auto params = weight.channel_params(input, output, x.is_signed ? kernel.s8_offset : 0);
@@ -34,7 +35,8 @@ void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const
   const int64_t cost = walk.pixels() * channels * taps;
   parallel_for(ceil_div(walk.pixels(), kPixelsPerTask), cost, [&](int64_t task) {
     const int64_t end = std::min((task + 1) * kPixelsPerTask, walk.pixels());
-    auto** rows = reinterpret_cast<const uint8_t**>(thread_scratch(kPixelsPerCall * taps * sizeof(void*)));
+    auto** rows =
+        reinterpret_cast<const uint8_t**>(thread_scratch(kPixelsPerCall * taps * sizeof(void*)));
     for (int64_t p = task * kPixelsPerTask; p < end; p += kPixelsPerCall) {
       DepthwiseArgs args{};
       args.pixels = static_cast<int32_t>(std::min(kPixelsPerCall, end - p));

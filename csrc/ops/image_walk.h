@@ -13,7 +13,8 @@ struct OutputPixel {
 
 class WindowWalk {
  public:
-  WindowWalk(const ImageView& image, const ConvGeometry& geometry, const std::array<int64_t, 3>& output_size)
+  WindowWalk(const ImageView& image, const ConvGeometry& geometry,
+             const std::array<int64_t, 3>& output_size)
       : image_(image), geometry_(geometry), size_(output_size) {}
 
   int64_t pixels() const { return image_.batch * size_[0] * size_[1] * size_[2]; }
@@ -35,9 +36,12 @@ class WindowWalk {
 
   bool inside(int dim, int64_t out) const {
     const int64_t first = start(dim, out);
-    return first >= 0 && first + int64_t{geometry_.kernel[dim] - 1} * geometry_.dilation[dim] < image_.size[dim];
+    return first >= 0 &&
+           first + int64_t{geometry_.kernel[dim] - 1} * geometry_.dilation[dim] < image_.size[dim];
   }
-  bool inside(const OutputPixel& p) const { return inside(0, p.at[0]) && inside(1, p.at[1]) && inside(2, p.at[2]); }
+  bool inside(const OutputPixel& p) const {
+    return inside(0, p.at[0]) && inside(1, p.at[1]) && inside(2, p.at[2]);
+  }
 
   // Address of the window's first tap; only valid to read where the window is inside.
   const uint8_t* origin(const OutputPixel& p) const {
@@ -51,16 +55,20 @@ class WindowWalk {
   void tap_offsets(ptrdiff_t* offsets) const {
     for_each_tap([&](int t, const Spatial& k) {
       ptrdiff_t offset = 0;
-      for (int d = 0; d < 3; ++d) offset += ptrdiff_t{k[d]} * geometry_.dilation[d] * image_.stride[d];
+      for (int d = 0; d < 3; ++d)
+        offset += ptrdiff_t{k[d]} * geometry_.dilation[d] * image_.stride[d];
       offsets[t] = offset;
     });
   }
 
-  // Whether the taps of one kernel row are neighbours in memory, wherever the window lies inside the image's width.
-  bool has_contiguous_rows() const { return geometry_.dilation[2] == 1 && image_.stride[2] == image_.channels; }
+  // Whether the taps of one kernel row are neighbours in memory, wherever the window lies inside
+  // the image's width.
+  bool has_contiguous_rows() const {
+    return geometry_.dilation[2] == 1 && image_.stride[2] == image_.channels;
+  }
 
-  // Calls visit(first tap, address of the kernel row's first input or nullptr where the row lies outside the image).
-  // Only for windows that lie inside the image's width.
+  // Calls visit(first tap, address of the kernel row's first input or nullptr where the row lies
+  // outside the image). Only for windows that lie inside the image's width.
   template <typename Visit>
   void for_each_row(const OutputPixel& p, Visit visit) const {
     const uint8_t* base = static_cast<const uint8_t*>(image_.data) + p.batch * image_.batch_stride +
@@ -109,7 +117,7 @@ class WindowWalk {
 };
 
 // A depthwise convolution through the ISA's depthwise kernel (ops/depthwise.cpp).
-void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const ImageView& x, QParams input,
-                    const OutputSpec& output, const Residual& residual, void* out);
+void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const ImageView& x,
+                    QParams input, const OutputSpec& output, const Residual& residual, void* out);
 
 }  // namespace octavo

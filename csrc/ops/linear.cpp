@@ -24,13 +24,14 @@ int64_t rows_per_block(const GemmCall& call, int64_t rows, int64_t k) {
 
 }  // namespace
 
-void gemm(const QuantizedWeight& weight, const MatrixView& x, QParams input, const OutputSpec& output,
-          const Residual& residual, void* out, ptrdiff_t out_stride) {
+void gemm(const QuantizedWeight& weight, const MatrixView& x, QParams input,
+          const OutputSpec& output, const Residual& residual, void* out, ptrdiff_t out_stride) {
   GemmCall call = prepare_call(weight, x.is_signed, input, output, x.rows, out, out_stride);
   add_residual(call.epilogue, residual, output);
   if (x.rows == 0) return;
   if (x.rows > std::numeric_limits<int32_t>::max()) {
-    throw std::invalid_argument("input: " + std::to_string(x.rows) + " rows are more than one call takes (2^31 - 1)");
+    throw std::invalid_argument("input: " + std::to_string(x.rows) +
+                                " rows are more than one call takes (2^31 - 1)");
   }
   const int32_t groups = weight.shape().groups;
   const int32_t k = weight.shape().k;
@@ -59,11 +60,11 @@ void gemm(const QuantizedWeight& weight, const MatrixView& x, QParams input, con
   });
 }
 
-void linear(const QuantizedWeight& weight, const MatrixView& x, QParams input, const OutputSpec& output, void* out,
-            ptrdiff_t out_stride) {
+void linear(const QuantizedWeight& weight, const MatrixView& x, QParams input,
+            const OutputSpec& output, void* out, ptrdiff_t out_stride) {
   if (x.columns != weight.shape().k) {
-    throw std::invalid_argument("input: expected " + std::to_string(weight.shape().k) + " features, got " +
-                                std::to_string(x.columns));
+    throw std::invalid_argument("input: expected " + std::to_string(weight.shape().k) +
+                                " features, got " + std::to_string(x.columns));
   }
   gemm(weight, x, input, output, Residual{}, out, out_stride);
 }

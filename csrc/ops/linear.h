@@ -22,13 +22,15 @@ struct Residual {
   bool is_signed = false;
 };
 
-// What linear and 1x1 convolutions share: x is [rows, groups * k], group g of the output reads columns from g * k.
-void gemm(const QuantizedWeight& weight, const MatrixView& x, QParams input, const OutputSpec& output,
-          const Residual& residual, void* out, ptrdiff_t out_stride);
+// What linear and 1x1 convolutions share: x is [rows, groups * k], group g of the output reads
+// columns from g * k.
+void gemm(const QuantizedWeight& weight, const MatrixView& x, QParams input,
+          const OutputSpec& output, const Residual& residual, void* out, ptrdiff_t out_stride);
 
-// x is [rows, k]; writes rows x n elements of output.kind to out, rows out_stride bytes apart. Throws
-// std::invalid_argument for a column count that is not the weight's k, or qparams out of range.
-void linear(const QuantizedWeight& weight, const MatrixView& x, QParams input, const OutputSpec& output, void* out,
-            ptrdiff_t out_stride);
+// x is [rows, k]; writes rows x n elements of output.kind to out, rows out_stride bytes apart.
+// Throws std::invalid_argument for a column count that is not the weight's k, or qparams out of
+// range.
+void linear(const QuantizedWeight& weight, const MatrixView& x, QParams input,
+            const OutputSpec& output, void* out, ptrdiff_t out_stride);
 
 }  // namespace octavo

@@ -41,9 +41,11 @@ Range adaptive_window(int64_t out, int64_t input, int64_t output) {
   return {out * input / output, ceil_div((out + 1) * input, output), 1};
 }
 
-// For each output pixel: the rows of its window's pixels, then fn(rows, count, output index, position).
+// For each output pixel: the rows of its window's pixels, then fn(rows, count, output index,
+// position).
 template <typename WindowOf, typename Body>
-void for_windows(const ImageView& x, const Size3& size, int64_t most_taps, WindowOf window_of, Body body) {
+void for_windows(const ImageView& x, const Size3& size, int64_t most_taps, WindowOf window_of,
+                 Body body) {
   const int64_t planes = x.batch * size[0] * size[1];
   const int64_t cost = planes * size[2] * most_taps * x.channels;
   parallel_for(planes, cost, [&](int64_t plane) {
@@ -66,12 +68,14 @@ void for_windows(const ImageView& x, const Size3& size, int64_t most_taps, Windo
   });
 }
 
-int64_t kernel_pixels(const PoolGeometry& g) { return int64_t{g.kernel[0]} * g.kernel[1] * g.kernel[2]; }
+int64_t kernel_pixels(const PoolGeometry& g) {
+  return int64_t{g.kernel[0]} * g.kernel[1] * g.kernel[2];
+}
 
 void check_window(int64_t pixels) {
   if (pixels <= kMaxWindow) return;
-  throw std::invalid_argument("kernel_size: a window of " + std::to_string(pixels) + " pixels; the average is exact up to " +
-                              std::to_string(kMaxWindow));
+  throw std::invalid_argument("kernel_size: a window of " + std::to_string(pixels) +
+                              " pixels; the average is exact up to " + std::to_string(kMaxWindow));
 }
 
 }  // namespace
@@ -100,8 +104,8 @@ void max_pool(const ImageView& x, const PoolGeometry& g, void* out) {
               });
 }
 
-void avg_pool(const ImageView& x, int32_t zero_point, const PoolGeometry& g, const AveragePoolOptions& options,
-              void* out) {
+void avg_pool(const ImageView& x, int32_t zero_point, const PoolGeometry& g,
+              const AveragePoolOptions& options, void* out) {
   check_window(kernel_pixels(g));
   const auto fn = cpu::kernels().elementwise.avg_pool[x.is_signed];
   const auto window_of = [&](int dim, int64_t o) { return window(g, dim, o, x.size[dim]); };
@@ -119,24 +123,32 @@ void avg_pool(const ImageView& x, int32_t zero_point, const PoolGeometry& g, con
                 int64_t divisor = options.divisor_override;
                 if (!divisor) divisor = options.count_include_pad ? padded_pixels(at) : count;
                 const float scale = 1.0f / static_cast<float>(divisor ? divisor : 1);
-                const PoolArgs args{rows, count, x.channels, static_cast<char*>(out) + index * x.channels, scale,
-                                    zero_point};
+                const PoolArgs args{rows,       count,
+                                    x.channels, static_cast<char*>(out) + index * x.channels,
+                                    scale,      zero_point};
                 fn(&args);
               });
 }
 
-void adaptive_avg_pool(const ImageView& x, int32_t zero_point, const Size3& output_size, void* out) {
+void adaptive_avg_pool(const ImageView& x, int32_t zero_point, const Size3& output_size,
+                       void* out) {
   int64_t most = 1;
   for (int d = 0; d < 3; ++d) {
     if (output_size[d] > 0) most *= ceil_div(x.size[d], output_size[d]) + 1;
   }
   check_window(most);
   const auto fn = cpu::kernels().elementwise.avg_pool[x.is_signed];
-  const auto window_of = [&](int dim, int64_t o) { return adaptive_window(o, x.size[dim], output_size[dim]); };
+  const auto window_of = [&](int dim, int64_t o) {
+    return adaptive_window(o, x.size[dim], output_size[dim]);
+  };
   for_windows(x, output_size, most, window_of,
               [&](const void* const* rows, int32_t count, int64_t index, const Size3&) {
-                const PoolArgs args{rows, count, x.channels, static_cast<char*>(out) + index * x.channels,
-                                    1.0f / static_cast<float>(count), zero_point};
+                const PoolArgs args{rows,
+                                    count,
+                                    x.channels,
+                                    static_cast<char*>(out) + index * x.channels,
+                                    1.0f / static_cast<float>(count),
+                                    zero_point};
                 fn(&args);
               });
 }

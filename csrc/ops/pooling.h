@@ -23,10 +23,12 @@ struct AveragePoolOptions {
 
 // Writes the dense channels-last output. Padding never wins a maximum.
 void max_pool(const ImageView& x, const PoolGeometry& geometry, void* out);
-// zp + rne(sum(q - zp) / divisor): the output keeps the input's qparams, padding counts as the zero point.
-void avg_pool(const ImageView& x, int32_t zero_point, const PoolGeometry& geometry, const AveragePoolOptions& options,
-              void* out);
+// zp + rne(sum(q - zp) / divisor): the output keeps the input's qparams, padding counts as the zero
+// point.
+void avg_pool(const ImageView& x, int32_t zero_point, const PoolGeometry& geometry,
+              const AveragePoolOptions& options, void* out);
 // Window i of a dimension covers [floor(i * in / out), ceil((i + 1) * in / out)).
-void adaptive_avg_pool(const ImageView& x, int32_t zero_point, const std::array<int64_t, 3>& output_size, void* out);
+void adaptive_avg_pool(const ImageView& x, int32_t zero_point,
+                       const std::array<int64_t, 3>& output_size, void* out);
 
 }  // namespace octavo

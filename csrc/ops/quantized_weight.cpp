@@ -15,15 +15,18 @@ namespace {
 template <typename T>
 void check_length(const char* name, const std::vector<T>& values, int32_t channels) {
   if (values.size() == static_cast<size_t>(channels)) return;
-  throw std::invalid_argument(std::string(name) + ": expected one element for each of " + std::to_string(channels) +
-                              " output channels, got " + std::to_string(values.size()));
+  throw std::invalid_argument(std::string(name) + ": expected one element for each of " +
+                              std::to_string(channels) + " output channels, got " +
+                              std::to_string(values.size()));
 }
 
 std::string at(const char* name, size_t i, const std::string& value, const char* rule) {
   return std::string(name) + "[" + std::to_string(i) + "] is " + value + "; " + rule;
 }
 
-bool same(const QParams& a, const QParams& b) { return a.scale == b.scale && a.zero_point == b.zero_point; }
+bool same(const QParams& a, const QParams& b) {
+  return a.scale == b.scale && a.zero_point == b.zero_point;
+}
 
 // The clamp does not shape the arrays, so ReLU is left out.
 bool same_arrays(const OutputSpec& a, const OutputSpec& b) {
@@ -34,14 +37,16 @@ bool same_arrays(const OutputSpec& a, const OutputSpec& b) {
 
 float checked(float x, const char* what) {
   if (std::isfinite(x)) return x;
-  throw std::invalid_argument(std::string(what) +
-                              " is not a finite float32: the scales of input, weight and output are too far apart. "
-                              "Calibrate again with data of the range that the layer sees.");
+  throw std::invalid_argument(
+      std::string(what) +
+      " is not a finite float32: the scales of input, weight and output are too far apart. "
+      "Calibrate again with data of the range that the layer sees.");
 }
 
 }  // namespace
 
-QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params, bool depthwise)
+QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape,
+                                 WeightParams params, bool depthwise)
     : shape_(shape), params_(std::move(params)) {
   validate();
   const auto& zeros = params_.zero_point;
@@ -63,30 +68,35 @@ void QuantizedWeight::validate() const {
   for (size_t i = 0; i < params_.scale.size(); ++i) {
     const float s = params_.scale[i];
     if (!(s > 0.0f) || !std::isfinite(s)) {
-      throw std::invalid_argument(at("weight scale", i, std::to_string(s), "scales must be positive and finite"));
+      throw std::invalid_argument(
+          at("weight scale", i, std::to_string(s), "scales must be positive and finite"));
     }
     const int32_t z = params_.zero_point[i];
     if (z < -128 || z > 127) {
-      throw std::invalid_argument(at("weight zero_point", i, std::to_string(z), "int8 weights need -128..127"));
+      throw std::invalid_argument(
+          at("weight zero_point", i, std::to_string(z), "int8 weights need -128..127"));
     }
   }
   check_depth();
   for (size_t i = 0; i < params_.bias.size(); ++i) {
     if (!std::isfinite(params_.bias[i])) {
-      throw std::invalid_argument(at("bias", i, std::to_string(params_.bias[i]), "the bias must be finite"));
+      throw std::invalid_argument(
+          at("bias", i, std::to_string(params_.bias[i]), "the bias must be finite"));
     }
   }
 }
 
-// PackedWeight checks the depth for weights as they are stored; a zero point makes them up to twice as large.
+// PackedWeight checks the depth for weights as they are stored; a zero point makes them up to twice
+// as large.
 void QuantizedWeight::check_depth() const {
   for (const int32_t z : params_.zero_point) {
     const int64_t largest = std::max(z + 128, 127 - z);
     if (z == 0 || 255 * largest * shape_.depth() <= std::numeric_limits<int32_t>::max()) continue;
-    throw std::invalid_argument("weight: with zero point " + std::to_string(z) + ", each output may sum at most " +
-                                std::to_string(std::numeric_limits<int32_t>::max() / (255 * largest)) +
-                                " products for an int32 accumulator to be exact; this one sums " +
-                                std::to_string(shape_.depth()) + ". Use symmetric weights or split the layer.");
+    throw std::invalid_argument(
+        "weight: with zero point " + std::to_string(z) + ", each output may sum at most " +
+        std::to_string(std::numeric_limits<int32_t>::max() / (255 * largest)) +
+        " products for an int32 accumulator to be exact; this one sums " +
+        std::to_string(shape_.depth()) + ". Use symmetric weights or split the layer.");
   }
 }
 
@@ -132,7 +142,8 @@ int64_t QuantizedWeight::packed_bytes() const {
   return depthwise_ ? depthwise_->bytes() : current_.load(std::memory_order_acquire)->bytes();
 }
 
-std::shared_ptr<const ChannelParams> QuantizedWeight::channel_params(QParams input, const OutputSpec& output,
+std::shared_ptr<const ChannelParams> QuantizedWeight::channel_params(QParams input,
+                                                                     const OutputSpec& output,
                                                                      int32_t offset) const {
   if (auto hit = cached_.load(std::memory_order_acquire);
       hit && same(hit->input, input) && same_arrays(hit->output, output) && hit->offset == offset) {
@@ -146,18 +157,21 @@ std::shared_ptr<const ChannelParams> QuantizedWeight::channel_params(QParams inp
   const bool real_output = output.kind == OutKind::kF32 || output.kind == OutKind::kI32;
   for (int32_t c = 0; c < channels(); ++c) {
     const uint32_t za = static_cast<uint32_t>(input.zero_point + offset);
-    result->acc_init.as<int32_t>()[c] = static_cast<int32_t>(0u - za * static_cast<uint32_t>(col_sum()[c]));
+    result->acc_init.as<int32_t>()[c] =
+        static_cast<int32_t>(0u - za * static_cast<uint32_t>(col_sum()[c]));
     const float aw = checked(input.scale * params_.scale[c], "input scale * weight scale");
     const float bias = params_.bias.empty() ? 0.0f : params_.bias[c];
     result->mult.as<float>()[c] = real_output ? aw : checked(aw / output.out.scale, "scale ratio");
-    result->bias.as<float>()[c] = real_output || bias == 0.0f ? bias : checked(bias / aw, "bias / (scale product)");
+    result->bias.as<float>()[c] =
+        real_output || bias == 0.0f ? bias : checked(bias / aw, "bias / (scale product)");
   }
   cached_.store(std::make_shared<const CachedParams>(CachedParams{input, output, offset, result}),
                 std::memory_order_release);
   return result;
 }
 
-Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params, const OutputSpec& output) {
+Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params,
+                       const OutputSpec& output) {
   Epilogue e{};
   e.acc_init = params.acc_init.as<int32_t>();
   e.mult = params.mult.as<float>();

@@ -1,4 +1,5 @@
-// A layer's weight with all that its epilogue needs: the object behind a quantized Linear or convolution.
+// A layer's weight with all that its epilogue needs: the object behind a quantized Linear or
+// convolution.
 #pragma once
 
 #include <atomic>
@@ -29,7 +30,8 @@ struct ChannelParams {
   AlignedBuffer acc_init, mult, bias;  // int32, float, float; padded to kChannelPad
 };
 
-// Weight qparams, per output channel: `scale` and `zero_point` hold one element for each of groups * n channels.
+// Weight qparams, per output channel: `scale` and `zero_point` hold one element for each of groups
+// * n channels.
 struct WeightParams {
   std::vector<float> scale;
   std::vector<int32_t> zero_point;
@@ -38,10 +40,12 @@ struct WeightParams {
 
 class QuantizedWeight {
  public:
-  // Packs for the active ISA at once. `depthwise` asks for the depthwise layout (groups channels, n = k = 1).
-  // Throws std::invalid_argument naming what is wrong: lengths, scales not positive and finite, zero points outside
-  // int8, a bias that is not finite, a depth that int32 cannot sum exactly.
-  QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params, bool depthwise);
+  // Packs for the active ISA at once. `depthwise` asks for the depthwise layout (groups channels, n
+  // = k = 1). Throws std::invalid_argument naming what is wrong: lengths, scales not positive and
+  // finite, zero points outside int8, a bias that is not finite, a depth that int32 cannot sum
+  // exactly.
+  QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params,
+                  bool depthwise);
 
   const WeightShape& shape() const { return shape_; }
   int32_t channels() const { return shape_.groups * shape_.n; }
@@ -49,16 +53,18 @@ class QuantizedWeight {
   bool has_weight_zero_points() const { return has_zero_points_; }
   bool is_depthwise() const { return depthwise_ != nullptr; }
 
-  // Weights in `format`. Packed at construction; packed again, once, when another ISA has been forced since.
+  // Weights in `format`. Packed at construction; packed again, once, when another ISA has been
+  // forced since.
   const PackedWeight& packed(PackFormat format) const;
   const PackedDepthwise& depthwise() const { return *depthwise_; }
   void unpack(int8_t* weights) const;
   int64_t packed_bytes() const;
 
-  // [n] arrays for this input, output and activation offset (GemmKernel::s8_offset). The last result is kept, as a
-  // layer's qparams seldom change between calls. Throws std::invalid_argument where a product or quotient of the scales
-  // is not a finite float32.
-  std::shared_ptr<const ChannelParams> channel_params(QParams input, const OutputSpec& output, int32_t offset) const;
+  // [n] arrays for this input, output and activation offset (GemmKernel::s8_offset). The last
+  // result is kept, as a layer's qparams seldom change between calls. Throws std::invalid_argument
+  // where a product or quotient of the scales is not a finite float32.
+  std::shared_ptr<const ChannelParams> channel_params(QParams input, const OutputSpec& output,
+                                                      int32_t offset) const;
 
   // Padded to kChannelPad.
   const int32_t* col_sum() const { return col_sum_.as<int32_t>(); }
@@ -81,14 +87,17 @@ class QuantizedWeight {
   AlignedBuffer col_sum_, padded_zero_points_;
   std::shared_ptr<const PackedDepthwise> depthwise_;
 
-  // One entry per format ever asked for; entries stay until the weight goes, so the pointer in current_ stays valid.
+  // One entry per format ever asked for; entries stay until the weight goes, so the pointer in
+  // current_ stays valid.
   mutable std::mutex mutex_;
   mutable std::vector<std::shared_ptr<const PackedWeight>> packed_;
   mutable std::atomic<const PackedWeight*> current_{nullptr};
   mutable std::atomic<std::shared_ptr<const CachedParams>> cached_;
 };
 
-// The Epilogue of a call: qparams arrays, clamp and zero points in place; add, row_sum left null for the driver.
-Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params, const OutputSpec& output);
+// The Epilogue of a call: qparams arrays, clamp and zero points in place; add, row_sum left null
+// for the driver.
+Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params,
+                       const OutputSpec& output);
 
 }  // namespace octavo

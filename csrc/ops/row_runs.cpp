@@ -10,7 +10,8 @@
 namespace octavo {
 namespace {
 
-// sum_k(a - za) of each row, for weights with zero points. `sums` is indexed by the rows' order in the runs.
+// sum_k(a - za) of each row, for weights with zero points. `sums` is indexed by the rows' order in
+// the runs.
 void sum_rows(const GemmCall& call, const RowRun& run, int32_t* sums) {
   for (int32_t r = 0; r < run.rows; ++r) {
     int32_t sum = -call.input_zero * run.taps * run.k;
@@ -35,7 +36,8 @@ void check_qparams(const char* what, QParams q, bool is_signed) {
   }
   const int32_t lo = is_signed ? -128 : 0;
   if (q.zero_point < lo || q.zero_point > lo + 255) {
-    throw std::invalid_argument(std::string(what) + " zero_point is " + std::to_string(q.zero_point) + "; " +
+    throw std::invalid_argument(std::string(what) + " zero_point is " +
+                                std::to_string(q.zero_point) + "; " +
                                 (is_signed ? "qint8 needs -128..127" : "quint8 needs 0..255"));
   }
 }
@@ -55,8 +57,8 @@ void add_residual(Epilogue& epilogue, const Residual& residual, const OutputSpec
 
 size_t element_size(OutKind kind) { return kind == OutKind::kU8 || kind == OutKind::kS8 ? 1 : 4; }
 
-GemmCall prepare_call(const QuantizedWeight& weight, bool a_signed, QParams input, const OutputSpec& output,
-                      int64_t rows, void* out, ptrdiff_t out_stride) {
+GemmCall prepare_call(const QuantizedWeight& weight, bool a_signed, QParams input,
+                      const OutputSpec& output, int64_t rows, void* out, ptrdiff_t out_stride) {
   check_qparams("input", input, a_signed);
   if (output.kind == OutKind::kU8 || output.kind == OutKind::kS8) {
     check_qparams("output", output.out, output.kind == OutKind::kS8);
@@ -65,8 +67,10 @@ GemmCall prepare_call(const QuantizedWeight& weight, bool a_signed, QParams inpu
   call.set = &cpu::kernels();
   call.weight = &weight;
   call.packed = &weight.packed(cpu::active_format(*call.set));
-  call.kernel = cpu::select_gemm(*call.set, call.packed->format(), rows, call.packed->panel_columns(0));
-  if (!call.kernel) throw std::logic_error("no kernel of the active ISA reads the format that it packs");
+  call.kernel =
+      cpu::select_gemm(*call.set, call.packed->format(), rows, call.packed->panel_columns(0));
+  if (!call.kernel)
+    throw std::logic_error("no kernel of the active ISA reads the format that it packs");
   call.params = weight.channel_params(input, output, a_signed ? call.kernel->s8_offset : 0);
   call.epilogue = make_epilogue(weight, *call.params, output);
   call.kind = output.kind;
@@ -87,8 +91,8 @@ size_t run_scratch_bytes(const GemmCall& call, int64_t rows) {
   return round_up(largest, kAlignment) + round_up(sums, kAlignment);
 }
 
-void run_rows(const GemmCall& call, int32_t group, int32_t panel_begin, int32_t panel_end, const RowRun* runs,
-              int32_t run_count, uint8_t* scratch) {
+void run_rows(const GemmCall& call, int32_t group, int32_t panel_begin, int32_t panel_end,
+              const RowRun* runs, int32_t run_count, uint8_t* scratch) {
   const PackedWeight& packed = *call.packed;
   const size_t kernel_scratch = run_scratch_bytes(call, 0);
   int32_t* sums = reinterpret_cast<int32_t*>(scratch + kernel_scratch);
@@ -104,7 +108,8 @@ void run_rows(const GemmCall& call, int32_t group, int32_t panel_begin, int32_t 
   args.epilogue = &epilogue;
   args.scratch = scratch;
   args.out_stride = call.out_stride;
-  // Panel by panel, so that a panel that fits the L1 or L2 cache is read from there by every tile of the block.
+  // Panel by panel, so that a panel that fits the L1 or L2 cache is read from there by every tile
+  // of the block.
   for (int32_t p = panel_begin; p < panel_end; ++p) {
     const int32_t n0 = group * packed.shape().n + p * packed.format().nr;
     const int32_t columns = packed.panel_columns(p);

@@ -8,13 +8,13 @@ namespace octavo {
 
 // Consecutive output rows whose inputs lie at one stride.
 struct RowRun {
-  const uint8_t* a;       // row r of tap t: a + r * a_stride + tap[t]
+  const uint8_t* a;  // row r of tap t: a + r * a_stride + tap[t]
   ptrdiff_t a_stride;
   const ptrdiff_t* tap;
   int32_t taps;
-  int32_t k;              // bytes per tap
+  int32_t k;  // bytes per tap
   int32_t rows;
-  int64_t first;          // index of the first output row
+  int64_t first;  // index of the first output row
 };
 
 // All that the tasks of one operator call share.
@@ -33,13 +33,14 @@ struct GemmCall {
 };
 
 // `rows` guides the kernel choice. Throws std::invalid_argument for qparams out of range.
-GemmCall prepare_call(const QuantizedWeight& weight, bool a_signed, QParams input, const OutputSpec& output,
-                      int64_t rows, void* out, ptrdiff_t out_stride);
+GemmCall prepare_call(const QuantizedWeight& weight, bool a_signed, QParams input,
+                      const OutputSpec& output, int64_t rows, void* out, ptrdiff_t out_stride);
 
 // Sets the epilogue's residual. Throws std::invalid_argument where the output is not 8-bit.
 void add_residual(Epilogue& epilogue, const Residual& residual, const OutputSpec& output);
 
-// Throws std::invalid_argument where a zero point does not fit its type or a scale is not positive and finite.
+// Throws std::invalid_argument where a zero point does not fit its type or a scale is not positive
+// and finite.
 void check_qparams(const char* what, QParams qparams, bool is_signed);
 
 size_t element_size(OutKind kind);
@@ -47,9 +48,10 @@ size_t element_size(OutKind kind);
 // Scratch that run_rows() needs beside the caller's own, for runs of at most `rows` rows in total.
 size_t run_scratch_bytes(const GemmCall& call, int64_t rows);
 
-// Computes panels [panel_begin, panel_end) of `group` for the runs. The caller brackets it with KernelScope.
-void run_rows(const GemmCall& call, int32_t group, int32_t panel_begin, int32_t panel_end, const RowRun* runs,
-              int32_t run_count, uint8_t* scratch);
+// Computes panels [panel_begin, panel_end) of `group` for the runs. The caller brackets it with
+// KernelScope.
+void run_rows(const GemmCall& call, int32_t group, int32_t panel_begin, int32_t panel_end,
+              const RowRun* runs, int32_t run_count, uint8_t* scratch);
 
 // The kernel set's per-task hooks.
 class KernelScope {
@@ -67,7 +69,8 @@ class KernelScope {
   const KernelSet& set_;
 };
 
-// How many panels one task takes, so that tasks are enough for the threads but no smaller than need be.
+// How many panels one task takes, so that tasks are enough for the threads but no smaller than need
+// be.
 int32_t panels_per_task(int32_t panels, int64_t row_blocks);
 
 }  // namespace octavo

@@ -9,14 +9,15 @@ namespace {
 
 void check_shape(const WeightShape& s) {
   if (s.groups < 1 || s.n < 1 || s.taps < 1 || s.k < 1) {
-    throw std::invalid_argument("weight: every dimension must be at least 1, got groups=" + std::to_string(s.groups) +
-                                " n=" + std::to_string(s.n) + " taps=" + std::to_string(s.taps) +
-                                " k=" + std::to_string(s.k));
+    throw std::invalid_argument("weight: every dimension must be at least 1, got groups=" +
+                                std::to_string(s.groups) + " n=" + std::to_string(s.n) +
+                                " taps=" + std::to_string(s.taps) + " k=" + std::to_string(s.k));
   }
   if (s.depth() > kMaxDepth) {
-    throw std::invalid_argument("weight: each output sums " + std::to_string(s.depth()) +
-                                " products, more than the " + std::to_string(kMaxDepth) +
-                                " that an int32 accumulator holds for every input. Split the layer along its inputs.");
+    throw std::invalid_argument(
+        "weight: each output sums " + std::to_string(s.depth()) + " products, more than the " +
+        std::to_string(kMaxDepth) +
+        " that an int32 accumulator holds for every input. Split the layer along its inputs.");
   }
 }
 
@@ -35,7 +36,8 @@ int32_t PackedWeight::panel_columns(int32_t panel) const {
 }
 
 int32_t PackedWeight::panel_width(int32_t panel) const {
-  return static_cast<int32_t>(round_up(panel_columns(panel), panel + 1 < panels_ ? format_.nr : format_.nr_tail));
+  return static_cast<int32_t>(
+      round_up(panel_columns(panel), panel + 1 < panels_ ? format_.nr : format_.nr_tail));
 }
 
 const int8_t* PackedWeight::panel(int32_t group, int32_t panel) const {
@@ -64,7 +66,8 @@ void PackedWeight::for_each_weight(Visit visit) const {
   }
 }
 
-std::shared_ptr<const PackedWeight> PackedWeight::pack(const int8_t* weights, const WeightShape& shape,
+std::shared_ptr<const PackedWeight> PackedWeight::pack(const int8_t* weights,
+                                                       const WeightShape& shape,
                                                        PackFormat format) {
   check_shape(shape);
   std::shared_ptr<PackedWeight> packed(new PackedWeight(shape, format));
@@ -84,10 +87,12 @@ PackedDepthwise::PackedDepthwise(int32_t channels, int32_t taps)
       data_(AlignedBuffer::zeroed(round_up(channels, kDepthwiseBlock) * int64_t{taps})) {}
 
 int64_t PackedDepthwise::index(int32_t channel, int32_t tap) const {
-  return (int64_t{channel / kDepthwiseBlock} * taps_ + tap) * kDepthwiseBlock + channel % kDepthwiseBlock;
+  return (int64_t{channel / kDepthwiseBlock} * taps_ + tap) * kDepthwiseBlock +
+         channel % kDepthwiseBlock;
 }
 
-std::shared_ptr<const PackedDepthwise> PackedDepthwise::pack(const int8_t* weights, int32_t channels, int32_t taps) {
+std::shared_ptr<const PackedDepthwise> PackedDepthwise::pack(const int8_t* weights,
+                                                             int32_t channels, int32_t taps) {
   check_shape({channels, 1, taps, 1});
   std::shared_ptr<PackedDepthwise> packed(new PackedDepthwise(channels, taps));
   for (int32_t c = 0; c < channels; ++c) {
@@ -100,7 +105,8 @@ std::shared_ptr<const PackedDepthwise> PackedDepthwise::pack(const int8_t* weigh
 
 void PackedDepthwise::unpack(int8_t* weights) const {
   for (int32_t c = 0; c < channels_; ++c) {
-    for (int32_t t = 0; t < taps_; ++t) weights[int64_t{c} * taps_ + t] = data_.as<int8_t>()[index(c, t)];
+    for (int32_t t = 0; t < taps_; ++t)
+      weights[int64_t{c} * taps_ + t] = data_.as<int8_t>()[index(c, t)];
   }
 }
 

@@ -20,33 +20,36 @@ struct WeightShape {
   int64_t elements() const { return int64_t{groups} * n * depth(); }
 };
 
-// The largest depth (taps * k) whose sums of u8 * s8 products, offset zero points included, stay inside int32 whatever
-// the data: 255 * 128 * depth < 2^31.
+// The largest depth (taps * k) whose sums of u8 * s8 products, offset zero points included, stay
+// inside int32 whatever the data: 255 * 128 * depth < 2^31.
 constexpr int64_t kMaxDepth = ((int64_t{1} << 31) - 1) / (255 * 128);
 
-// Immutable after pack(), so threads share it freely. Never serialized: unpack() gives the plain weights back.
+// Immutable after pack(), so threads share it freely. Never serialized: unpack() gives the plain
+// weights back.
 //
-// Group by group, panel by panel: panel p holds columns [p * nr, p * nr + width), where width is nr, or for the last
-// panel what is left rounded up to nr_tail; inside it [tap][ceil(k / kr)][width][kr]. Columns past n and bytes past k
-// are zero. kReadAhead bytes of zeros follow the last panel, so that an AMX tile load of 16 k groups may start at any
-// valid group.
+// Group by group, panel by panel: panel p holds columns [p * nr, p * nr + width), where width is
+// nr, or for the last panel what is left rounded up to nr_tail; inside it [tap][ceil(k /
+// kr)][width][kr]. Columns past n and bytes past k are zero. kReadAhead bytes of zeros follow the
+// last panel, so that an AMX tile load of 16 k groups may start at any valid group.
 class PackedWeight {
  public:
   static constexpr int64_t kReadAhead = 16 * 64 * 4;
 
   // Throws std::invalid_argument for an empty shape or a depth above kMaxDepth.
-  static std::shared_ptr<const PackedWeight> pack(const int8_t* weights, const WeightShape& shape, PackFormat format);
+  static std::shared_ptr<const PackedWeight> pack(const int8_t* weights, const WeightShape& shape,
+                                                  PackFormat format);
   void unpack(int8_t* weights) const;
 
   const WeightShape& shape() const { return shape_; }
   const PackFormat& format() const { return format_; }
-  int32_t panels() const { return panels_; }  // per group
+  int32_t panels() const { return panels_; }   // per group
   int32_t panel_columns(int32_t panel) const;  // valid columns
   int32_t panel_width(int32_t panel) const;    // valid columns and zero padding
   // Bytes between k groups of a panel (GemmArgs::b_stride).
   ptrdiff_t panel_stride(int32_t panel) const { return ptrdiff_t{panel_width(panel)} * format_.kr; }
   const int8_t* panel(int32_t group, int32_t panel) const;
-  // k of one tap, rounded up to kr. A caller that lays a row of A out as [taps][padded_k] may pass it as one tap.
+  // k of one tap, rounded up to kr. A caller that lays a row of A out as [taps][padded_k] may pass
+  // it as one tap.
   int32_t padded_k() const { return static_cast<int32_t>(round_up(shape_.k, format_.kr)); }
   int64_t bytes() const { return static_cast<int64_t>(data_.size()); }
 
@@ -63,10 +66,12 @@ class PackedWeight {
   AlignedBuffer data_;
 };
 
-// Depthwise weights, int8 [channels][taps] plain, packed [ceil(channels / 16)][taps][16]; one layout for every ISA.
+// Depthwise weights, int8 [channels][taps] plain, packed [ceil(channels / 16)][taps][16]; one
+// layout for every ISA.
 class PackedDepthwise {
  public:
-  static std::shared_ptr<const PackedDepthwise> pack(const int8_t* weights, int32_t channels, int32_t taps);
+  static std::shared_ptr<const PackedDepthwise> pack(const int8_t* weights, int32_t channels,
+                                                     int32_t taps);
   void unpack(int8_t* weights) const;
   const int8_t* data() const { return data_.as<int8_t>(); }
   int64_t bytes() const { return static_cast<int64_t>(data_.size()); }

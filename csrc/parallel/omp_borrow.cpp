@@ -1,8 +1,10 @@
-// Borrows the OpenMP pool that libtorch brought into the process, without linking an OpenMP library.
+// Borrows the OpenMP pool that libtorch brought into the process, without linking an OpenMP
+// library.
 //
-// Linking one, or compiling with -fopenmp, would put a second runtime beside torch's as soon as the two files differ:
-// two pools that spin against each other, of which torch.set_num_threads governs only one. GOMP_parallel is the stable
-// entry point behind `#pragma omp parallel` in gcc's ABI; LLVM's and Intel's runtimes export it too.
+// Linking one, or compiling with -fopenmp, would put a second runtime beside torch's as soon as the
+// two files differ: two pools that spin against each other, of which torch.set_num_threads governs
+// only one. GOMP_parallel is the stable entry point behind `#pragma omp parallel` in gcc's ABI;
+// LLVM's and Intel's runtimes export it too.
 #include <atomic>
 #include <mutex>
 
@@ -32,7 +34,8 @@ std::atomic<bool> in_forked_child{false};
 OpenMp resolve(void* handle) {
   OpenMp omp;
   omp.parallel = reinterpret_cast<decltype(omp.parallel)>(dlsym(handle, "GOMP_parallel"));
-  omp.max_threads = reinterpret_cast<decltype(omp.max_threads)>(dlsym(handle, "omp_get_max_threads"));
+  omp.max_threads =
+      reinterpret_cast<decltype(omp.max_threads)>(dlsym(handle, "omp_get_max_threads"));
   omp.in_parallel = reinterpret_cast<decltype(omp.in_parallel)>(dlsym(handle, "omp_in_parallel"));
   Dl_info info;
   if (omp.usable() && dladdr(reinterpret_cast<void*>(omp.parallel), &info) && info.dli_fname) {
@@ -74,7 +77,8 @@ struct Region {
   std::atomic<int64_t> next{0};
 };
 
-// Every thread of the team takes the next task until none is left, so a thread that starts late costs little.
+// Every thread of the team takes the next task until none is left, so a thread that starts late
+// costs little.
 void run_region(void* argument) {
   Region& region = *static_cast<Region*>(argument);
   for (;;) {
@@ -85,7 +89,8 @@ void run_region(void* argument) {
 }
 
 bool pool_available() {
-  return openmp().usable() && !in_forked_child.load(std::memory_order_relaxed) && !openmp().in_parallel();
+  return openmp().usable() && !in_forked_child.load(std::memory_order_relaxed) &&
+         !openmp().in_parallel();
 }
 
 }  // namespace
@@ -93,7 +98,8 @@ bool pool_available() {
 void parallel_for(int64_t tasks, int64_t cost, TaskFn fn, void* context) {
   if (tasks > 1 && cost > kSerialGrain && pool_available() && openmp().max_threads() > 1) {
     Region region{fn, context, tasks};
-    // 0 threads = torch's own team: a smaller team makes libgomp end workers and start new ones for the next region.
+    // 0 threads = torch's own team: a smaller team makes libgomp end workers and start new ones for
+    // the next region.
     openmp().parallel(run_region, &region, 0, 0);
     return;
   }

@@ -7,15 +7,16 @@
 
 namespace octavo {
 
-// Work below this many multiply-accumulates (or bytes moved, for element-wise work) per thread runs serially: opening
-// a parallel region costs a few microseconds.
+// Work below this many multiply-accumulates (or bytes moved, for element-wise work) per thread runs
+// serially: opening a parallel region costs a few microseconds.
 constexpr int64_t kSerialGrain = 1 << 16;
 
 using TaskFn = void (*)(void* context, int64_t task);
 
-// Calls fn(context, i) once for each i in [0, tasks), on the pool's threads, and returns when all are done. `cost` is
-// the whole work in the unit of kSerialGrain. Runs serially for one task, under the grain, inside another parallel
-// region, in a forked child (the pool's threads do not exist there), or where there is no pool. fn must not throw.
+// Calls fn(context, i) once for each i in [0, tasks), on the pool's threads, and returns when all
+// are done. `cost` is the whole work in the unit of kSerialGrain. Runs serially for one task, under
+// the grain, inside another parallel region, in a forked child (the pool's threads do not exist
+// there), or where there is no pool. fn must not throw.
 void parallel_for(int64_t tasks, int64_t cost, TaskFn fn, void* context);
 
 template <typename F>

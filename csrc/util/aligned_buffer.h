@@ -16,7 +16,9 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // Uninitialized memory. Throws std::bad_alloc.
   explicit AlignedBuffer(size_t size)
-      : data_(size ? static_cast<uint8_t*>(::operator new(size, std::align_val_t{kAlignment})) : nullptr), size_(size) {}
+      : data_(size ? static_cast<uint8_t*>(::operator new (size, std::align_val_t{kAlignment}))
+                   : nullptr),
+        size_(size) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept { swap(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
     swap(other);
@@ -25,7 +27,7 @@ class AlignedBuffer {
   AlignedBuffer(const AlignedBuffer&) = delete;
   AlignedBuffer& operator=(const AlignedBuffer&) = delete;
   ~AlignedBuffer() {
-    if (data_) ::operator delete(data_, std::align_val_t{kAlignment});
+    if (data_) ::operator delete (data_, std::align_val_t{kAlignment});
   }
 
   static AlignedBuffer zeroed(size_t size) {
@@ -55,8 +57,9 @@ class AlignedBuffer {
   size_t size_ = 0;
 };
 
-// At least `size` bytes private to the calling thread, 64-byte aligned, valid until its next call. Grows and stays:
-// drivers keep what they ask for under 1 MiB by choosing their blocks, whatever the size of the problem.
+// At least `size` bytes private to the calling thread, 64-byte aligned, valid until its next call.
+// Grows and stays: drivers keep what they ask for under 1 MiB by choosing their blocks, whatever
+// the size of the problem.
 uint8_t* thread_scratch(size_t size);
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

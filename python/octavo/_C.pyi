@@ -27,7 +27,9 @@ def quantize_per_channel(
     out: int,
     /,
 ) -> None: ...
-def dequantize(q: int, size: int, scale: float, zero_point: int, storage: int, out: int, /) -> None: ...
+def dequantize(
+    q: int, size: int, scale: float, zero_point: int, storage: int, out: int, /
+) -> None: ...
 def dequantize_per_channel(
     q: int,
     outer: int,
@@ -93,7 +95,14 @@ def pool_output_size(
 
 class LinearWeight:
     def __init__(
-        self, weight: int, out_features: int, in_features: int, scales: int, zero_points: int, bias: int, /
+        self,
+        weight: int,
+        out_features: int,
+        in_features: int,
+        scales: int,
+        zero_points: int,
+        bias: int,
+        /,
     ) -> None: ...
     def run(
         self,

@@ -1,6 +1,6 @@
-// Tile instructions as inline assembly. The compiler's own intrinsics are not used anywhere: gcc 12's _tile_loadconfig
-// names 8 of its 64 input bytes, so the stores that fill the rest vanish, and _tile_loadd names no memory at all, so
-// packing stores may move past it.
+// Tile instructions as inline assembly. The compiler's own intrinsics are not used anywhere: gcc
+// 12's _tile_loadconfig names 8 of its 64 input bytes, so the stores that fill the rest vanish, and
+// _tile_loadd names no memory at all, so packing stores may move past it.
 #pragma once
 
 #include <cstddef>
@@ -30,11 +30,17 @@ static inline void tile_zero() {
 }
 template <int kTile>
 static inline void tile_load(const void* base, ptrdiff_t stride) {
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(base), "r"(stride), "i"(kTile) : "memory");
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2"
+                   :
+                   : "r"(base), "r"(stride), "i"(kTile)
+                   : "memory");
 }
 template <int kTile>
 static inline void tile_store(void* base, ptrdiff_t stride) {
-  __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(base), "r"(stride), "i"(kTile) : "memory");
+  __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)"
+                   :
+                   : "r"(base), "r"(stride), "i"(kTile)
+                   : "memory");
 }
 
 // C += A . B; A is uint8 or int8, B int8.

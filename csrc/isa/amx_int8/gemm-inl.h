@@ -13,15 +13,16 @@ namespace {
 constexpr int kTileRows = 16;
 constexpr int kTileBytes = 64;
 
-// What a task's scratch holds: the accumulators on their way to the epilogue, and rows of A that are not whole.
+// What a task's scratch holds: the accumulators on their way to the epilogue, and rows of A that
+// are not whole.
 struct Scratch {
   alignas(64) int32_t acc[2 * kTileRows][2 * kTileRows];
   alignas(64) uint8_t a[2][kTileRows][kTileBytes];
 };
 
-// Every tile has its full size for the whole task: reconfiguring clears the tiles. Rows and bytes that a problem lacks
-// come as zeros from scratch. Torch's own matmul releases the configuration on threads it shares with us, so each task
-// loads it anew.
+// Every tile has its full size for the whole task: reconfiguring clears the tiles. Rows and bytes
+// that a problem lacks come as zeros from scratch. Torch's own matmul releases the configuration on
+// threads it shares with us, so each task loads it anew.
 static void configure_tiles() {
   TileConfig config = {};
   config.palette = 1;
@@ -32,24 +33,29 @@ static void configure_tiles() {
   load_tile_config(&config);
 }
 
-// Rows [0, rows) of A, `bytes` wide, as tile kTile: in place where they fill it, else through zero-padded scratch.
+// Rows [0, rows) of A, `bytes` wide, as tile kTile: in place where they fill it, else through
+// zero-padded scratch.
 template <int kTile>
-static inline void load_a(const uint8_t* a, ptrdiff_t stride, int rows, int bytes, uint8_t (*padded)[kTileBytes]) {
+static inline void load_a(const uint8_t* a, ptrdiff_t stride, int rows, int bytes,
+                          uint8_t (*padded)[kTileBytes]) {
   if (rows == kTileRows && bytes == kTileBytes) {
     tile_load<kTile>(a, stride);
     return;
   }
   const __mmask64 mask = bytes == kTileBytes ? ~0ull : (1ull << bytes) - 1;
   for (int r = 0; r < kTileRows; ++r) {
-    const __m512i row = r < rows ? _mm512_maskz_loadu_epi8(mask, a + r * stride) : _mm512_setzero_si512();
+    const __m512i row =
+        r < rows ? _mm512_maskz_loadu_epi8(mask, a + r * stride) : _mm512_setzero_si512();
     _mm512_store_si512(padded[r], row);
   }
   tile_load<kTile>(padded, kTileBytes);
 }
 
-// Tile registers: accumulators 0 .. 3 (row tile * 2 + column tile), A 4 and 5, B 6 and 7. 4 products for 4 loads.
+// Tile registers: accumulators 0 .. 3 (row tile * 2 + column tile), A 4 and 5, B 6 and 7. 4
+// products for 4 loads.
 //
-// Past the end of k, B's rows are those of the next tap or panel, or PackedWeight's read-ahead; they meet zeros of A.
+// Past the end of k, B's rows are those of the next tap or panel, or PackedWeight's read-ahead;
+// they meet zeros of A.
 template <bool kTwoRows, bool kTwoColumns, bool kSigned>
 static inline void accumulate(const GemmArgs& g, Scratch& scratch) {
   tile_zero<0>();
@@ -114,10 +120,10 @@ void gemm_tile(const GemmArgs* args) {
 
 constexpr GemmKernel gemm_row(const char* name) {
   return {name,
-          {{gemm_tile<false, OutKind::kI32>, gemm_tile<false, OutKind::kU8>, gemm_tile<false, OutKind::kS8>,
-            gemm_tile<false, OutKind::kF32>},
-           {gemm_tile<true, OutKind::kI32>, gemm_tile<true, OutKind::kU8>, gemm_tile<true, OutKind::kS8>,
-            gemm_tile<true, OutKind::kF32>}},
+          {{gemm_tile<false, OutKind::kI32>, gemm_tile<false, OutKind::kU8>,
+            gemm_tile<false, OutKind::kS8>, gemm_tile<false, OutKind::kF32>},
+           {gemm_tile<true, OutKind::kI32>, gemm_tile<true, OutKind::kU8>,
+            gemm_tile<true, OutKind::kS8>, gemm_tile<true, OutKind::kF32>}},
           {64, 4, 16},
           32,
           32,

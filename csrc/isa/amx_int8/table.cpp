@@ -13,8 +13,8 @@ namespace {
 
 constexpr GemmKernel kGemm[] = {gemm_row("u8s8_gemm_32x32c4__amx_int8")};
 constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__amx_int8");
-constexpr KernelSet kTable = {"amx_int8",           kGemm, 1, &kDepthwise, elementwise_avx512(), configure_tiles,
-                              release_tiles,          peak};
+constexpr KernelSet kTable = {
+    "amx_int8", kGemm, 1, &kDepthwise, elementwise_avx512(), configure_tiles, release_tiles, peak};
 
 }  // namespace
 }  // namespace octavo

@@ -10,7 +10,8 @@
 namespace octavo {
 namespace {
 
-// As in x86_shared/depthwise_avx512-inl.h: byte and weight widened to 32 bits, multiplied by vpmaddwd.
+// As in x86_shared/depthwise_avx512-inl.h: byte and weight widened to 32 bits, multiplied by
+// vpmaddwd.
 //
 // Register budget: PIXELS accumulators, 1 weight vector, 1 activation vector.
 template <int PIXELS, bool kSigned, bool kWhole, OutKind kOut>
@@ -43,7 +44,8 @@ static inline void depthwise_block(const DepthwiseArgs& d, int pixel, int channe
 template <bool kSigned, bool kWhole, OutKind kOut>
 static inline void depthwise_pixels(const DepthwiseArgs& d, int channel) {
   int pixel = 0;
-  for (; pixel + 4 <= d.pixels; pixel += 4) depthwise_block<4, kSigned, kWhole, kOut>(d, pixel, channel);
+  for (; pixel + 4 <= d.pixels; pixel += 4)
+    depthwise_block<4, kSigned, kWhole, kOut>(d, pixel, channel);
   for (; pixel < d.pixels; ++pixel) depthwise_block<1, kSigned, kWhole, kOut>(d, pixel, channel);
 }
 

@@ -1,8 +1,10 @@
-// GEMM tiles with vpmaddwd on 256-bit vectors: exact for every input, as no 16-bit sum can saturate.
+// GEMM tiles with vpmaddwd on 256-bit vectors: exact for every input, as no 16-bit sum can
+// saturate.
 //
-// vpmaddubsw would do twice the work an instruction, but its 16-bit sums of two u8 * s8 products saturate. So both
-// operands are widened to 16 bits: A once per tile into a buffer on the stack, from where pairs are broadcast by the load
-// ports alone; B in registers, each load serving all rows.
+// vpmaddubsw would do twice the work an instruction, but its 16-bit sums of two u8 * s8 products
+// saturate. So both operands are widened to 16 bits: A once per tile into a buffer on the stack,
+// from where pairs are broadcast by the load ports alone; B in registers, each load serving all
+// rows.
 #pragma once
 
 #include <immintrin.h>
@@ -33,17 +35,20 @@ static inline void widen_row(const uint8_t* a, int count, int16_t* wide) {
 }
 
 template <int MR, int NV, OutKind kOut>
-static inline OCTAVO_INLINE void store_tile(const __m256i (&acc)[MR][NV], const GemmArgs& g, int row0) {
+static inline OCTAVO_INLINE void store_tile(const __m256i (&acc)[MR][NV], const GemmArgs& g,
+                                            int row0) {
   constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
   unroll<MR>([&](auto r) OCTAVO_INLINE {
     char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
     unroll<NV>([&](auto v) OCTAVO_INLINE {
-      store_lanes8<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 8, out + v * 8 * kSize, g.n - v * 8);
+      store_lanes8<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 8, out + v * 8 * kSize,
+                         g.n - v * 8);
     });
   });
 }
 
-// Register budget (16 ymm): MR * NV <= 12 accumulators, NV vectors of B, 1 broadcast of A, 1 product.
+// Register budget (16 ymm): MR * NV <= 12 accumulators, NV vectors of B, 1 broadcast of A, 1
+// product.
 template <int MR, int NV, bool kSigned>
 __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind kind) {
   alignas(32) int16_t wide[MR][kDepthBlock];
@@ -62,7 +67,8 @@ __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind ki
       for (int k = 0; k < count; k += 2, b += b_stride) {
         __m256i vb[NV];
         unroll<NV>([&](auto v) OCTAVO_INLINE {
-          vb[v] = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + v * 16)));
+          vb[v] =
+              _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + v * 16)));
         });
         unroll<MR>([&](auto r) OCTAVO_INLINE {
           int32_t pair;
@@ -76,10 +82,14 @@ __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind ki
     }
   }
   switch (kind) {
-    case OutKind::kI32: return store_tile<MR, NV, OutKind::kI32>(acc, g, row0);
-    case OutKind::kU8: return store_tile<MR, NV, OutKind::kU8>(acc, g, row0);
-    case OutKind::kS8: return store_tile<MR, NV, OutKind::kS8>(acc, g, row0);
-    case OutKind::kF32: return store_tile<MR, NV, OutKind::kF32>(acc, g, row0);
+    case OutKind::kI32:
+      return store_tile<MR, NV, OutKind::kI32>(acc, g, row0);
+    case OutKind::kU8:
+      return store_tile<MR, NV, OutKind::kU8>(acc, g, row0);
+    case OutKind::kS8:
+      return store_tile<MR, NV, OutKind::kS8>(acc, g, row0);
+    case OutKind::kF32:
+      return store_tile<MR, NV, OutKind::kF32>(acc, g, row0);
   }
 }
 
@@ -100,10 +110,10 @@ void gemm_tile(const GemmArgs* g) {
 
 constexpr GemmKernel gemm_row(const char* name) {
   return {name,
-          {{gemm_tile<false, OutKind::kI32>, gemm_tile<false, OutKind::kU8>, gemm_tile<false, OutKind::kS8>,
-            gemm_tile<false, OutKind::kF32>},
-           {gemm_tile<true, OutKind::kI32>, gemm_tile<true, OutKind::kU8>, gemm_tile<true, OutKind::kS8>,
-            gemm_tile<true, OutKind::kF32>}},
+          {{gemm_tile<false, OutKind::kI32>, gemm_tile<false, OutKind::kU8>,
+            gemm_tile<false, OutKind::kS8>, gemm_tile<false, OutKind::kF32>},
+           {gemm_tile<true, OutKind::kI32>, gemm_tile<true, OutKind::kU8>,
+            gemm_tile<true, OutKind::kS8>, gemm_tile<true, OutKind::kF32>}},
           {16, 2, 8},
           6,
           16,

@@ -13,7 +13,8 @@ namespace {
 
 constexpr GemmKernel kGemm[] = {gemm_row("u8s8_gemm_6x16c2__avx2")};
 constexpr DepthwiseKernel kDepthwise = depthwise_row("u8s8_depthwise_4x8__avx2");
-constexpr KernelSet kTable = {"avx2", kGemm, 1, &kDepthwise, elementwise_avx2(), nullptr, nullptr, peak};
+constexpr KernelSet kTable = {"avx2",  kGemm,   1,   &kDepthwise, elementwise_avx2(),
+                              nullptr, nullptr, peak};
 
 }  // namespace
 }  // namespace octavo

@@ -24,7 +24,8 @@ static inline int32_t load_tail(const uint8_t* p, int bytes) {
   return value;
 }
 
-// vpdpbusd takes its first operand unsigned, so int8 activations are offset by 128 (GemmKernel::s8_offset).
+// vpdpbusd takes its first operand unsigned, so int8 activations are offset by 128
+// (GemmKernel::s8_offset).
 template <bool kSigned>
 static inline __m512i broadcast(int32_t four) {
   const __m512i a = _mm512_set1_epi32(four);
@@ -38,25 +39,28 @@ static inline OCTAVO_INLINE void step(__m512i (&acc)[MR][NV], const int8_t* b, c
   unroll<NV>([&](auto v) OCTAVO_INLINE { vb[v] = _mm512_loadu_si512(b + v * 64); });
   unroll<MR>([&](auto r) OCTAVO_INLINE {
     const __m512i va = broadcast<kSigned>(a4(r));
-    unroll<NV>([&](auto v) OCTAVO_INLINE { acc[r][v] = _mm512_dpbusd_epi32(acc[r][v], va, vb[v]); });
+    unroll<NV>([&](auto v)
+                   OCTAVO_INLINE { acc[r][v] = _mm512_dpbusd_epi32(acc[r][v], va, vb[v]); });
   });
 }
 
 template <int MR, int NV, OutKind kOut>
-static inline OCTAVO_INLINE void store_tile(const __m512i (&acc)[MR][NV], const GemmArgs& g, int row0) {
+static inline OCTAVO_INLINE void store_tile(const __m512i (&acc)[MR][NV], const GemmArgs& g,
+                                            int row0) {
   constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
   unroll<MR>([&](auto r) OCTAVO_INLINE {
     char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
     unroll<NV>([&](auto v) OCTAVO_INLINE {
-      store_lanes<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 16, out + v * 16 * kSize,
-                        lane_mask(g.n - v * 16));
+      store_lanes<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 16,
+                        out + v * 16 * kSize, lane_mask(g.n - v * 16));
     });
   });
 }
 
 // Register budget (32 zmm): MR * NV <= 24 accumulators, NV vectors of B, 1 broadcast of A.
 //
-// Rows are addressed from every third one, so that base + {0, 1, 2} * stride needs no pointer per row.
+// Rows are addressed from every third one, so that base + {0, 1, 2} * stride needs no pointer per
+// row.
 template <int MR, int NV, bool kSigned>
 __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind kind) {
   constexpr int kBases = (MR + 2) / 3;
@@ -69,22 +73,29 @@ __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind ki
   const ptrdiff_t stride = g.a_stride, b_stride = g.b_stride;
   for (int t = 0; t < g.taps; ++t) {
     const uint8_t* base[kBases];
-    unroll<kBases>([&](auto i) OCTAVO_INLINE { base[i] = g.a + g.tap[t] + (row0 + 3 * i) * stride; });
+    unroll<kBases>([&](auto i)
+                       OCTAVO_INLINE { base[i] = g.a + g.tap[t] + (row0 + 3 * i) * stride; });
     int k = g.k;
     for (; k >= 4; k -= 4, b += b_stride) {
-      step<MR, NV, kSigned>(acc, b, [&](auto r) OCTAVO_INLINE { return load4(base[r / 3] + r % 3 * stride); });
+      step<MR, NV, kSigned>(
+          acc, b, [&](auto r) OCTAVO_INLINE { return load4(base[r / 3] + r % 3 * stride); });
       unroll<kBases>([&](auto i) OCTAVO_INLINE { base[i] += 4; });
     }
     if (k > 0) {
-      step<MR, NV, kSigned>(acc, b, [&](auto r) OCTAVO_INLINE { return load_tail(base[r / 3] + r % 3 * stride, k); });
+      step<MR, NV, kSigned>(
+          acc, b, [&](auto r) OCTAVO_INLINE { return load_tail(base[r / 3] + r % 3 * stride, k); });
       b += b_stride;
     }
   }
   switch (kind) {
-    case OutKind::kI32: return store_tile<MR, NV, OutKind::kI32>(acc, g, row0);
-    case OutKind::kU8: return store_tile<MR, NV, OutKind::kU8>(acc, g, row0);
-    case OutKind::kS8: return store_tile<MR, NV, OutKind::kS8>(acc, g, row0);
-    case OutKind::kF32: return store_tile<MR, NV, OutKind::kF32>(acc, g, row0);
+    case OutKind::kI32:
+      return store_tile<MR, NV, OutKind::kI32>(acc, g, row0);
+    case OutKind::kU8:
+      return store_tile<MR, NV, OutKind::kU8>(acc, g, row0);
+    case OutKind::kS8:
+      return store_tile<MR, NV, OutKind::kS8>(acc, g, row0);
+    case OutKind::kF32:
+      return store_tile<MR, NV, OutKind::kF32>(acc, g, row0);
   }
 }
 

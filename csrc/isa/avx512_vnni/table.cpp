@@ -1,5 +1,6 @@
 // AVX-512 with VNNI: Ice Lake, Sapphire Rapids, Zen 4 and later.
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512VNNI__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || \
+    !defined(__AVX512VNNI__)
 #error "isa/avx512_vnni must be built with the flags of its isa.cmake"
 #endif
 
@@ -17,7 +18,8 @@ constexpr GemmKernel kGemm[] = {
     gemm_row<24, 1>("u8s8_gemm_24x16c4__avx512_vnni"),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512_vnni");
-constexpr KernelSet kTable = {"avx512_vnni", kGemm, 3, &kDepthwise, elementwise_avx512(), nullptr, nullptr, peak};
+constexpr KernelSet kTable = {"avx512_vnni",        kGemm,   3,       &kDepthwise,
+                              elementwise_avx512(), nullptr, nullptr, peak};
 
 }  // namespace
 }  // namespace octavo

@@ -41,18 +41,19 @@ void gemm_tile(const GemmArgs* args) {
 
 template <int MR, int NR, int KR>
 constexpr GemmKernel gemm_row(const char* name, uint32_t flags) {
-  return {name,
-          {{gemm_tile<MR, NR, KR, false, OutKind::kI32>, gemm_tile<MR, NR, KR, false, OutKind::kU8>,
-            gemm_tile<MR, NR, KR, false, OutKind::kS8>, gemm_tile<MR, NR, KR, false, OutKind::kF32>},
-           {gemm_tile<MR, NR, KR, true, OutKind::kI32>, gemm_tile<MR, NR, KR, true, OutKind::kU8>,
-            gemm_tile<MR, NR, KR, true, OutKind::kS8>, gemm_tile<MR, NR, KR, true, OutKind::kF32>}},
-          {NR, KR, NR},
-          MR,
-          NR,
-          KR,
-          0,
-          0,
-          flags};
+  return {
+      name,
+      {{gemm_tile<MR, NR, KR, false, OutKind::kI32>, gemm_tile<MR, NR, KR, false, OutKind::kU8>,
+        gemm_tile<MR, NR, KR, false, OutKind::kS8>, gemm_tile<MR, NR, KR, false, OutKind::kF32>},
+       {gemm_tile<MR, NR, KR, true, OutKind::kI32>, gemm_tile<MR, NR, KR, true, OutKind::kU8>,
+        gemm_tile<MR, NR, KR, true, OutKind::kS8>, gemm_tile<MR, NR, KR, true, OutKind::kF32>}},
+      {NR, KR, NR},
+      MR,
+      NR,
+      KR,
+      0,
+      0,
+      flags};
 }
 
 }  // namespace

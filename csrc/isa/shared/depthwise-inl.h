@@ -15,7 +15,8 @@ void depthwise_portable(const DepthwiseArgs* args) {
     const uint8_t* const* rows = d.rows + static_cast<ptrdiff_t>(p) * d.taps;
     void* out = static_cast<char*>(d.out) + p * d.out_stride;
     for (int c = 0; c < d.channels; ++c) {
-      const int8_t* w = d.w + static_cast<ptrdiff_t>(c / kDepthwiseBlock) * d.taps * kDepthwiseBlock +
+      const int8_t* w = d.w +
+                        static_cast<ptrdiff_t>(c / kDepthwiseBlock) * d.taps * kDepthwiseBlock +
                         c % kDepthwiseBlock;
       uint32_t acc = static_cast<uint32_t>(e.acc_init[d.n0 + c]);
       for (int t = 0; t < d.taps; ++t) {

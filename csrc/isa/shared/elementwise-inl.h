@@ -1,5 +1,6 @@
-// Element-wise kernels in plain C++. Each ISA folder compiles its own copy with its own flags; the loops are written so
-// that compilers vectorize them, and every float operation is a separate IEEE one, so that all copies agree to the bit.
+// Element-wise kernels in plain C++. Each ISA folder compiles its own copy with its own flags; the
+// loops are written so that compilers vectorize them, and every float operation is a separate IEEE
+// one, so that all copies agree to the bit.
 #pragma once
 
 #include "abi/kernel_abi.h"
@@ -9,7 +10,8 @@ namespace octavo {
 namespace {
 
 template <typename T>
-void quantize_portable(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo, int32_t hi, void* q) {
+void quantize_portable(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
+                       int32_t hi, void* q) {
   T* out = static_cast<T*>(q);
   const float flo = static_cast<float>(lo - zero), fhi = static_cast<float>(hi - zero);
   for (int64_t i = 0; i < size; ++i) {
@@ -22,7 +24,8 @@ void quantize_portable(const float* x, int64_t size, float inv_scale, int32_t ze
 template <typename T>
 void dequantize_portable(const void* q, int64_t size, float scale, int32_t zero, float* x) {
   const T* in = static_cast<const T*>(q);
-  for (int64_t i = 0; i < size; ++i) x[i] = static_cast<float>(static_cast<int32_t>(in[i]) - zero) * scale;
+  for (int64_t i = 0; i < size; ++i)
+    x[i] = static_cast<float>(static_cast<int32_t>(in[i]) - zero) * scale;
 }
 
 template <typename T>
@@ -35,7 +38,8 @@ void add_portable(const BinaryArgs* args) {
     const float x = static_cast<float>(static_cast<int32_t>(a[i]) - p.a_zero) * p.a_scale;
     const float y = static_cast<float>(static_cast<int32_t>(b[i]) - p.b_zero) * p.b_scale;
     const float sum = x + y;
-    out[i] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(sum, p.lo, p.hi))) + p.out_zero);
+    out[i] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(sum, p.lo, p.hi))) +
+                            p.out_zero);
   }
 }
 
@@ -46,9 +50,11 @@ void mul_portable(const BinaryArgs* args) {
   const T* b = static_cast<const T*>(p.b);
   T* out = static_cast<T*>(p.out);
   for (int64_t i = 0; i < p.size; ++i) {
-    const int32_t product = (static_cast<int32_t>(a[i]) - p.a_zero) * (static_cast<int32_t>(b[i]) - p.b_zero);
+    const int32_t product =
+        (static_cast<int32_t>(a[i]) - p.a_zero) * (static_cast<int32_t>(b[i]) - p.b_zero);
     const float x = static_cast<float>(product) * p.a_scale;
-    out[i] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(x, p.lo, p.hi))) + p.out_zero);
+    out[i] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(x, p.lo, p.hi))) +
+                            p.out_zero);
   }
 }
 
@@ -59,7 +65,8 @@ void requantize_portable(const UnaryArgs* args) {
   Out* out = static_cast<Out*>(p.out);
   for (int64_t i = 0; i < p.size; ++i) {
     const float x = static_cast<float>(static_cast<int32_t>(in[i]) - p.in_zero) * p.scale;
-    out[i] = static_cast<Out>(static_cast<int32_t>(round_half_even(clamp_float(x, p.lo, p.hi))) + p.out_zero);
+    out[i] = static_cast<Out>(static_cast<int32_t>(round_half_even(clamp_float(x, p.lo, p.hi))) +
+                              p.out_zero);
   }
 }
 
@@ -104,7 +111,8 @@ void avg_pool_portable(const PoolArgs* args) {
     }
     for (int c = 0; c < block; ++c) {
       const float mean = static_cast<float>(sum[c]) * p.scale;
-      out[c0 + c] = static_cast<T>(static_cast<int32_t>(round_half_even(clamp_float(mean, lo, hi))) + p.zero_point);
+      out[c0 + c] = static_cast<T>(
+          static_cast<int32_t>(round_half_even(clamp_float(mean, lo, hi))) + p.zero_point);
     }
   }
 }

@@ -10,8 +10,9 @@
 namespace octavo {
 namespace {
 
-// A byte and a weight, each widened to 32 bits, are multiplied by vpmaddwd: the low halves give the product, and one
-// of the high halves is zero (the activation's when it is unsigned, else the weight's is cleared).
+// A byte and a weight, each widened to 32 bits, are multiplied by vpmaddwd: the low halves give the
+// product, and one of the high halves is zero (the activation's when it is unsigned, else the
+// weight's is cleared).
 //
 // Register budget: PIXELS accumulators, 1 weight vector, 1 activation vector.
 template <int PIXELS, bool kSigned, OutKind kOut>
@@ -26,7 +27,8 @@ static inline void depthwise_block(const DepthwiseArgs& d, int pixel, int channe
     __m512i weight = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w)));
     if constexpr (kSigned) weight = _mm512_and_si512(weight, _mm512_set1_epi32(0xffff));
     unroll<PIXELS>([&](auto p) OCTAVO_INLINE {
-      const __m128i bytes = _mm_maskz_loadu_epi8(mask, rows[static_cast<ptrdiff_t>(p) * d.taps + t] + channel);
+      const __m128i bytes =
+          _mm_maskz_loadu_epi8(mask, rows[static_cast<ptrdiff_t>(p) * d.taps + t] + channel);
       const __m512i a = kSigned ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes);
       acc[p] = _mm512_add_epi32(acc[p], _mm512_madd_epi16(a, weight));
     });
@@ -44,7 +46,8 @@ void depthwise_avx512(const DepthwiseArgs* args) {
   for (int channel = 0; channel < d.channels; channel += kDepthwiseBlock) {
     const __mmask16 mask = lane_mask(d.channels - channel);
     int pixel = 0;
-    for (; pixel + 4 <= d.pixels; pixel += 4) depthwise_block<4, kSigned, kOut>(d, pixel, channel, mask);
+    for (; pixel + 4 <= d.pixels; pixel += 4)
+      depthwise_block<4, kSigned, kOut>(d, pixel, channel, mask);
     for (; pixel < d.pixels; ++pixel) depthwise_block<1, kSigned, kOut>(d, pixel, channel, mask);
   }
 }

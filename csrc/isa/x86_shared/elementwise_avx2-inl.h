@@ -9,7 +9,8 @@
 namespace octavo {
 namespace {
 
-static inline int64_t quantize_lanes8(__m256 x, __m256 inv_scale, __m256 lo, __m256 hi, __m256i zero) {
+static inline int64_t quantize_lanes8(__m256 x, __m256 inv_scale, __m256 lo, __m256 hi,
+                                      __m256i zero) {
   x = _mm256_mul_ps(x, inv_scale);
   x = _mm256_and_ps(x, _mm256_cmp_ps(x, x, _CMP_ORD_Q));  // NaN becomes 0, so the zero point
   x = _mm256_min_ps(_mm256_max_ps(x, lo), hi);
@@ -17,11 +18,12 @@ static inline int64_t quantize_lanes8(__m256 x, __m256 inv_scale, __m256 lo, __m
 }
 
 // The same for uint8 and int8: the low byte of an int32 in range.
-static void quantize_avx2(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo, int32_t hi,
-                          void* q) {
+static void quantize_avx2(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
+                          int32_t hi, void* q) {
   uint8_t* out = static_cast<uint8_t*>(q);
   const __m256 inv = _mm256_set1_ps(inv_scale);
-  const __m256 vlo = _mm256_set1_ps(static_cast<float>(lo - zero)), vhi = _mm256_set1_ps(static_cast<float>(hi - zero));
+  const __m256 vlo = _mm256_set1_ps(static_cast<float>(lo - zero)),
+               vhi = _mm256_set1_ps(static_cast<float>(hi - zero));
   const __m256i vzero = _mm256_set1_epi32(zero);
   int64_t i = 0;
   for (; i + 8 <= size; i += 8) {
@@ -30,7 +32,8 @@ static void quantize_avx2(const float* x, int64_t size, float inv_scale, int32_t
   }
   if (i < size) {
     const int lanes = static_cast<int>(size - i);
-    const int64_t bytes = quantize_lanes8(load_floats8(x + i, lane_mask8(lanes)), inv, vlo, vhi, vzero);
+    const int64_t bytes =
+        quantize_lanes8(load_floats8(x + i, lane_mask8(lanes)), inv, vlo, vhi, vzero);
     std::memcpy(out + i, &bytes, lanes);
   }
 }

@@ -1,4 +1,5 @@
-// Quantize and dequantize with AVX-512; the rest is isa/shared/elementwise-inl.h compiled for AVX-512.
+// Quantize and dequantize with AVX-512; the rest is isa/shared/elementwise-inl.h compiled for
+// AVX-512.
 #pragma once
 
 #include <immintrin.h>
@@ -9,19 +10,22 @@
 namespace octavo {
 namespace {
 
-static inline __m128i quantize_lanes(__m512 x, __m512 inv_scale, __m512 lo, __m512 hi, __m512i zero) {
+static inline __m128i quantize_lanes(__m512 x, __m512 inv_scale, __m512 lo, __m512 hi,
+                                     __m512i zero) {
   x = _mm512_mul_ps(x, inv_scale);
-  x = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), x);  // NaN becomes 0, so the zero point
+  x = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, x, _CMP_ORD_Q),
+                          x);  // NaN becomes 0, so the zero point
   x = _mm512_min_ps(_mm512_max_ps(x, lo), hi);
   return _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(x), zero));
 }
 
 // The same for uint8 and int8: the low byte of an int32 in range.
-static void quantize_avx512(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo, int32_t hi,
-                            void* q) {
+static void quantize_avx512(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
+                            int32_t hi, void* q) {
   uint8_t* out = static_cast<uint8_t*>(q);
   const __m512 inv = _mm512_set1_ps(inv_scale);
-  const __m512 vlo = _mm512_set1_ps(static_cast<float>(lo - zero)), vhi = _mm512_set1_ps(static_cast<float>(hi - zero));
+  const __m512 vlo = _mm512_set1_ps(static_cast<float>(lo - zero)),
+               vhi = _mm512_set1_ps(static_cast<float>(hi - zero));
   const __m512i vzero = _mm512_set1_epi32(zero);
   int64_t i = 0;
   for (; i + 64 <= size; i += 64) {
@@ -32,7 +36,8 @@ static void quantize_avx512(const float* x, int64_t size, float inv_scale, int32
   }
   for (; i < size; i += 16) {
     const __mmask16 mask = lane_mask(static_cast<int>(size - i < 16 ? size - i : 16));
-    _mm_mask_storeu_epi8(out + i, mask, quantize_lanes(load_floats(x + i, mask), inv, vlo, vhi, vzero));
+    _mm_mask_storeu_epi8(out + i, mask,
+                         quantize_lanes(load_floats(x + i, mask), inv, vlo, vhi, vzero));
   }
 }
 

@@ -16,8 +16,12 @@ static inline __m256i lane_mask8(int lanes) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), index);
 }
 
-static inline __m256 load_floats8(const float* p, __m256i mask) { return _mm256_maskload_ps(p, mask); }
-static inline __m256i load_ints8(const int32_t* p, __m256i mask) { return _mm256_maskload_epi32(p, mask); }
+static inline __m256 load_floats8(const float* p, __m256i mask) {
+  return _mm256_maskload_ps(p, mask);
+}
+static inline __m256i load_ints8(const int32_t* p, __m256i mask) {
+  return _mm256_maskload_epi32(p, mask);
+}
 
 static inline __m128i load_bytes8(const void* p, int lanes) {
   int64_t bytes = 0;
@@ -27,19 +31,24 @@ static inline __m128i load_bytes8(const void* p, int lanes) {
 
 // The low bytes of 8 int32.
 static inline int64_t low_bytes(__m256i q) {
-  const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,  //
-                                        -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i pick =
+      _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,  //
+                       -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1);
   const __m256i bytes = _mm256_shuffle_epi8(q, pick);
-  const __m128i joined = _mm_or_si128(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+  const __m128i joined =
+      _mm_or_si128(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
   return _mm_cvtsi128_si64(joined);
 }
 
-static inline __m256i correct_accumulators8(__m256i acc, const Epilogue& e, int32_t m, int32_t n, __m256i mask) {
+static inline __m256i correct_accumulators8(__m256i acc, const Epilogue& e, int32_t m, int32_t n,
+                                            __m256i mask) {
   if (e.row_zero) {
-    acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(_mm256_set1_epi32(e.row_zero[m]), load_ints8(e.col_sum + n, mask)));
+    acc = _mm256_sub_epi32(
+        acc, _mm256_mullo_epi32(_mm256_set1_epi32(e.row_zero[m]), load_ints8(e.col_sum + n, mask)));
   }
   if (e.w_zero) {
-    acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(_mm256_set1_epi32(e.row_sum[m]), load_ints8(e.w_zero + n, mask)));
+    acc = _mm256_sub_epi32(
+        acc, _mm256_mullo_epi32(_mm256_set1_epi32(e.row_sum[m]), load_ints8(e.w_zero + n, mask)));
   }
   return acc;
 }
@@ -51,9 +60,11 @@ static inline __m256 residual8(const Epilogue& e, int32_t m, int32_t n, int lane
   return _mm256_mul_ps(steps, _mm256_set1_ps(e.add_scale));
 }
 
-// Stores the first `lanes` (1 .. 8 count, more means 8) for row m and channels n .. n + 7; `out` is the first element.
+// Stores the first `lanes` (1 .. 8 count, more means 8) for row m and channels n .. n + 7; `out` is
+// the first element.
 template <OutKind kOut>
-static inline void store_lanes8(__m256i acc, const Epilogue& e, int32_t m, int32_t n, void* out, int lanes) {
+static inline void store_lanes8(__m256i acc, const Epilogue& e, int32_t m, int32_t n, void* out,
+                                int lanes) {
   const __m256i mask = lane_mask8(lanes);
   if (e.row_zero || e.w_zero) acc = correct_accumulators8(acc, e, m, n, mask);
   if constexpr (kOut == OutKind::kI32) {
@@ -73,7 +84,8 @@ static inline void store_lanes8(__m256i acc, const Epilogue& e, int32_t m, int32
     x = _mm256_mul_ps(x, load_floats8(e.mult + n, mask));
     if (e.add) x = _mm256_add_ps(x, residual8(e, m, n, lanes));
     x = _mm256_min_ps(_mm256_max_ps(x, lo), hi);
-    const int64_t bytes = low_bytes(_mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(e.out_zero)));
+    const int64_t bytes =
+        low_bytes(_mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(e.out_zero)));
     if (lanes >= 8) {
       std::memcpy(out, &bytes, 8);
     } else {

@@ -14,30 +14,39 @@ static inline __mmask16 lane_mask(int lanes) {
   return lanes <= 0 ? 0 : static_cast<__mmask16>((1u << lanes) - 1);
 }
 
-static inline __m512 load_floats(const float* p, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, p); }
-static inline __m512i load_ints(const int32_t* p, __mmask16 mask) { return _mm512_maskz_loadu_epi32(mask, p); }
+static inline __m512 load_floats(const float* p, __mmask16 mask) {
+  return _mm512_maskz_loadu_ps(mask, p);
+}
+static inline __m512i load_ints(const int32_t* p, __mmask16 mask) {
+  return _mm512_maskz_loadu_epi32(mask, p);
+}
 
-static inline __m512i correct_accumulators(__m512i acc, const Epilogue& e, int32_t m, int32_t n, __mmask16 mask) {
+static inline __m512i correct_accumulators(__m512i acc, const Epilogue& e, int32_t m, int32_t n,
+                                           __mmask16 mask) {
   if (e.row_zero) {
-    acc = _mm512_sub_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(e.row_zero[m]), load_ints(e.col_sum + n, mask)));
+    acc = _mm512_sub_epi32(
+        acc, _mm512_mullo_epi32(_mm512_set1_epi32(e.row_zero[m]), load_ints(e.col_sum + n, mask)));
   }
   if (e.w_zero) {
-    acc = _mm512_sub_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(e.row_sum[m]), load_ints(e.w_zero + n, mask)));
+    acc = _mm512_sub_epi32(
+        acc, _mm512_mullo_epi32(_mm512_set1_epi32(e.row_sum[m]), load_ints(e.w_zero + n, mask)));
   }
   return acc;
 }
 
 static inline __m512 residual(const Epilogue& e, int32_t m, int32_t n, __mmask16 mask) {
-  const __m128i bytes = _mm_maskz_loadu_epi8(mask, static_cast<const char*>(e.add) + m * e.add_stride + n);
+  const __m128i bytes =
+      _mm_maskz_loadu_epi8(mask, static_cast<const char*>(e.add) + m * e.add_stride + n);
   const __m512i q = e.add_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes);
   const __m512 steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(q, _mm512_set1_epi32(e.add_zero)));
   return _mm512_mul_ps(steps, _mm512_set1_ps(e.add_scale));
 }
 
-// Stores the lanes of `mask` for row m (index into the per-row arrays) and channels n .. n + 15. `out` is the address of
-// the first lane's element.
+// Stores the lanes of `mask` for row m (index into the per-row arrays) and channels n .. n + 15.
+// `out` is the address of the first lane's element.
 template <OutKind kOut>
-static inline void store_lanes(__m512i acc, const Epilogue& e, int32_t m, int32_t n, void* out, __mmask16 mask) {
+static inline void store_lanes(__m512i acc, const Epilogue& e, int32_t m, int32_t n, void* out,
+                               __mmask16 mask) {
   if (e.row_zero || e.w_zero) acc = correct_accumulators(acc, e, m, n, mask);
   if constexpr (kOut == OutKind::kI32) {
     _mm512_mask_storeu_epi32(out, mask, acc);

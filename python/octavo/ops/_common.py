@@ -42,7 +42,9 @@ def check_storage(name: str, q: Tensor, allowed: dict[torch.dtype, Any]) -> None
 
 def check_float32(name: str, x: Tensor) -> None:
     if x.dtype != torch.float32:
-        raise TypeError(f"{name}: expected a float32 tensor, got {x.dtype}; convert it with .float() first")
+        raise TypeError(
+            f"{name}: expected a float32 tensor, got {x.dtype}; convert it with .float() first"
+        )
     check_cpu(name, x)
 
 
@@ -61,7 +63,9 @@ def image(name: str, q: Tensor) -> tuple[Tensor, bool]:
     """(N, C, H, W) view laid out channels last, and whether the input had no batch dimension."""
     check_storage(name, q, EIGHT_BIT)
     if q.dim() not in (3, 4):
-        raise ValueError(f"{name}: expected a (N, C, H, W) or (C, H, W) input, got shape {tuple(q.shape)}")
+        raise ValueError(
+            f"{name}: expected a (N, C, H, W) or (C, H, W) input, got shape {tuple(q.shape)}"
+        )
     unbatched = q.dim() == 3
     if unbatched:
         q = q.unsqueeze(0)

@@ -8,12 +8,22 @@ import torch
 
 from octavo import _C
 from octavo.dtypes import QDType, qint32
-from octavo.ops._common import EIGHT_BIT, OUT_KIND, STORAGE, Tensor, check_float32, check_storage, dense
+from octavo.ops._common import (
+    EIGHT_BIT,
+    OUT_KIND,
+    STORAGE,
+    Tensor,
+    check_float32,
+    check_storage,
+    dense,
+)
 
 
 def _check_zero_point(zero_point: int, dtype: QDType) -> None:
     if not dtype.qmin <= zero_point <= dtype.qmax:
-        raise ValueError(f"zero_point: {dtype.name} needs {dtype.qmin}..{dtype.qmax}, got {zero_point}")
+        raise ValueError(
+            f"zero_point: {dtype.name} needs {dtype.qmin}..{dtype.qmax}, got {zero_point}"
+        )
 
 
 def _range(dtype: QDType, quant_min: int | None, quant_max: int | None) -> tuple[int, int]:
@@ -63,7 +73,9 @@ def quantize(
 def _channel_layout(x: Tensor, axis: int, count: int, name: str) -> tuple[int, int, int]:
     """(elements before, at and after ``axis``) of a contiguous tensor."""
     if not -x.dim() <= axis < x.dim():
-        raise ValueError(f"{name}: axis {axis} is out of range for a tensor of {x.dim()} dimensions")
+        raise ValueError(
+            f"{name}: axis {axis} is out of range for a tensor of {x.dim()} dimensions"
+        )
     axis %= x.dim()
     if x.shape[axis] != count:
         raise ValueError(
@@ -332,7 +344,9 @@ def cat(
         RuntimeError: shapes that do not fit.
     """
     if not tensors or len(tensors) != len(qparams):
-        raise ValueError(f"cat: {len(tensors)} tensors and {len(qparams)} qparams; needs one or more of each")
+        raise ValueError(
+            f"cat: {len(tensors)} tensors and {len(qparams)} qparams; needs one or more of each"
+        )
     dtypes = {t.dtype for t in tensors}
     if len(dtypes) != 1:
         raise TypeError(f"cat: tensors of one dtype are needed, got {sorted(map(str, dtypes))}")

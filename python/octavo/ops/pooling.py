@@ -37,9 +37,12 @@ def _pool_geometry(
                 f"{name}: padding must be between 0 and half the kernel, got padding={pad} for kernel_size={kernel}"
             )
     if q.shape[1] == 0 or (q.shape[2] == 0 or q.shape[3] == 0):
-        raise ValueError(f"{name}: channels, height and width must be at least 1, got {tuple(q.shape)}")
+        raise ValueError(
+            f"{name}: channels, height and width must be at least 1, got {tuple(q.shape)}"
+        )
     sizes = [
-        _C.pool_output_size(q.shape[2 + i], kernel[i], step[i], pad[i], dil[i], ceil_mode) for i in (0, 1)
+        _C.pool_output_size(q.shape[2 + i], kernel[i], step[i], pad[i], dil[i], ceil_mode)
+        for i in (0, 1)
     ]
     if min(sizes) < 1:
         raise RuntimeError(
@@ -71,7 +74,9 @@ def max_pool2d(
         RuntimeError: an image smaller than the window.
     """
     q, unbatched = image("max_pool2d", q)
-    geometry, (h, w) = _pool_geometry("max_pool2d", q, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry, (h, w) = _pool_geometry(
+        "max_pool2d", q, kernel_size, stride, padding, dilation, ceil_mode
+    )
     out = new_image(q.shape[0], q.shape[1], h, w, q.dtype)
     _C.max_pool2d(*image_args(q), q.dtype == torch.int8, *geometry, ceil_mode, out.data_ptr())
     return out.squeeze(0) if unbatched else out
@@ -125,9 +130,15 @@ def adaptive_avg_pool2d(
         ValueError: an empty image, a negative output size.
     """
     q, unbatched = image("adaptive_avg_pool2d", q)
-    wanted = (output_size, output_size) if output_size is None or isinstance(output_size, int) else output_size
+    wanted = (
+        (output_size, output_size)
+        if output_size is None or isinstance(output_size, int)
+        else output_size
+    )
     if len(wanted) != 2:
-        raise ValueError(f"adaptive_avg_pool2d: output_size: expected one or two integers, got {wanted}")
+        raise ValueError(
+            f"adaptive_avg_pool2d: output_size: expected one or two integers, got {wanted}"
+        )
     h, w = (int(q.shape[2 + i]) if size is None else int(size) for i, size in enumerate(wanted))
     if min(h, w) < 0:
         raise ValueError(f"adaptive_avg_pool2d: output_size must not be negative, got {(h, w)}")
@@ -137,5 +148,7 @@ def adaptive_avg_pool2d(
         )
     out = new_image(q.shape[0], q.shape[1], h, w, q.dtype)
     if out.numel():
-        _C.adaptive_avg_pool2d(*image_args(q), q.dtype == torch.int8, zero_point, h, w, out.data_ptr())
+        _C.adaptive_avg_pool2d(
+            *image_args(q), q.dtype == torch.int8, zero_point, h, w, out.data_ptr()
+        )
     return out.squeeze(0) if unbatched else out

@@ -39,7 +39,9 @@ def _check_weight(weight: Tensor, dims: str, rank: int) -> Tensor:
         raise TypeError(f"weight: expected an int8 tensor, got {weight.dtype}")
     check_cpu("weight", weight)
     if weight.dim() != rank or weight.numel() == 0:
-        raise ValueError(f"weight: expected a non-empty {dims} tensor, got shape {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight: expected a non-empty {dims} tensor, got shape {tuple(weight.shape)}"
+        )
     return weight
 
 
@@ -57,7 +59,9 @@ def _out_kind(dtype: QDType) -> int:
 class _Weight:
     """Qparams and bias that both kinds of weight keep, as plain tensors."""
 
-    def __init__(self, channels: int, scales: Tensor, zero_points: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self, channels: int, scales: Tensor, zero_points: Tensor, bias: Tensor | None
+    ) -> None:
         self.scales = scales.detach().reshape(-1).to("cpu", torch.float32).contiguous()
         self.zero_points = zero_points.detach().reshape(-1).to("cpu", torch.int64).contiguous()
         self.bias = None if bias is None else _expand("bias", bias, channels, torch.float32)
@@ -82,7 +86,9 @@ class LinearWeight(_Weight):
             finite, more than 65,793 input features.
     """
 
-    def __init__(self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
+    ) -> None:
         weight = _check_weight(weight, "(out_features, in_features)", 2).contiguous()
         self.out_features, self.in_features = int(weight.shape[0]), int(weight.shape[1])
         super().__init__(self.out_features, scales, zero_points, bias)
@@ -110,7 +116,9 @@ class LinearWeight(_Weight):
     def _rows(self, x: Tensor) -> Tensor:
         check_storage("input", x, EIGHT_BIT)
         if x.dim() == 0 or x.shape[-1] != self.in_features:
-            raise ValueError(f"input: expected shape (..., {self.in_features}), got {tuple(x.shape)}")
+            raise ValueError(
+                f"input: expected shape (..., {self.in_features}), got {tuple(x.shape)}"
+            )
         return x if x.is_contiguous() else x.contiguous()
 
     def __call__(
@@ -141,7 +149,9 @@ class LinearWeight(_Weight):
         self._run(x, x_scale, x_zero, _out_kind(out_dtype), out_scale, out_zero, relu, out)
         return out
 
-    def dequantized_output(self, x: Tensor, x_scale: float, x_zero: int, relu: bool = False) -> Tensor:
+    def dequantized_output(
+        self, x: Tensor, x_scale: float, x_zero: int, relu: bool = False
+    ) -> Tensor:
         """The same without requantization: float32 (..., out_features)."""
         x = self._rows(x)
         out = torch.empty((*x.shape[:-1], self.out_features), dtype=torch.float32)
@@ -273,7 +283,9 @@ class Conv2dWeight(_Weight):
         q, unbatched = image("input", x)
         n, c, h, w = q.shape
         if c != self.in_channels:
-            raise ValueError(f"input: expected {self.in_channels} channels, got shape {tuple(x.shape)}")
+            raise ValueError(
+                f"input: expected {self.in_channels} channels, got shape {tuple(x.shape)}"
+            )
         out_h, out_w = self._packed.output_size(h, w)
         if out_h < 1 or out_w < 1:
             raise RuntimeError(
@@ -303,5 +315,7 @@ class Conv2dWeight(_Weight):
     def _residual(add: Tensor, out: Tensor) -> Tensor:
         residual, _ = image("add", add)
         if residual.shape != out.shape:
-            raise ValueError(f"add: expected the output's shape {tuple(out.shape)}, got {tuple(add.shape)}")
+            raise ValueError(
+                f"add: expected the output's shape {tuple(out.shape)}, got {tuple(add.shape)}"
+            )
         return residual
