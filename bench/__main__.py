@@ -1,4 +1,5 @@
-"""``python -m octavo.bench``: static quantized linear on every instruction set, beside FBGEMM and oneDNN."""
+"""``python -m octavo.bench``: static quantized linear on every instruction set, beside FBGEMM and
+oneDNN."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def default_shapes() -> list[str]:
 
 
 def in_worker(isa: str, args: argparse.Namespace, shapes: list[str]) -> dict[str, Any]:
-    """Measure one instruction set in a process of its own, as peers read their limits when they load."""
+    """Measure one instruction set in a process of its own, as peers read their limits when they
+    load."""
     command = [sys.executable, "-m", "octavo.bench", "--worker", "--isa", isa]
     command += [
         "--threads",

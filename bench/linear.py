@@ -11,7 +11,6 @@ from torch.utils.benchmark import Timer
 
 import octavo
 from octavo import backend, ops
-
 from octavo.bench import machine, peers
 
 X_SCALE, X_ZERO, OUT_SCALE, OUT_ZERO = 0.02, 100, 0.5, 120
@@ -62,7 +61,8 @@ def check(weight: ops.LinearWeight, x: torch.Tensor, plain: torch.Tensor) -> Non
 
 
 def measure(shape: tuple[int, int, int], rounds: int, seconds: float) -> Measurement:
-    """Time Octavo and its peers in turn, round after round, so that a busy machine is busy for all of them."""
+    """Time Octavo and its peers in turn, round after round, so that a busy machine is busy for all
+    of them."""
     m, k, n = shape
     generator = torch.Generator().manual_seed(m + k + n)
     x = torch.randint(0, 256, (m, k), generator=generator).to(torch.uint8)

@@ -20,8 +20,8 @@ def cpu_name() -> str:
 
 
 def measure_peak(seconds: float = 0.5) -> float:
-    """Arithmetic peak of the instruction set in use, one thread, in 10^9 operations a second (2 for each
-    multiply-accumulate): the best of many short runs, as a peak is what nothing disturbed."""
+    """Arithmetic peak of the instruction set in use, one thread, in 10^9 operations a second (2 for
+    each multiply-accumulate): the best of many short runs, as a peak is what nothing disturbed."""
     steps = 1000
     while _time_peak(steps)[1] < 2e-3:
         steps *= 2

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-# Environment that keeps peers to the instructions of one of our levels; it must be set before they load. Both peers
-# know nothing between AVX2 and AVX-512 that we have, and neither has a level below AVX2.
+# Environment that keeps peers to the instructions of one of our levels; it must be set before they
+# load. Both peers know nothing between AVX2 and AVX-512 that we have, and neither has a level below
+# AVX2.
 CAPS = {
     "scalar": {"FBGEMM_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "SSE41"},
     "avx2": {"FBGEMM_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},

@@ -8,11 +8,13 @@ from typing import Any
 
 HEADER = """# Measured results
 
-Written by `python -m octavo.bench --markdown bench/RESULTS.md`; run it to get the figures of your own machine.
+Written by `python -m octavo.bench --markdown bench/RESULTS.md`; run it to get the figures of your
+own machine.
 
-Each row times Octavo and its peers in turn in one process; medians of {rounds} rounds, {threads} thread(s). Peers are
-kept to the instruction set of the row. *Peak* is the multiply-accumulate instructions of that level on registers alone,
-measured in the same run. A ratio above 1 means that Octavo is faster.
+Each row times Octavo and its peers in turn in one process; medians of {rounds} rounds, {threads}
+thread(s). Peers are kept to the instruction set of the row. *Peak* is the multiply-accumulate
+instructions of that level on registers alone, measured in the same run. A ratio above 1 means that
+Octavo is faster.
 
 - CPU: {cpu}
 - CPU features: {features}
@@ -64,7 +66,8 @@ def markdown(facts: dict[str, Any], results: list[dict[str, Any]], absent: dict[
 
     Args:
         facts: values of HEADER's fields.
-        results: one dictionary for each instruction set, as :func:`octavo.bench.linear.run` returns them.
+        results: one dictionary for each instruction set, as :func:`octavo.bench.linear.run` returns
+            them.
         absent: levels that were not measured, and why.
     """
     parts = [HEADER.format(**facts)]

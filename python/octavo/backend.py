@@ -1,8 +1,8 @@
 """Which kernels run, and on how many threads: the place of ``torch.backends.quantized``.
 
-The best instruction set that the CPU and the operating system allow is chosen at first use. ``force`` or the
-environment variable ``OCTAVO_ISA`` choose another; an instruction set that cannot run here is an error, never a silent
-fallback. Results are the same bits whichever runs.
+The best instruction set that the CPU and the operating system allow is chosen at first use.
+``force`` or the environment variable ``OCTAVO_ISA`` choose another; an instruction set that cannot
+run here is an error, never a silent fallback. Results are the same bits whichever runs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def current() -> str:
 
 
 class force:
-    """Use the kernels of one instruction set from now on; ``None`` returns to ``OCTAVO_ISA`` or the best.
+    """Use the kernels of one instruction set from now on; ``None`` returns to ``OCTAVO_ISA`` or the
+    best.
 
     Works as a statement and as a context manager, which restores what was in use before::
 
@@ -67,8 +68,8 @@ class force:
         with octavo.backend.force("scalar"):
             ...
 
-    The choice holds for the whole process. Weights packed for another instruction set are packed again at their next
-    use.
+    The choice holds for the whole process. Weights packed for another instruction set are packed
+    again at their next use.
 
     Raises:
         ValueError: this build has no such instruction set.
@@ -103,17 +104,20 @@ def kernels(isa: str) -> list[str]:
 
 
 def last_kernel() -> str:
-    """Name of the kernel that the last linear or convolution called from this thread ran; ``"none"`` before it."""
+    """Name of the kernel that the last linear or convolution called from this thread ran;
+    ``"none"`` before it."""
     return _C.last_kernel()
 
 
 def cpu_features() -> dict[str, bool]:
-    """CPU features that kernels may use, and whether the CPU and the operating system offer them."""
+    """CPU features that kernels may use, and whether the CPU and the operating system offer
+    them."""
     return {name: state != "no" for name, (state, _) in _C.cpu_features().items()}
 
 
 def emulated_features() -> list[str]:
-    """Features that an emulator loaded into this process provides instead of the CPU; normally empty."""
+    """Features that an emulator loaded into this process provides instead of the CPU; normally
+    empty."""
     return [name for name, (state, _) in _C.cpu_features().items() if state == "emulated"]
 
 
@@ -123,8 +127,8 @@ def feature_descriptions() -> dict[str, str]:
 
 
 def run_peak(steps: int) -> int:
-    """Run the roof loop of the instruction set in use on this thread: its multiply-accumulate instructions on registers
-    alone, ``steps`` rounds of them.
+    """Run the roof loop of the instruction set in use on this thread: its multiply-accumulate
+    instructions on registers alone, ``steps`` rounds of them.
 
     Returns:
         Multiply-accumulates done. Divided by the time taken, that is the machine's arithmetic peak.
@@ -133,5 +137,6 @@ def run_peak(steps: int) -> int:
 
 
 def parallel_info() -> dict[str, str | int]:
-    """The thread pool in use: ``pool`` (its kind), ``library`` (the file it comes from) and ``threads``."""
+    """The thread pool in use: ``pool`` (its kind), ``library`` (the file it comes from) and
+    ``threads``."""
     return _C.parallel_info()

@@ -275,6 +275,9 @@ class QTensor(torch.Tensor):
 
     # Copies and files
 
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        refuse("__array__", [self])
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         if self._axis is None:
             qparams: tuple[Any, ...] = (self._scale, self._zero_point, None)

@@ -114,13 +114,18 @@ def trained_net(**kwargs: Any) -> Net:
     return net.eval()
 
 
+def fused_net(**kwargs: Any) -> nn.Module:
+    """A Net whose batch norm is folded."""
+    return tq.fuse_modules(trained_net(**kwargs), [list(group) for group in Net.FUSED])
+
+
 def images(count: int = 6, seed: int = 1) -> Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 def prepared_net(**kwargs: Any) -> nn.Module:
     """A fused and calibrated Net."""
-    net = tq.fuse_modules(trained_net(**kwargs), [list(group) for group in Net.FUSED])
+    net = fused_net(**kwargs)
     net.qconfig = tq.get_default_qconfig()
     prepared = tq.prepare(net)
     prepared(images())

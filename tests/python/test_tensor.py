@@ -364,11 +364,15 @@ def test_assignment_per_channel() -> None:
 
 def test_copy_takes_the_parameters_of_a_quantized_source() -> None:
     q, other = per_tensor(), QTensor.from_int_repr(per_tensor().int_repr(), 0.3, 1)
+    first, before = q[0], q[0].dequantize()
     q.copy_(other)
     assert torch.equal(q, other)
+    assert torch.equal(first.dequantize(), before)
     row = per_tensor()[0]
     with pytest.raises(RuntimeError, match=r"q\[\.\.\.\] = source"):
         row.copy_(other[0])
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="view"):
+        per_tensor()[0].copy_(other[0])
     q.copy_(torch.zeros(2, 3, 4))
     assert bool((q.int_repr() == 1).all())
     with pytest.raises(TypeError, match=r"copy_\(\).*Its target is octavo.quint8"):

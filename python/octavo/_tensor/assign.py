@@ -106,31 +106,38 @@ def _ints_for(target: QTensor, value: Any) -> torch.Tensor:
 def copy_(q: Any, source: Any, non_blocking: bool = False) -> QTensor:
     """Copy in place. Float values are quantized with the parameters of `q`.
 
-    A QTensor of the same dtype brings its parameters with it, as in torch. Where `q` is a view,
-    this would change what the integers of its base mean, so there the parameters must be equal.
+    A QTensor of the same dtype and other parameters brings those along, as in torch. `q` then takes
+    new storage, since tensors that share the old one keep their parameters; so `q` must not itself
+    be a view.
 
     Raises:
         TypeError: `q` is a plain tensor, or the dtypes differ.
-        RuntimeError: `q` is a view and the parameters differ, or shapes do not fit.
+        RuntimeError: the parameters differ and `q` is a view, or shapes do not fit.
     """
     if not isinstance(q, QTensor):
         refuse("copy_", [source], "Its target is not quantized; copy source.dequantize() instead.")
     if isinstance(source, QTensor) and not same_qparams(q, source):
         if source._qdtype is not q._qdtype:
             refuse("copy_", [source], f"Its target is {q._qdtype}; quantize the values again.")
-        if q._int._is_view() or source._int.shape != q._int.shape:
+        if _may_be_view(q._int) or source._int.shape != q._int.shape:
             raise RuntimeError(
                 "copy_: source has other quantization parameters than this view or broadcast "
                 "target; assign with q[...] = source to requantize"
             )
-        q._int.copy_(source._int)
-        _take_qparams(q, source)
+        _become(q, source)
         return q
     q._int.copy_(_ints_for(q, source))
     return q
 
 
-def _take_qparams(q: QTensor, source: QTensor) -> None:
+def _may_be_view(ints: torch.Tensor) -> bool:
+    """Inference tensors do not record what they are views of."""
+    return ints._is_view() or ints.is_inference()
+
+
+def _become(q: QTensor, source: QTensor) -> None:
+    """Give `q` the values and parameters of `source`, in storage and strides of its own."""
+    q._int = torch.empty_like(q._int).copy_(source._int)
     q._axis, q._qscheme = source._axis, source._qscheme
     if source._axis is None:
         q._scale, q._zero_point = source._scale, source._zero_point

@@ -1,8 +1,9 @@
 """Operators on plain integer tensors: the only package that calls the extension.
 
-Everything here takes and returns ordinary ``torch.Tensor`` objects of dtype ``uint8``, ``int8`` or ``int32`` together
-with scales and zero points as Python numbers; :class:`octavo.QTensor` and the modules of :mod:`octavo.nn` are built on
-it. Arithmetic is normative, the same bits on every CPU: see *Numerics* in the README.
+Everything here takes and returns ordinary ``torch.Tensor`` objects of dtype ``uint8``, ``int8`` or
+``int32`` together with scales and zero points as Python numbers; :class:`octavo.QTensor` and the
+modules of :mod:`octavo.nn` are built on it. Arithmetic is normative, the same bits on every CPU:
+see *Numerics* in the README.
 """
 
 from octavo.ops.elementwise import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from octavo.dtypes import QDType, qint8, quint8
+from octavo.dtypes import qint8, quint8
 
 Tensor = torch.Tensor
 
@@ -20,7 +20,8 @@ EIGHT_BIT = {torch.uint8: quint8, torch.int8: qint8}
 
 
 def dense(x: Tensor) -> Tensor:
-    """``x`` in a layout without gaps: as it is where contiguous or channels last, else a contiguous copy."""
+    """``x`` in a layout without gaps: as it is where contiguous or channels last, else a contiguous
+    copy."""
     if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
     return x.contiguous()
@@ -29,7 +30,8 @@ def dense(x: Tensor) -> Tensor:
 def check_cpu(name: str, x: Tensor) -> None:
     if not x.is_cpu:
         raise RuntimeError(
-            f"{name}: Octavo's kernels run on CPU tensors, got one on {x.device}; move it with .cpu() first"
+            f"{name}: Octavo's kernels run on CPU tensors, got one on {x.device}; move it with "
+            ".cpu() first"
         )
 
 

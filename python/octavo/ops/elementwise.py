@@ -31,7 +31,8 @@ def _range(dtype: QDType, quant_min: int | None, quant_max: int | None) -> tuple
     hi = dtype.qmax if quant_max is None else quant_max
     if not dtype.qmin <= lo <= hi <= dtype.qmax:
         raise ValueError(
-            f"quant_min, quant_max: {lo}, {hi} is no range inside {dtype.name}'s {dtype.qmin}..{dtype.qmax}"
+            f"quant_min, quant_max: {lo}, {hi} is no range inside {dtype.name}'s "
+            f"{dtype.qmin}..{dtype.qmax}"
         )
     return lo, hi
 
@@ -53,7 +54,8 @@ def quantize(
         dtype: what to store; decides the range where ``quant_min`` and ``quant_max`` are absent.
 
     Returns:
-        Tensor of ``dtype.storage`` with x's shape and memory format. ±Inf saturates, NaN becomes the zero point.
+        Tensor of ``dtype.storage`` with x's shape and memory format. ±Inf saturates, NaN becomes
+        the zero point.
 
     Raises:
         TypeError: x is not float32.
@@ -98,7 +100,8 @@ def _channel_qparams(
     low, high = (zero_points.min(), zero_points.max()) if zero_points.numel() else (0, 0)
     if low < dtype.qmin or high > dtype.qmax:
         raise ValueError(
-            f"{name}: zero points of {dtype.name} need {dtype.qmin}..{dtype.qmax}, got {low}..{high}"
+            f"{name}: zero points of {dtype.name} need {dtype.qmin}..{dtype.qmax}, got "
+            f"{low}..{high}"
         )
     return (
         scales.detach().to("cpu", torch.float32).contiguous(),
@@ -188,7 +191,8 @@ def requantize(
     lo: int | None = None,
     hi: int | None = None,
 ) -> Tensor:
-    """The same values in other qparams: ``round_half_even((q - zero_point) * (scale / out_scale)) + out_zero_point``.
+    """The same values in other qparams: ``round_half_even((q - zero_point) * (scale / out_scale)) +
+    out_zero_point``.
 
     Args:
         q: uint8 or int8.
@@ -236,12 +240,15 @@ def _binary(
     check_storage(name, b, EIGHT_BIT)
     if a.dtype != b.dtype:
         raise TypeError(
-            f"{name}: operands of one dtype are needed, got {a.dtype} and {b.dtype}; requantize one of them"
+            f"{name}: operands of one dtype are needed, got {a.dtype} and {b.dtype}; requantize "
+            "one of them"
         )
     if a.shape != b.shape:
-        a, b = torch.broadcast_tensors(a, b)
+        shape = torch.broadcast_shapes(a.shape, b.shape)
+        a, b = a.expand(shape), b.expand(shape)
     a = dense(a)
-    # Walking both in memory order needs equal strides; dimensions of one element may differ in stride.
+    # Walking both in memory order needs equal strides; dimensions of one element may differ in
+    # stride.
     b = torch.empty_like(a).copy_(b) if a.stride() != b.stride() else b
     out = torch.empty_like(a)
     call = _C.add if name == "add" else _C.mul
@@ -273,10 +280,11 @@ def add(
     out_zero: int,
     relu: bool = False,
 ) -> Tensor:
-    """Quantized ``a + b``, broadcasting, with ReLU where asked: the clamp then starts at the output's zero point.
+    """Quantized ``a + b``, broadcasting, with ReLU where asked: the clamp then starts at the
+    output's zero point.
 
-    ``round_half_even((a - a_zero) * (a_scale / out_scale) + (b - b_zero) * (b_scale / out_scale)) + out_zero`` in
-    float32.
+    ``round_half_even((a - a_zero) * (a_scale / out_scale) + (b - b_zero) * (b_scale / out_scale)) +
+    out_zero`` in float32.
 
     Raises:
         TypeError: operands that are not both uint8 or both int8.
@@ -297,8 +305,8 @@ def mul(
     out_zero: int,
     relu: bool = False,
 ) -> Tensor:
-    """Quantized ``a * b``, broadcasting: ``round_half_even((a - a_zero) * (b - b_zero) * (a_scale * b_scale /
-    out_scale)) + out_zero``, the integer product exact.
+    """Quantized ``a * b``, broadcasting: ``round_half_even((a - a_zero) * (b - b_zero) * (a_scale *
+    b_scale / out_scale)) + out_zero``, the integer product exact.
 
     Raises:
         As :func:`add`.
@@ -307,7 +315,8 @@ def mul(
 
 
 def clamp(q: Tensor, lo: int, hi: int) -> Tensor:
-    """``q`` limited to the quantized values ``lo .. hi`` (bounds outside the dtype's range do not bind).
+    """``q`` limited to the quantized values ``lo .. hi`` (bounds outside the dtype's range do not
+    bind).
 
     Raises:
         TypeError: q is not uint8 or int8.
@@ -332,7 +341,8 @@ def cat(
     out_scale: float,
     out_zero: int,
 ) -> Tensor:
-    """Concatenation along ``dim`` in the output's qparams; parts that already have them are copied as they are.
+    """Concatenation along ``dim`` in the output's qparams; parts that already have them are copied
+    as they are.
 
     Args:
         tensors: uint8 or int8 tensors of one dtype.

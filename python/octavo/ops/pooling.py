@@ -34,7 +34,8 @@ def _pool_geometry(
     for p, k, d in zip(pad, kernel, dil, strict=True):
         if not 0 <= p <= (d * (k - 1) + 1) // 2:
             raise ValueError(
-                f"{name}: padding must be between 0 and half the kernel, got padding={pad} for kernel_size={kernel}"
+                f"{name}: padding must be between 0 and half the kernel, got padding={pad} for "
+                f"kernel_size={kernel}"
             )
     if q.shape[1] == 0 or (q.shape[2] == 0 or q.shape[3] == 0):
         raise ValueError(
@@ -46,7 +47,8 @@ def _pool_geometry(
     ]
     if min(sizes) < 1:
         raise RuntimeError(
-            f"{name}: input {tuple(q.shape)} is too small for kernel_size={kernel}, stride={step}, padding={pad}, "
+            f"{name}: input {tuple(q.shape)} is too small for kernel_size={kernel}, stride={step}, "
+            f"padding={pad}, "
             f"dilation={dil}: the output would be {tuple(sizes)}"
         )
     return (*kernel, *step, *pad, *dil), (sizes[0], sizes[1])
@@ -60,7 +62,8 @@ def max_pool2d(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """:func:`torch.nn.functional.max_pool2d` on uint8 or int8 storage; qparams stay, padding never wins.
+    """:func:`torch.nn.functional.max_pool2d` on uint8 or int8 storage; qparams stay, padding never
+    wins.
 
     Args:
         q: (N, C, H, W) or (C, H, W), any strides.
@@ -92,7 +95,8 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """:func:`torch.nn.functional.avg_pool2d` on uint8 or int8 storage; the output keeps the input's qparams.
+    """:func:`torch.nn.functional.avg_pool2d` on uint8 or int8 storage; the output keeps the input's
+    qparams.
 
     ``zero_point + round_half_even(sum(q - zero_point) * (1 / divisor))``, the sum exact.
 
@@ -144,7 +148,8 @@ def adaptive_avg_pool2d(
         raise ValueError(f"adaptive_avg_pool2d: output_size must not be negative, got {(h, w)}")
     if min(q.shape[1:]) == 0:
         raise ValueError(
-            f"adaptive_avg_pool2d: channels, height and width must be at least 1, got {tuple(q.shape)}"
+            f"adaptive_avg_pool2d: channels, height and width must be at least 1, got "
+            f"{tuple(q.shape)}"
         )
     out = new_image(q.shape[0], q.shape[1], h, w, q.dtype)
     if out.numel():

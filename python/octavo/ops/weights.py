@@ -29,7 +29,8 @@ def _expand(name: str, values: Tensor, channels: int, dtype: torch.dtype) -> Ten
         values = values.expand(channels)
     if values.numel() != channels:
         raise ValueError(
-            f"{name}: expected 1 value or one for each of the {channels} output channels, got {values.numel()}"
+            f"{name}: expected 1 value or one for each of the {channels} output channels, got "
+            f"{values.numel()}"
         )
     return values.contiguous()
 
@@ -73,17 +74,19 @@ class _Weight:
 
 
 class LinearWeight(_Weight):
-    """Weight of a quantized linear layer, packed for the CPU it runs on; immutable and safe to share by threads.
+    """Weight of a quantized linear layer, packed for the CPU it runs on; immutable and safe to
+    share by threads.
 
     Args:
         weight: int8 (out_features, in_features).
-        scales, zero_points: 1-D, of length 1 (per tensor) or out_features (per channel); zero points in -128..127.
+        scales, zero_points: 1-D, of length 1 (per tensor) or out_features (per channel); zero
+            points in -128..127.
         bias: float32 (out_features,), or None.
 
     Raises:
         TypeError: weight is not int8.
-        ValueError: shapes, scales that are not positive and finite, zero points out of range, a bias that is not
-            finite, more than 65,793 input features.
+        ValueError: shapes, scales that are not positive and finite, zero points out of range, a
+            bias that is not finite, more than 65,793 input features.
     """
 
     def __init__(
@@ -187,18 +190,20 @@ class LinearWeight(_Weight):
 
 
 class Conv2dWeight(_Weight):
-    """Weight of a quantized 2-D convolution, packed for the CPU it runs on; immutable and safe to share by threads.
+    """Weight of a quantized 2-D convolution, packed for the CPU it runs on; immutable and safe to
+    share by threads.
 
     Args:
         weight: int8 (out_channels, in_channels / groups, kernel height, kernel width).
         scales, zero_points: 1-D, of length 1 (per tensor) or out_channels (per channel).
         bias: float32 (out_channels,), or None.
-        stride, padding, dilation: one integer or (height, width). ``padding`` is what precedes the image.
+        stride, padding, dilation: one integer or (height, width). ``padding`` is what precedes the
+            image.
         padding_end: what follows the image where it differs from ``padding``.
 
     Raises:
-        TypeError, ValueError: as :class:`LinearWeight`, and for geometry below its minimum or groups that do not
-            divide out_channels.
+        TypeError, ValueError: as :class:`LinearWeight`, and for geometry below its minimum or
+            groups that do not divide out_channels.
     """
 
     def __init__(
@@ -264,10 +269,12 @@ class Conv2dWeight(_Weight):
         add_scale: float = 1.0,
         add_zero: int = 0,
     ) -> Tensor:
-        """``requantize(conv2d(x) + bias + add)``, clamped at the zero point from below where ``relu``.
+        """``requantize(conv2d(x) + bias + add)``, clamped at the zero point from below where
+        ``relu``.
 
         Args:
-            x: uint8 or int8 (N, C, H, W) or (C, H, W), any strides; read without a copy where channels last.
+            x: uint8 or int8 (N, C, H, W) or (C, H, W), any strides; read without a copy where
+                channels last.
             out_dtype: quint8 or qint8.
             add: uint8 or int8 of the output's shape, in its own qparams; or None.
 

@@ -210,7 +210,7 @@ class RecordingObserver(_SilentObserver):
 
     def forward(self, x: Any) -> Any:
         """Keeps a copy of ``x`` and returns it."""
-        self.tensor_val.append(x.clone())
+        self.tensor_val.append(x.detach().clone())
         return x
 
     def get_tensor_value(self) -> list[Tensor]:

@@ -82,6 +82,9 @@ class QConfig(_QConfigFields):
                 )
         return super().__new__(cls, activation, weight)
 
+    def __deepcopy__(self, memo: Any) -> QConfig:
+        return self  # it never changes, so copies of a model share it
+
 
 QConfigAny: TypeAlias = QConfig | None
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from octavo.nn.quantized import FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput
-from octavo.quantization.observer import _is_activation_post_process
+from octavo.quantization.observer import _is_activation_post_process, _SilentObserver
 from octavo.quantization.units import (
     OBSERVER_NAME,
     Unit,
@@ -49,6 +49,22 @@ def observer_forward_pre_hook(self: nn.Module, input: tuple[Any, ...]) -> Any:
 _OBSERVER_HOOKS = (observer_forward_hook, observer_forward_pre_hook)
 
 
+# What a unit can lack, and what its message says.
+_LACKS = {
+    "observer": "have a qconfig but no observer; call prepare() and calibrate first",
+    "scale": (
+        "have a qconfig whose activation observer gives no scale; use one for static "
+        "quantization, such as get_default_qconfig()"
+    ),
+    "finite": "saw nothing but NaN and Inf in calibration; look at the data and the weights",
+    "data": (
+        "never saw data, so there is no scale for them; run calibration data through the "
+        "prepared model, or, where the model does not call them, set their qconfig to None "
+        "before prepare()"
+    ),
+}
+
+
 def check_calibrated(units: Iterable[Unit], table: Mapping[type, Any]) -> None:
     """Raises where a unit that is to be replaced lacks what its int8 class needs.
 
@@ -57,38 +73,38 @@ def check_calibrated(units: Iterable[Unit], table: Mapping[type, Any]) -> None:
             names them all.
         ValueError: a weight with NaN or Inf, or that is not on the CPU.
     """
-    unprepared, unseen, nonfinite = [], [], []
-    to_swap = [unit for unit in units if unit.entry in table]
-    for unit in to_swap:
-        observer: Any = getattr(unit.module, OBSERVER_NAME, None)
-        if not _wants_scale(table[unit.entry], observer):  # type: ignore[index]
-            continue
-        if not hasattr(observer, "calculate_qparams"):
-            unprepared.append(unit.label)
-        elif _is_calibrated(observer) or getattr(unit.module, "_scalar_operations", False):
-            continue
-        elif getattr(observer, "nonfinite_count", 0):
-            nonfinite.append(f"{unit.label}, {observer.nonfinite_count} values")
-        else:
-            unseen.append(unit.label)
-    problems = (
-        ("have a qconfig but no observer; call prepare() and calibrate first", unprepared),
-        ("saw nothing but NaN and Inf in calibration; look at the data and the weights", nonfinite),
-        (
-            "never saw data, so there is no scale for them; run calibration data through the "
-            "prepared model, or, where the model does not call them, set their qconfig to None "
-            "before prepare()",
-            unseen,
-        ),
-    )
+    targets = [(u, table[u.entry]) for u in units if u.entry is not None and u.entry in table]
+    found: dict[str, list[str]] = {lack: [] for lack in _LACKS}
+    for unit, target in targets:
+        observer = getattr(unit.module, OBSERVER_NAME, None)
+        lack, detail = _lack(unit.module, observer) if _wants_scale(target, observer) else ("", "")
+        if lack:
+            found[lack].append(unit.label + detail)
     texts = [
-        f"these modules {text}:\n  " + "\n  ".join(labels) for text, labels in problems if labels
+        f"these modules {_LACKS[lack]}:\n  " + "\n  ".join(labels)
+        for lack, labels in found.items()
+        if labels
     ]
     if texts:
         raise RuntimeError("convert: " + "\n".join(texts))
-    for unit in to_swap:
-        if _is_ours(table[unit.entry]):  # type: ignore[index]
+    for unit, target in targets:
+        if _is_ours(target):
             _check_parameters(unit)
+
+
+def _lack(module: nn.Module, observer: Any) -> tuple[str, str]:
+    """What an observed module lacks, as a key of _LACKS, and a detail; two empty strings if
+    nothing.
+    """
+    untouched = isinstance(module, FXFloatFunctional) and type(observer) is nn.Identity
+    if observer is None or untouched:
+        return "observer", ""
+    if isinstance(observer, _SilentObserver) or not hasattr(observer, "calculate_qparams"):
+        return "scale", f": {type(observer).__name__}"
+    if _is_calibrated(observer) or getattr(module, "_scalar_operations", False):
+        return "", ""
+    ignored = getattr(observer, "nonfinite_count", 0)
+    return ("finite", f", {ignored} values") if ignored else ("data", "")
 
 
 def _is_ours(target: Any) -> bool:
@@ -96,12 +112,13 @@ def _is_ours(target: Any) -> bool:
 
 
 def _wants_scale(target: Any, observer: Any) -> bool:
-    """Whether a class takes an output scale from calibration. Of other classes than Octavo's: if it
-    is observed.
+    """Whether a class takes an output scale from calibration.
+
+    Other classes than Octavo's do if they are observed and do not quantize when they run.
     """
-    if getattr(observer, "is_dynamic", False):
-        return False
-    return issubclass(target, QuantizedOutput) if _is_ours(target) else observer is not None
+    if _is_ours(target):
+        return issubclass(target, QuantizedOutput)
+    return observer is not None and not getattr(observer, "is_dynamic", False)
 
 
 def _is_calibrated(observer: Any) -> bool:
@@ -143,12 +160,13 @@ def make_quantized(
         else:
             new = _from_float(mod, table, use_precomputed_fake_quant)
     except (TypeError, ValueError, RuntimeError) as error:
-        if name in str(error):
+        if f"'{name}'" in str(error):
             raise
         kind = next(
             kind for kind in (TypeError, ValueError, RuntimeError) if isinstance(error, kind)
         )
-        raise kind(f"convert: '{name}' ({cls.__name__}): {error}") from error
+        place = f"'{name}'" if name else "the model itself"
+        raise kind(f"convert: {place} ({cls.__name__}): {error}") from error
     finally:
         del mod._qualified_name
     new._qualified_name = name
@@ -204,8 +222,17 @@ def replaced(model: nn.Module, made: Mapping[int, nn.Module]) -> nn.Module:
 def remove_observer_hooks(module: nn.Module) -> None:
     """Takes the hooks of ``prepare`` off one module."""
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
-        for key in [key for key, hook in hooks.items() if hook in _OBSERVER_HOOKS]:
+        for key in [key for key, hook in hooks.items() if _shows_to_observer(hook)]:
             del hooks[key]
+
+
+def _shows_to_observer(hook: Any) -> bool:
+    """Whether a hook is one that prepare registered, ours or torch.ao's."""
+    if hook in _OBSERVER_HOOKS:
+        return True
+    names = ("_observer_forward_hook", "_observer_forward_pre_hook")
+    home = getattr(hook, "__module__", None)
+    return home == "torch.ao.quantization.quantize" and hook.__name__ in names
 
 
 def remove_qconfig(model: nn.Module) -> None:

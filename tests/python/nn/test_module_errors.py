@@ -1,4 +1,4 @@
-"""Wrong inputs and arguments of quantized modules: the error names the module, the input, the cure."""
+"""Wrong inputs and arguments of quantized modules: errors name the module, the input, the cure."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from module_support import generator, random_conv, random_linear, random_q, thre
 
 LIMIT = 120
 PRELUDE = """
-import sys
+import zlib
 import torch
 import octavo
 from octavo import QTensor
@@ -41,10 +41,8 @@ X = QTensor.from_int_repr(torch.randint(0, 256, (512, 512), dtype=torch.uint8), 
 IMAGE = QTensor.from_int_repr(torch.randint(0, 256, (4, 16, 40, 40), dtype=torch.uint8), 0.02, 100)
 
 def run():
-    return LINEAR(X).int_repr(), CONV(IMAGE).int_repr()
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    # Checksums without an operation of torch: its own parallel ones hang after a fork.
+    return [zlib.crc32(y._int.numpy().tobytes()) for y in (LINEAR(X), CONV(IMAGE))]
 """
 
 
@@ -149,11 +147,11 @@ def test_fork_after_use(tmp_path: Path) -> None:
 import multiprocessing as mp
 
 def child(pipe):
-    pipe.send([t.sum().item() for t in run()])
+    pipe.send(run())
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    expected = [t.sum().item() for t in run()]
+    expected = run()
     context = mp.get_context("fork")
     results = []
     for _ in range(2):
@@ -163,11 +161,10 @@ if __name__ == "__main__":
         results.append(ours.recv() if ours.poll(60) else "nothing")
         process.join(60)
         results.append(process.exitcode)
-    again = [t.sum().item() for t in run()]
-    print(results == [expected, 0, expected, 0] and again == expected)
+    print(results == [expected, 0, expected, 0], run() == expected)
 """,
     )
-    assert output == "True"
+    assert output == "True True"
 
 
 def test_fork_while_other_threads_run(tmp_path: Path) -> None:
@@ -191,7 +188,7 @@ for _ in range(5):
     pid = os.fork()
     if pid == 0:
         signal.alarm(60)
-        os._exit(0 if same(run(), expected) else 1)
+        os._exit(0 if run() == expected else 1)
     codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 stop.set()
 for w in workers:
@@ -212,16 +209,17 @@ class Preprocessed(Dataset):
     def __len__(self):
         return 6
     def __getitem__(self, index):
-        return LINEAR(X).int_repr()[index]
+        return LINEAR(X).int_repr()[index]  # workers run torch with one thread
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    expected = run()[0][:6]
+    expected = LINEAR(X).int_repr()[:6]
+    checksums = run()
     loader = DataLoader(Preprocessed(), batch_size=2, num_workers=2)
     for _ in range(2):
         got = torch.cat(list(loader))
         assert torch.equal(got, expected)
-    print(same(run(), run()))
+    print(run() == checksums)
 """,
     )
     assert output == "True"
@@ -237,7 +235,7 @@ expected = run()
 a = torch.randn(400, 400)
 for _ in range(20):
     a = torch.tanh(a @ a)
-    assert same(run(), expected)
+    assert run() == expected
 print("done")
 """,
     )

@@ -175,7 +175,9 @@ def test_fusing_linear_for_training() -> None:
 
 def test_folding_needs_eval_mode() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
-    with pytest.raises(ValueError, match=r"model\.eval\(\) first, or fuse_modules_qat.*\['0', '1'\]"):
+    with pytest.raises(
+        ValueError, match=r"model\.eval\(\) first, or fuse_modules_qat.*\['0', '1'\]"
+    ):
         tq.fuse_modules(model, ["0", "1"])
 
 
@@ -191,7 +193,11 @@ def test_fusing_without_batch_norm_works_in_training_mode() -> None:
     ("change", "error", "text"),
     [
         (lambda m: m[1].train(), ValueError, "same mode, got Conv2d in eval mode, BatchNorm2d in"),
-        (lambda m: setattr(m, "1", nn.LayerNorm(4).eval()), NotImplementedError, "cannot fuse Conv"),
+        (
+            lambda m: setattr(m, "1", nn.LayerNorm(4).eval()),
+            NotImplementedError,
+            "cannot fuse Conv",
+        ),
         (lambda m: setattr(m, "1", nn.BatchNorm2d(5).eval()), ValueError, "4 output channels.* 5"),
         (
             lambda m: setattr(m, "1", nn.BatchNorm2d(4, track_running_stats=False).eval()),
