@@ -36,6 +36,8 @@ __all__ = ["HistogramObserver"]
 
 _QUANTILE_STEP = 1e-5
 _PIECES = 16  # into which a bin is cut when the histogram moves to a wider interval
+# torch.histc counts equal values over an interval of 1 to either side, if float32 resolves that.
+_RESOLVED = 1e6
 # Bins times candidates evaluated at once: torch works on that many without its thread pool.
 _BATCH_ELEMENTS = 32768
 
@@ -224,10 +226,8 @@ def _spread(low: Tensor, high: Tensor, density: Tensor) -> Tensor:
 
 
 def _count(x: Tensor, bins: int, low: float, high: float) -> Tensor:
-    """A histogram of finite values over [low, high]. Where they are all one value the middle bin
-    counts them.
-    """
-    if low == high:
+    """A histogram of finite values over [low, high]."""
+    if low == high and abs(low) > _RESOLVED:
         counts = x.new_zeros(bins)
         counts[bins // 2] = x.numel()
         return counts
