@@ -7,7 +7,10 @@ run here is an error, never a silent fallback. Results are the same bits whichev
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
+
+import torch
 
 from octavo import _C
 
@@ -25,6 +28,20 @@ __all__ = [
     "run_peak",
     "supported",
 ]
+
+
+def _use_one_thread() -> None:
+    """In a forked child, torch runs with one thread, as in a DataLoader worker.
+
+    The threads of the OpenMP pool do not survive a fork. Whatever opens a parallel region there,
+    Octavo's kernels or torch's own operations (a copy into another layout is one), would wait for
+    them for ever.
+    """
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)
 
 
 def built() -> list[str]:

@@ -407,3 +407,12 @@ def test_order(dtype: Any) -> None:
     assert torch.equal(x.gather(1, indices[:, None])[:, 0], x.max(1).values)
     assert torch.equal(q.sort(1, descending=True).values.dequantize(), x.sort(1, True).values)
     assert torch.equal(torch.topk(q, 2, 0)[0].dequantize(), x.topk(2, 0)[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch announces the end of jit.trace
+def test_jit_trace_is_refused_rather_than_recorded_without_the_kernels() -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return ops.dequantize(ops.quantize(x, 0.1, 3, octavo.quint8), 0.1, 3)
+
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace cannot record"):
+        torch.jit.trace(model, torch.randn(3))

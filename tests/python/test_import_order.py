@@ -24,7 +24,7 @@ print(info["pool"], info["library"])
 ORDERS = {
     "torch first": "import torch\nimport octavo\n",
     "octavo first": "import octavo\nimport torch\n",
-    "torch used first": "import torch\ntorch.randn(500, 500) @ torch.randn(500, 500)\nimport octavo\n",
+    "torch used first": "import torch\ntorch.randn(500, 500).tanh()\nimport octavo\n",
     "submodule first": "import octavo.nn.quantized\nimport octavo\nimport torch\n",
     "intrinsic first": "import octavo.nn.intrinsic.quantized\nimport octavo\nimport torch\n",
     "quantization first": "import octavo.quantization\nimport octavo\nimport torch\n",

@@ -28,6 +28,11 @@ def dense(x: Tensor) -> Tensor:
 
 
 def check_cpu(name: str, x: Tensor) -> None:
+    if torch._C._get_tracing_state() is not None:  # what torch.jit.is_tracing() reads, but cheaper
+        raise RuntimeError(
+            f"{name}: torch.jit.trace cannot record Octavo's kernels and would return a graph "
+            "without them; save the state_dict and convert the model again where it is loaded"
+        )
     if not x.is_cpu:
         raise RuntimeError(
             f"{name}: Octavo's kernels run on CPU tensors, got one on {x.device}; move it with "

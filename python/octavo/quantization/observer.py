@@ -38,10 +38,12 @@ from octavo.quantization.minmax_observer import (
 from octavo.quantization.observer_base import (
     ObserverBase,
     UniformQuantizationObserverBase,
-    _PartialWrapper,
-    _with_args,
-    _with_callable_args,
 )
+
+# Private names of torch's module that other code gives its own classes with_args with.
+from octavo.quantization.observer_base import _PartialWrapper as _PartialWrapper
+from octavo.quantization.observer_base import _with_args as _with_args
+from octavo.quantization.observer_base import _with_callable_args as _with_callable_args
 from octavo.quantization.utils import DEFAULT_EPS, per_channel_affine_float_qparams
 
 __all__ = [
@@ -74,9 +76,6 @@ __all__ = [
     "per_channel_weight_observer_range_neg_127_to_127",
     "weight_observer_range_neg_127_to_127",
 ]
-
-# Private names of torch's module that code outside of it uses to give its own classes with_args.
-_EXPORTED_HELPERS = (_PartialWrapper, _with_args, _with_callable_args)
 
 
 class FixedQParamsObserver(ObserverBase):

@@ -9,7 +9,6 @@ lose precision. Those names give torch's settings.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -201,12 +200,6 @@ def check_qconfig(qconfig: Any, name: str) -> None:
             f"module {name!r}: qconfig must be a QConfig or None, got {qconfig!r}; "
             "for example octavo.quantization.get_default_qconfig()"
         )
-
-
-def make_activation_observer(qconfig: Any) -> nn.Module:
-    """A new activation observer."""
-    make: Callable[[], nn.Module] = qconfig.activation
-    return make()
 
 
 def activation_is_memoryless(observer: object) -> bool:

@@ -41,7 +41,6 @@ X = QTensor.from_int_repr(torch.randint(0, 256, (512, 512), dtype=torch.uint8), 
 IMAGE = QTensor.from_int_repr(torch.randint(0, 256, (4, 16, 40, 40), dtype=torch.uint8), 0.02, 100)
 
 def run():
-    # Checksums without an operation of torch: its own parallel ones hang after a fork.
     return [zlib.crc32(y._int.numpy().tobytes()) for y in (LINEAR(X), CONV(IMAGE))]
 """
 
@@ -165,6 +164,27 @@ if __name__ == "__main__":
 """,
     )
     assert output == "True True"
+
+
+def test_fork_after_use_of_torch_alone(tmp_path: Path) -> None:
+    """The pool exists in the parent although Octavo has not used it."""
+    output = run_script(
+        tmp_path,
+        """
+import os, signal
+
+torch.set_num_threads(2)
+torch.tanh(torch.randn(2000, 2000))
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    run()
+    torch.tanh(torch.randn(2000, 2000))
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""",
+    )
+    assert output == "0"
 
 
 def test_fork_while_other_threads_run(tmp_path: Path) -> None:
