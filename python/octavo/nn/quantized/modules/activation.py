@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
 from octavo import ops
+from octavo.dtypes import QDType
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.tensor import QTensor
 
 __all__ = ["ReLU6"]
+
+
+@lru_cache(maxsize=256)
+def _quantized_six(scale: float, zero_point: int, qdtype: QDType) -> int:
+    return int(ops.quantize(torch.tensor([6.0]), scale, zero_point, qdtype))
 
 
 class ReLU6(QuantizedModule):
@@ -40,7 +47,7 @@ class ReLU6(QuantizedModule):
     def forward(self, input: QTensor) -> QTensor:
         q = self._activation(input)
         scale, zero_point, qdtype = input._scale, input._zero_point, input._qdtype
-        six = int(ops.quantize(torch.tensor([6.0]), scale, zero_point, qdtype))
+        six = _quantized_six(scale, zero_point, qdtype)
         if self.inplace:
             q.clamp_(zero_point, six)
             return input
