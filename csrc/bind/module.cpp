@@ -1,10 +1,14 @@
 #include "bind/bindings.h"
+#include "parallel/parallel.h"
 
 PYBIND11_MODULE(_C, m) {
   m.doc() =
       "Octavo's kernels. Use octavo.ops and octavo.backend instead: these functions trust their "
       "addresses.";
   m.attr("__version__") = OCTAVO_VERSION;
+  // Finds torch's threads now and watches for forks from here on: a child forked before the first
+  // kernel ran must know, too, that its parent's threads did not come along.
+  octavo::max_threads();
   octavo::bind::add_backend(m);
   octavo::bind::add_elementwise(m);
   octavo::bind::add_weights(m);

@@ -1,4 +1,6 @@
-"""Octavo's kernels. Addresses are those of Tensor.data_ptr(); use octavo.ops and octavo.backend instead."""
+"""Octavo's kernels. Addresses are those of Tensor.data_ptr().
+
+Use octavo.ops and octavo.backend instead."""
 
 __version__: str
 

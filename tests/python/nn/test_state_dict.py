@@ -15,6 +15,7 @@ import torch
 import octavo
 from module_support import generator, random_conv, random_linear, random_q, set_random
 from octavo import QTensor
+from octavo import quantization as tq
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
 
@@ -95,6 +96,35 @@ def test_load_into_a_fresh_module(net: Net) -> None:
     assert not result.missing_keys
     assert not result.unexpected_keys
     assert_same(net, fresh)
+
+
+def test_load_into_a_freshly_converted_model() -> None:
+    """Calibrated on other data, so that every scale differs until the load."""
+
+    class Float(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quant, self.dequant = tq.QuantStub(), tq.DeQuantStub()
+            self.conv = torch.nn.Conv2d(3, 8, 3, padding="same")
+            self.skip = nnq.FloatFunctional()
+            self.fc = torch.nn.Linear(8 * 8 * 8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(self.quant(x))
+            return self.dequant(self.fc(self.skip.add_relu(y, y).flatten(1)))
+
+    def converted(seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        model = Float().eval()
+        model.qconfig = tq.get_default_qconfig()
+        prepared = tq.prepare(model)
+        prepared(images() * (seed + 1))
+        return tq.convert(prepared)
+
+    trained, fresh = converted(0), converted(1)
+    assert not torch.equal(trained(images()), fresh(images()))
+    fresh.load_state_dict(trained.state_dict())
+    assert torch.equal(trained(images()), fresh(images()))
 
 
 def test_torch_save_with_weights_only(net: Net, tmp_path: Path) -> None:
