@@ -332,6 +332,13 @@ TEST_P(GemmKernelTest, AcceptsRowStrideOfZero) {
   }
 }
 
+TEST_P(GemmKernelTest, PeakCountsItsWork) {
+  const Task task(set());
+  const int64_t few = set().peak(10), many = set().peak(20);
+  EXPECT_GT(few, 0);
+  EXPECT_EQ(many, 2 * few);
+}
+
 OCTAVO_INSTANTIATE_ISA_TESTS(GemmKernelTest);
 
 }  // namespace

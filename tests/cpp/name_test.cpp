@@ -67,6 +67,7 @@ TEST(TableTest, EveryEntryPointExists) {
                   e.max_pool[s] && e.avg_pool[s] && e.requantize[s][0] && e.requantize[s][1])
           << isa.name;
     }
+    EXPECT_NE(set.peak, nullptr) << isa.name;
     EXPECT_EQ(set.task_begin == nullptr, set.task_end == nullptr)
         << isa.name << ": task hooks come in pairs";
   }

@@ -77,7 +77,7 @@ def test_state_dict_holds_plain_tensors_only(net: Net) -> None:
     found = {k: (v.dtype, tuple(v.shape)) for k, v in state.items() if k.startswith("conv.")}
     channels = net.conv._packed.scales.numel()
     assert found == {
-        "conv.weight": (torch.int8, (8, 3, 3, 3)),
+        "conv.weight_int8": (torch.int8, (8, 3, 3, 3)),
         "conv.weight_scale": (torch.float32, (channels,)),
         "conv.weight_zero_point": (torch.int32, (channels,)),
         "conv.bias": (torch.float32, (8,)),
@@ -276,24 +276,24 @@ def fill(x: float) -> Any:
 
 
 BAD = {
-    "no weight": (corrupted("weight", None), 'Missing key.*weight"'),
+    "no weight": (corrupted("weight_int8", None), 'Missing key.*weight_int8"'),
     "no weight_scale": (corrupted("weight_scale", None), 'Missing key.*weight_scale"'),
     "no zero_point": (corrupted("zero_point", None), r"without \['zero_point'\]"),
     "no bias": (corrupted("bias", None), 'Missing key.*bias"'),
     "weight shape": (
-        corrupted("weight", lambda t: t[:, :-1]),
-        r"'weight' must have shape \[5, 6\], got \[5, 5\]",
+        corrupted("weight_int8", lambda t: t[:, :-1]),
+        r"'weight_int8' must have shape \[5, 6\], got \[5, 5\]",
     ),
     "weight dtype": (
-        corrupted("weight", lambda t: t.to(torch.uint8)),
-        r"'weight' must be torch\.int8, got torch\.uint8",
+        corrupted("weight_int8", lambda t: t.to(torch.uint8)),
+        r"'weight_int8' must be torch\.int8, got torch\.uint8",
     ),
-    "weight float": (corrupted("weight", lambda t: t.float()), r"'weight' must be torch\.int8"),
+    "weight float": (corrupted("weight_int8", lambda t: t.float()), r"'weight_int8' must be torch\.int8"),
     "weight quantized": (
-        corrupted("weight", lambda t: QTensor.from_int_repr(t, 1.0, 0)),
-        "'weight' must be a plain tensor, got a quantized tensor",
+        corrupted("weight_int8", lambda t: QTensor.from_int_repr(t, 1.0, 0)),
+        "'weight_int8' must be a plain tensor, got a quantized tensor",
     ),
-    "weight meta": (corrupted("weight", lambda t: t.to("meta")), "meta device"),
+    "weight meta": (corrupted("weight_int8", lambda t: t.to("meta")), "meta device"),
     "not a tensor": (corrupted("scale", float), "'scale' must be a plain tensor, got float"),
     "scales shape": (
         corrupted("weight_scale", lambda t: t[:3]),
@@ -410,3 +410,13 @@ def test_scalar_only_functional_still_refuses_add_after_loading() -> None:
         with pytest.raises(RuntimeError):
             converted.add(x, x)
         converted.load_state_dict(converted.state_dict())
+
+
+def test_float_module_takes_no_integers_for_weights() -> None:
+    """Not even with strict=False, which loads whatever names match."""
+    module = torch.nn.Linear(6, 5)
+    before = module.weight.detach().clone()
+    result = module.load_state_dict(random_linear(6, 5).state_dict(), strict=False)
+    assert torch.equal(module.weight, before)
+    assert "weight" in result.missing_keys
+    assert "weight_int8" in result.unexpected_keys

@@ -234,7 +234,8 @@ class WeightedQuantizedModule(QuantizedOutput):
     def _state_tensors(self) -> dict[str, Tensor]:
         packed = self._packed
         state = {
-            "weight": packed.unpack(),
+            # Not "weight": load_state_dict(strict=False) of a float model would take the integers.
+            "weight_int8": packed.unpack(),
             "weight_scale": packed.scales.clone(),
             "weight_zero_point": packed.zero_points.to(torch.int32, copy=True),
         }
@@ -244,25 +245,30 @@ class WeightedQuantizedModule(QuantizedOutput):
 
     def _state_keys(self) -> tuple[str, ...]:
         bias = () if self._packed.bias is None else ("bias",)
-        return ("weight", "weight_scale", "weight_zero_point", *bias, *super()._state_keys())
+        return ("weight_int8", "weight_scale", "weight_zero_point", *bias, *super()._state_keys())
 
-    def _check_state(self, present: Mapping[str, object], missing: list[str]) -> None:
-        weight = present.get("weight")
-        if "weight_scale" in missing and isinstance(weight, Tensor) and weight.is_floating_point():
-            raise ValueError(
-                f"the checkpoint is a float one ('weight' is {weight.dtype}) and this module is "
-                "quantized; load it into "
-                "the float model, then prepare, calibrate and convert that"
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        weight = state_dict.get(prefix + "weight")
+        is_float = isinstance(weight, Tensor) and weight.is_floating_point()
+        if is_float and prefix + "weight_int8" not in state_dict:
+            label = f"{type(self).__name__} '{prefix[:-1]}'" if prefix else self._label()
+            lists[-1].append(
+                f"{label}: the checkpoint is a float one ('weight' is {weight.dtype}) and this "
+                "module is quantized; load it into the float model, then prepare, calibrate and "
+                "convert that"
             )
-        super()._check_state(present, missing)
+            return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
     def _load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         output = self._output_from_state(tensors)
         shape = self._weight_shape()
         weight, scales, zero_points = (
-            tensors[key] for key in ("weight", "weight_scale", "weight_zero_point")
+            tensors[key] for key in ("weight_int8", "weight_scale", "weight_zero_point")
         )
-        expect("weight", weight, (torch.int8,), shape)
+        expect("weight_int8", weight, (torch.int8,), shape)
         expect("weight_scale", scales, (torch.float32,), (1,), (shape[0],))
         expect(
             "weight_zero_point",
