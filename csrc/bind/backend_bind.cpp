@@ -93,6 +93,7 @@ void add_backend(py::module_& m) {
       py::arg("name"));
   m.def("run_peak", run_peak, py::arg("steps"));
   m.def("last_kernel", cpu::last_kernel);
+  m.def("use_pool_after_fork", use_pool_after_fork);
   m.def("parallel_info", parallel_info);
 }
 

@@ -106,6 +106,8 @@ void parallel_for(int64_t tasks, int64_t cost, TaskFn fn, void* context) {
   for (int64_t task = 0; task < tasks; ++task) fn(context, task);
 }
 
+void use_pool_after_fork() { in_forked_child.store(false, std::memory_order_relaxed); }
+
 int max_threads() { return pool_available() ? openmp().max_threads() : 1; }
 
 PoolInfo pool_info() {

@@ -30,6 +30,10 @@ void parallel_for(int64_t tasks, int64_t cost, F&& body) {
 // Threads that a region opened now would have.
 int max_threads();
 
+// In a forked child: follow the OpenMP runtime's thread count again. For callers that have set it
+// to 1 there, so that only who raises it afterwards opens regions.
+void use_pool_after_fork();
+
 struct PoolInfo {
   std::string pool;     // "GNU OpenMP ABI (shared with torch)" or "serial"
   std::string library;  // file that provides it, or why there is none

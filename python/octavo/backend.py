@@ -35,9 +35,11 @@ def _use_one_thread() -> None:
 
     The threads of the OpenMP pool do not survive a fork. Whatever opens a parallel region there,
     Octavo's kernels or torch's own operations (a copy into another layout is one), would wait for
-    them for ever.
+    them for ever. A server that computes only in the workers it forks has lost nothing: there,
+    ``torch.set_num_threads(n)`` gives Octavo and torch their threads.
     """
     torch.set_num_threads(1)
+    _C.use_pool_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -187,6 +187,28 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert output == "0"
 
 
+def test_fork_before_use_can_have_threads(tmp_path: Path) -> None:
+    """A server that loads the model, forks its workers, and computes only there."""
+    output = run_script(
+        tmp_path,
+        """
+import os, signal
+
+torch.set_num_threads(1)
+expected = run()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    one = octavo.backend.parallel_info()["threads"]
+    torch.set_num_threads(2)
+    two = octavo.backend.parallel_info()["threads"]
+    os._exit(0 if (one, two) == (1, 2) and run() == expected else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""",
+    )
+    assert output == "0"
+
+
 def test_fork_while_other_threads_run(tmp_path: Path) -> None:
     output = run_script(
         tmp_path,
