@@ -288,7 +288,10 @@ BAD = {
         corrupted("weight_int8", lambda t: t.to(torch.uint8)),
         r"'weight_int8' must be torch\.int8, got torch\.uint8",
     ),
-    "weight float": (corrupted("weight_int8", lambda t: t.float()), r"'weight_int8' must be torch\.int8"),
+    "weight float": (
+        corrupted("weight_int8", lambda t: t.float()),
+        r"'weight_int8' must be torch\.int8",
+    ),
     "weight quantized": (
         corrupted("weight_int8", lambda t: QTensor.from_int_repr(t, 1.0, 0)),
         "'weight_int8' must be a plain tensor, got a quantized tensor",

@@ -5,6 +5,7 @@ What could hang runs in a process of its own, with a time limit.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -45,13 +46,18 @@ def run():
 """
 
 
-def run_script(path: Path, body: str) -> str:
+def run_script(path: Path, body: str, **environment: str) -> str:
     """What a script prints; its failure or a hang fails the test."""
     path = path / "script.py"
     path.write_text(PRELUDE + body)
     try:
         done = subprocess.run(
-            [sys.executable, str(path)], capture_output=True, text=True, timeout=LIMIT, check=False
+            [sys.executable, str(path)],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         pytest.fail(f"hung for {LIMIT} s; printed {error.stdout!r}, {error.stderr!r}")
@@ -194,7 +200,6 @@ def test_fork_before_use_can_have_threads(tmp_path: Path) -> None:
         """
 import os, signal
 
-torch.set_num_threads(1)
 expected = run()
 pid = os.fork()
 if pid == 0:
@@ -205,6 +210,7 @@ if pid == 0:
     os._exit(0 if (one, two) == (1, 2) and run() == expected else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """,
+        OMP_NUM_THREADS="1",  # so that the parent starts no pool
     )
     assert output == "0"
 
