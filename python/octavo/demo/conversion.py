@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import octavo.quantization as tq
 from octavo.demo.data import IMAGE_SIZE
-from octavo.demo.model import DigitsNet, fusable
+from octavo.demo.model import DigitsNet, channels_last, fusable
 
 _CALIBRATION_BATCH = 32
 
@@ -17,7 +17,7 @@ _CALIBRATION_BATCH = 32
 def fuse(model: DigitsNet) -> nn.Module:
     """A float copy with every batch norm folded into its convolution; equal up to rounding."""
     fused: nn.Module = tq.fuse_modules(copy.deepcopy(model).eval(), fusable(model))
-    return fused.to(memory_format=torch.channels_last)
+    return channels_last(fused)
 
 
 def quantize(fused: nn.Module, calibration: Tensor) -> nn.Module:
@@ -31,7 +31,7 @@ def quantize(fused: nn.Module, calibration: Tensor) -> nn.Module:
     model.qconfig = tq.get_default_qconfig()  # type: ignore[assignment]
     prepared: nn.Module = tq.prepare(model)
     with torch.no_grad():
-        for images in calibration.split(_CALIBRATION_BATCH):
+        for images in torch.split(calibration, _CALIBRATION_BATCH):
             prepared(images)
     converted: nn.Module = tq.convert(prepared)
     return converted

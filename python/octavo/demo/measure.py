@@ -24,9 +24,11 @@ def accuracy(run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) ->
     """The share of right answers, in percent."""
     with torch.inference_mode():
         right = sum(
-            int((run(x).argmax(1) == y).sum())
+            (run(x).argmax(1) == y).sum().item()
             for x, y in zip(
-                images.split(_EVALUATION_BATCH), labels.split(_EVALUATION_BATCH), strict=True
+                torch.split(images, _EVALUATION_BATCH),
+                torch.split(labels, _EVALUATION_BATCH),
+                strict=True,
             )
         )
     return 100.0 * right / len(labels)

@@ -32,7 +32,7 @@ class Peer:
 
 
 def _select(engine: str) -> None:
-    torch.backends.quantized.engine = engine  # type: ignore[assignment]
+    torch.backends.quantized.engine = engine
 
 
 def _convert(model: DigitsNet, calibration: Tensor, engine: str, ao: Any, ao_nn: Any) -> nn.Module:
@@ -42,7 +42,7 @@ def _convert(model: DigitsNet, calibration: Tensor, engine: str, ao: Any, ao_nn:
     fused = ao.fuse_modules(twin, fusable(twin)).to(memory_format=torch.channels_last)
     fused.qconfig = ao.get_default_qconfig(engine)
     prepared = ao.prepare(fused)
-    for images in calibration.split(32):
+    for images in torch.split(calibration, 32):
         prepared(images)
     converted: nn.Module = ao.convert(prepared)
     return converted

@@ -17,7 +17,7 @@ from octavo import backend
 from octavo.demo import conversion, data, isas, measure, peer_torch_ao, reload, report, training
 from octavo.demo.data import Digits
 from octavo.demo.measure import Contender
-from octavo.demo.model import DigitsNet
+from octavo.demo.model import DigitsNet, channels_last
 from octavo.demo.report import Promise, Report
 
 FLOAT, INT8 = "float32", "octavo int8"
@@ -136,7 +136,7 @@ def _first(images: Tensor, count: int) -> Tensor:
 
 def _trained(options: Options, digits: Digits, out: Console) -> DigitsNet:
     torch.manual_seed(options.seed)
-    model = DigitsNet().to(memory_format=torch.channels_last)
+    model = channels_last(DigitsNet())
     columns = (
         TextColumn("Training the float network"),
         BarColumn(),

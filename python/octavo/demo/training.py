@@ -42,11 +42,11 @@ def train(model: nn.Module, digits: Digits, epochs: int, on_step: Callable[[floa
     )
     model.train()
     for _ in range(epochs):
-        for batch in torch.randperm(len(digits.train_labels)).split(_BATCH):
+        for batch in torch.split(torch.randperm(len(digits.train_labels)), _BATCH):
             optimizer.zero_grad()
             logits = model(_shifted(digits.train_images[batch]))
             loss = F.cross_entropy(logits, digits.train_labels[batch])
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             on_step(float(loss.detach()))

@@ -244,7 +244,7 @@ def _binary(
             "one of them"
         )
     if a.shape != b.shape:
-        shape = torch.broadcast_shapes(a.shape, b.shape)
+        shape = torch.broadcast_shapes(a.shape, b.shape)  # type: ignore[no-untyped-call]
         a, b = a.expand(shape), b.expand(shape)
     a = dense(a)
     # Walking both in memory order needs equal strides; dimensions of one element may differ in
