@@ -114,8 +114,8 @@ def weight_arrays(module: Any) -> tuple[Any, Any, Any, Any]:
     """int8 weight, scales, zero points and bias (or None) as arrays."""
     state = module.state_dict()
     bias = state["bias"].numpy() if "bias" in state else None
-    parts = (state[key].numpy() for key in ("weight", "weight_scale", "weight_zero_point"))
-    return (*parts, bias)
+    keys = ("weight_int8", "weight_scale", "weight_zero_point")
+    return (*(state[key].numpy() for key in keys), bias)
 
 
 def expected_linear(module: Any, x: QTensor) -> Any:
