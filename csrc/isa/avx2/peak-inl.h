@@ -22,7 +22,10 @@ int64_t peak(int64_t steps) {
       acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(a, factor));
     });
   }
-  unroll<kChains>([&](auto i) OCTAVO_INLINE { __asm__ volatile("" : : "x"(acc[i])); });
+  unroll<kChains>([&](auto i) OCTAVO_INLINE {
+    const __m256i& sum = acc[i];
+    __asm__ volatile("" : : "x"(sum));
+  });
   return steps * kChains * 16;
 }
 

@@ -1,5 +1,4 @@
-# gcc 12 warns of the deliberately undefined vectors inside its own AVX-512 headers.
 octavo_isa(NAME avx512_vnni PRIORITY 40 ARCH "x86_64|AMD64"
-  FLAGS -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -Wno-uninitialized -Wno-maybe-uninitialized
+  FLAGS -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
   REQUIRES avx2 fma avx512 avx512_vnni
   SOURCES table.cpp)

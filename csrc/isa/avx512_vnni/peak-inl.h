@@ -16,7 +16,10 @@ int64_t peak(int64_t steps) {
   unroll<kChains>([&](auto i) OCTAVO_INLINE { acc[i] = _mm512_setzero_si512(); });
   for (int64_t s = 0; s < steps; ++s) {
     unroll<kChains>([&](auto i) OCTAVO_INLINE { acc[i] = _mm512_dpbusd_epi32(acc[i], a, b); });
-    unroll<kChains>([&](auto i) OCTAVO_INLINE { __asm__ volatile("" : "+v"(acc[i])); });
+    unroll<kChains>([&](auto i) OCTAVO_INLINE {
+      __m512i& sum = acc[i];
+      __asm__ volatile("" : "+v"(sum));  // keeps every product
+    });
   }
   return steps * kChains * 64;
 }
