@@ -82,10 +82,7 @@ def show(report: Report, out: Console) -> None:
 
 def _models(report: Report) -> Table:
     threads = f"{report.threads} thread" + ("s" if report.threads != 1 else "")
-    table = Table(
-        title=f"Handwritten digits, {report.images['held out']} held out: "
-        f"float32 against int8 on {report.isa}, {threads}"
-    )
+    table = Table(title=f"Digits, {report.images['held out']} held out, on {report.isa}, {threads}")
     table.add_column("model", no_wrap=True)
     table.add_column("accuracy", justify="right")
     table.add_column("on disk", justify="right", no_wrap=True)
