@@ -10,7 +10,7 @@
 
 namespace octavo {
 
-// What a kernel stores. Every GEMM and depthwise kernel has one entry point for each kind.
+// What a kernel stores.
 enum class OutKind : uint8_t { kI32 = 0, kU8 = 1, kS8 = 2, kF32 = 3 };
 constexpr int kOutKinds = 4;
 
@@ -74,12 +74,18 @@ struct GemmArgs {
   int32_t n;             // valid columns, 1 .. nr
   void* out;             // element (0, 0) of the tile
   ptrdiff_t out_stride;  // bytes between output rows
+  OutKind kind;
   const Epilogue* epilogue;
   int32_t m0, n0;  // where the tile sits in the per-row and per-channel arrays and in Epilogue::add
   void* scratch;   // GemmKernel::scratch_bytes, 64-byte aligned, private to the task
+
+  // Kernels with GemmKernel::prepare read A from here and not from `a`: row r at prepared + r *
+  // prepared_stride, 64-byte aligned.
+  uint8_t* prepared;
+  ptrdiff_t prepared_stride;  // bytes, prepared_row_bytes()
 };
 
-using GemmTileFn = void (*)(const GemmArgs*);
+using GemmFn = void (*)(const GemmArgs*);
 
 // Layout of packed weights. Kernels whose formats are equal read the same bytes.
 struct PackFormat {
@@ -90,16 +96,30 @@ struct PackFormat {
 
 // A row of a KernelSet: declaration, selection, tests and benchmarks all walk these rows.
 struct GemmKernel {
-  const char* name;             // u8s8_gemm_<mr>x<nr>c<kr>__<isa>; the s8 entry points share it
-  GemmTileFn fn[2][kOutKinds];  // [activations are int8][OutKind]
+  const char* name;  // u8s8_gemm_<mr>x<nr>c<kr>__<isa>; the s8 entry points share it
+  GemmFn fn[2];      // [activations are int8]
+  // Kernels that read A in a form of their own: writes `m` rows of `a`, all taps, to `prepared`,
+  // once for all panels. Null for kernels that read `a` as it lies.
+  GemmFn prepare[2];                  // [activations are int8]
+  uint16_t prepared_bytes_per_group;  // of a row, for each group of kr k
   PackFormat format;
-  uint16_t mr, nr;         // largest tile; nr <= format.nr
+  uint16_t mr, nr;         // largest call; nr <= format.nr
+  uint16_t m_step;         // rows that are computed together: a call of whole steps wastes nothing
   uint16_t k_step;         // a tap whose k is a multiple of this has no tail to handle apart
+  uint16_t min_m;          // fewest rows for which it is chosen, by benchmark
   int32_t s8_offset;       // added to int8 activations inside the kernel (128 or 0); acc_init and
-                           // row_zero include it
+                           // row_zero include it. The same for all kernels of an ISA
   uint32_t scratch_bytes;  // per task
   uint32_t flags;          // GemmKernelFlags
 };
+
+// A prepared row starts with a header of the kernel's own.
+constexpr ptrdiff_t kPreparedHeader = 64;
+
+// Bytes of a prepared row of `groups` k groups, all taps together.
+static inline ptrdiff_t prepared_row_bytes(const GemmKernel& kernel, ptrdiff_t groups) {
+  return kPreparedHeader + (groups * kernel.prepared_bytes_per_group + 63) / 64 * 64;
+}
 
 enum GemmKernelFlags : uint32_t {
   kTestOnly = 1,  // exists to stress blocking and packing with an odd tile; never selected unless
@@ -114,6 +134,7 @@ struct DepthwiseArgs {
   const int8_t* w;  // packed [ceil(channels / 16)][taps][16], zero padded
   void* out;        // pixel p starts at out + p * out_stride
   ptrdiff_t out_stride;
+  OutKind kind;
   const Epilogue* epilogue;
   int32_t m0, n0;
 };
@@ -122,8 +143,8 @@ constexpr int kDepthwiseBlock = 16;
 using DepthwiseFn = void (*)(const DepthwiseArgs*);
 
 struct DepthwiseKernel {
-  const char* name;  // u8s8_depthwise_<pixels>x<channels>__<isa>
-  DepthwiseFn fn[2][kOutKinds];
+  const char* name;   // u8s8_depthwise_<pixels>x<channels>__<isa>
+  DepthwiseFn fn[2];  // [activations are int8]
   int32_t s8_offset;
 };
 
@@ -184,6 +205,9 @@ struct KernelSet {
   // on registers alone, without loads, and returns how many multiply-accumulates those were.
   // Bracketed by the hooks above as kernels are.
   int64_t (*peak)(int64_t steps);
+  // The bandwidth roof: reads `size` bytes (64-byte aligned, a multiple of 256) with the ISA's
+  // widest loads and returns something that depends on all of them.
+  int64_t (*read)(const void* data, int64_t size);
 };
 
 }  // namespace octavo

@@ -1,5 +1,6 @@
 #include "cpu/dispatch.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -129,12 +130,13 @@ const GemmKernel* select_gemm(const KernelSet& set, const PackFormat& format, in
   if (const GemmKernel* forced = forced_gemm.load(std::memory_order_acquire)) {
     return same_format(forced->format, format) ? forced : nullptr;
   }
-  // Among the kernels that cover n columns at once, or the widest if none does, the first whose
-  // rows m fills; a problem with fewer rows than any takes the one with the fewest.
+  // Of the kernels made for m rows or fewer, the narrowest that covers n columns at once, or the
+  // widest if none does; of equals, the first in the table.
   const GemmKernel* best = nullptr;
   for (int i = 0; i < set.gemm_count; ++i) {
     const GemmKernel& kernel = set.gemm[i];
     if ((kernel.flags & kTestOnly) || !same_format(kernel.format, format)) continue;
+    if (std::max<int64_t>(m, 1) < kernel.min_m) continue;
     if (!best) {
       best = &kernel;
       continue;
@@ -143,8 +145,6 @@ const GemmKernel* select_gemm(const KernelSet& set, const PackFormat& format, in
     if (covers != best_covers) {
       if (covers) best = &kernel;
     } else if (covers ? kernel.nr < best->nr : kernel.nr > best->nr) {
-      best = &kernel;
-    } else if (kernel.nr == best->nr && best->mr > m && kernel.mr < best->mr) {
       best = &kernel;
     }
   }

@@ -70,10 +70,11 @@ class ConvRun {
       gathered_taps_.push_back(offset);
     // Rows of a gathered block start on cache lines of their own.
     pitch_ = round_up(shape_.depth(), kAlignment);
-    const int64_t mr = call.kernel->mr;
-    const int64_t fitting = kGatherBytes / pitch_ / mr * mr;
+    const int64_t mr = call.kernel->m_step;
+    const int64_t prepared = prepared_bytes(call, 1);
+    const int64_t fitting = kGatherBytes / std::max(pitch_, prepared) / mr * mr;
     block_rows_ = std::max<int64_t>(
-        fitting, std::min<int64_t>(mr, std::max<int64_t>(1, kGatherLimit / pitch_)));
+        fitting, std::min<int64_t>(mr, std::max<int64_t>(1, kGatherLimit / (pitch_ + prepared))));
     block_rows_ = std::min<int64_t>(block_rows_, round_up(std::max<int64_t>(1, walk.pixels()), mr));
   }
 
@@ -88,7 +89,7 @@ class ConvRun {
     runs.clear();
     collect_runs(begin, end, group, scratch, runs);
     const KernelScope scope(*call_.set);
-    run_rows(call_, group, panel_begin, panel_end, runs.data(), static_cast<int32_t>(runs.size()),
+    run_rows(call_, {group, panel_begin, panel_end}, runs.data(), static_cast<int32_t>(runs.size()),
              scratch + gather_bytes);
   }
 
@@ -100,8 +101,8 @@ class ConvRun {
                     std::vector<RowRun>& runs) const {
     const int64_t group_offset = int64_t{group} * tap_k_;
     bool last_in_place = false;
-    for (int64_t row = begin; row < end; row += call_.kernel->mr) {
-      const int32_t rows = static_cast<int32_t>(std::min<int64_t>(call_.kernel->mr, end - row));
+    for (int64_t row = begin; row < end; row += call_.kernel->m_step) {
+      const int32_t rows = static_cast<int32_t>(std::min<int64_t>(call_.kernel->m_step, end - row));
       const bool in_place = in_place_ && reads_in_place(row, rows);
       if (in_place) {
         const OutputPixel p = walk_.pixel(row);

@@ -31,7 +31,7 @@ void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const
   const int32_t taps = weight.shape().taps, channels = weight.channels();
   const ptrdiff_t out_stride = channels * static_cast<ptrdiff_t>(element_size(output.kind));
   const std::vector<uint8_t> padding(channels, static_cast<uint8_t>(input.zero_point));
-  const DepthwiseFn fn = kernel.fn[x.is_signed][static_cast<int>(output.kind)];
+  const DepthwiseFn fn = kernel.fn[x.is_signed];
   const int64_t cost = walk.pixels() * channels * taps;
   parallel_for(ceil_div(walk.pixels(), kPixelsPerTask), cost, [&](int64_t task) {
     const int64_t end = std::min((task + 1) * kPixelsPerTask, walk.pixels());
@@ -51,6 +51,7 @@ void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const
       args.w = weight.depthwise().data();
       args.out = static_cast<char*>(out) + p * out_stride;
       args.out_stride = out_stride;
+      args.kind = output.kind;
       args.epilogue = &epilogue;
       args.m0 = static_cast<int32_t>(p);
       fn(&args);

@@ -13,10 +13,15 @@ namespace {
 
 // Rows of A that a task keeps in the L2 cache while the panels pass by.
 constexpr int64_t kBlockBytes = 256 * 1024;
+// However deep the layer, a task's prepared rows take no more than this.
+constexpr int64_t kScratchLimit = 768 * 1024;
 
 int64_t rows_per_block(const GemmCall& call, int64_t rows, int64_t k) {
-  const int64_t mr = call.kernel->mr;
-  const int64_t fitting = std::max<int64_t>(mr, kBlockBytes / k / mr * mr);
+  const int64_t mr = call.kernel->m_step;
+  const int64_t row_bytes = std::max<int64_t>(k, prepared_bytes(call, 1));
+  const int64_t fitting =
+      std::max(kBlockBytes / row_bytes / mr * mr,
+               std::min<int64_t>(mr, std::max<int64_t>(1, kScratchLimit / row_bytes)));
   // Equal blocks, so that the last one is not a sliver.
   const int64_t blocks = ceil_div(rows, fitting);
   return round_up(ceil_div(rows, blocks), mr);
@@ -55,7 +60,7 @@ void gemm(const QuantizedWeight& weight, const MatrixView& x, QParams input,
     run.k = k;
     run.first = row0;
     const KernelScope scope(*call.set);
-    run_rows(call, group, p0, std::min(p0 + panel_block, panels), &run, 1,
+    run_rows(call, {group, p0, std::min(p0 + panel_block, panels)}, &run, 1,
              thread_scratch(run_scratch_bytes(call, run.rows)));
   });
 }

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "abi/out_kind.h"
 #include "parallel/parallel.h"
 
 namespace octavo {
@@ -25,6 +26,10 @@ void sum_rows(const GemmCall& call, const RowRun& run, int32_t* sums) {
     }
     sums[r] = sum;
   }
+}
+
+void* output_address(const GemmCall& call, int64_t row, int32_t column) {
+  return static_cast<char*>(call.out) + row * call.out_stride + column * kind_bytes(call.kind);
 }
 
 }  // namespace
@@ -55,7 +60,7 @@ void add_residual(Epilogue& epilogue, const Residual& residual, const OutputSpec
   epilogue.add_signed = residual.is_signed;
 }
 
-size_t element_size(OutKind kind) { return kind == OutKind::kU8 || kind == OutKind::kS8 ? 1 : 4; }
+size_t element_size(OutKind kind) { return static_cast<size_t>(kind_bytes(kind)); }
 
 GemmCall prepare_call(const QuantizedWeight& weight, bool a_signed, QParams input,
                       const OutputSpec& output, int64_t rows, void* out, ptrdiff_t out_stride) {
@@ -82,62 +87,133 @@ GemmCall prepare_call(const QuantizedWeight& weight, bool a_signed, QParams inpu
   return call;
 }
 
-size_t run_scratch_bytes(const GemmCall& call, int64_t rows) {
+size_t prepared_bytes(const GemmCall& call, int64_t rows) {
+  size_t largest = 0;
+  const WeightShape& shape = call.weight->shape();
+  const int64_t groups = int64_t{shape.taps} * call.packed->padded_k() / call.packed->format().kr;
+  for (int i = 0; i < call.set->gemm_count; ++i) {
+    const GemmKernel& kernel = call.set->gemm[i];
+    if (!kernel.prepare[call.a_signed]) continue;
+    largest = std::max(largest, static_cast<size_t>(rows * prepared_row_bytes(kernel, groups)));
+  }
+  return largest;
+}
+
+namespace {
+
+size_t kernel_scratch_bytes(const GemmCall& call) {
   size_t largest = 0;
   for (int i = 0; i < call.set->gemm_count; ++i) {
     largest = std::max<size_t>(largest, call.set->gemm[i].scratch_bytes);
   }
-  const size_t sums = call.weight->has_weight_zero_points() ? rows * sizeof(int32_t) : 0;
-  return round_up(largest, kAlignment) + round_up(sums, kAlignment);
+  return round_up(largest, kAlignment);
 }
 
-void run_rows(const GemmCall& call, int32_t group, int32_t panel_begin, int32_t panel_end,
-              const RowRun* runs, int32_t run_count, uint8_t* scratch) {
-  const PackedWeight& packed = *call.packed;
-  const size_t kernel_scratch = run_scratch_bytes(call, 0);
-  int32_t* sums = reinterpret_cast<int32_t*>(scratch + kernel_scratch);
-  const bool zero_points = call.weight->has_weight_zero_points();
-  if (zero_points) {
-    int32_t* next = sums;
-    for (int32_t i = 0; i < run_count; next += runs[i++].rows) sum_rows(call, runs[i], next);
-  }
-  Epilogue epilogue = call.epilogue;
-  if (zero_points) epilogue.w_zero = call.weight->zero_points();
+size_t row_sum_bytes(const GemmCall& call, int64_t rows) {
+  return call.weight->has_weight_zero_points() ? round_up(rows * sizeof(int32_t), kAlignment) : 0;
+}
 
-  GemmArgs args{};
-  args.epilogue = &epilogue;
-  args.scratch = scratch;
-  args.out_stride = call.out_stride;
+// One run against the panels, by kernels that read A in place.
+void run_tiles(const GemmCall& call, const RowRun& run, const PanelRange& panels, GemmArgs args) {
+  const PackedWeight& packed = *call.packed;
+  args.tap = run.tap;
+  args.taps = run.taps;
+  args.k = run.k;
+  args.a_stride = run.a_stride;
+  const int32_t group_n0 = panels.group * packed.shape().n;
   // Panel by panel, so that a panel that fits the L1 or L2 cache is read from there by every tile
   // of the block.
-  for (int32_t p = panel_begin; p < panel_end; ++p) {
-    const int32_t n0 = group * packed.shape().n + p * packed.format().nr;
+  for (int32_t p = panels.begin; p < panels.end; ++p) {
     const int32_t columns = packed.panel_columns(p);
+    const GemmKernel* kernel = cpu::select_gemm(*call.set, packed.format(), run.rows, columns);
+    const GemmFn fn = kernel->fn[call.a_signed];
     args.b_stride = packed.panel_stride(p);
-    int32_t* run_sums = sums;
-    for (int32_t i = 0; i < run_count; run_sums += runs[i++].rows) {
-      const RowRun& run = runs[i];
-      const GemmKernel* kernel = cpu::select_gemm(*call.set, packed.format(), run.rows, columns);
-      const GemmTileFn fn = kernel->fn[call.a_signed][static_cast<int>(call.kind)];
-      args.tap = run.tap;
-      args.taps = run.taps;
-      args.k = run.k;
-      args.a_stride = run.a_stride;
-      if (zero_points) epilogue.row_sum = run_sums - run.first;
-      for (int32_t c = 0; c < columns; c += kernel->nr) {
-        args.n = std::min<int32_t>(kernel->nr, columns - c);
-        args.n0 = n0 + c;
-        args.b = packed.panel(group, p) + c * packed.format().kr;
-        for (int32_t r = 0; r < run.rows; r += kernel->mr) {
-          args.m = std::min<int32_t>(kernel->mr, run.rows - r);
-          args.m0 = static_cast<int32_t>(run.first + r);
-          args.a = run.a + r * run.a_stride;
-          args.out = static_cast<char*>(call.out) + (run.first + r) * call.out_stride +
-                     args.n0 * static_cast<ptrdiff_t>(element_size(call.kind));
-          fn(&args);
-        }
+    for (int32_t c = 0; c < columns; c += kernel->nr) {
+      args.n = std::min<int32_t>(kernel->nr, columns - c);
+      args.n0 = group_n0 + p * packed.format().nr + c;
+      args.b = packed.panel(panels.group, p) + c * packed.format().kr;
+      for (int32_t r = 0; r < run.rows; r += kernel->mr) {
+        args.m = std::min<int32_t>(kernel->mr, run.rows - r);
+        args.m0 = static_cast<int32_t>(run.first + r);
+        args.a = run.a + r * run.a_stride;
+        args.out = output_address(call, run.first + r, args.n0);
+        fn(&args);
       }
     }
+  }
+}
+
+// All runs against the panels, by a kernel that reads A in its own form: prepared once, one row
+// behind another whatever run it came from, then read for every panel.
+void run_prepared(const GemmCall& call, const GemmKernel& kernel, const RowRun* runs,
+                  int32_t run_count, const PanelRange& panels, GemmArgs args) {
+  const PackedWeight& packed = *call.packed;
+  const int64_t groups = int64_t{packed.shape().taps} * packed.padded_k() / packed.format().kr;
+  uint8_t* prepared = args.prepared;
+  args.prepared_stride = prepared_row_bytes(kernel, groups);
+  int32_t rows = 0;
+  for (int32_t i = 0; i < run_count; rows += runs[i++].rows) {
+    args.tap = runs[i].tap;
+    args.taps = runs[i].taps;
+    args.k = runs[i].k;
+    args.a = runs[i].a;
+    args.a_stride = runs[i].a_stride;
+    args.m = runs[i].rows;
+    args.prepared = prepared + rows * args.prepared_stride;
+    kernel.prepare[call.a_signed](&args);
+  }
+  const int32_t group_n0 = panels.group * packed.shape().n;
+  for (int32_t p = panels.begin; p < panels.end; ++p) {
+    const int32_t columns = packed.panel_columns(p);
+    args.b_stride = packed.panel_stride(p);
+    for (int32_t c = 0; c < columns; c += kernel.nr) {
+      args.n = std::min<int32_t>(kernel.nr, columns - c);
+      args.n0 = group_n0 + p * packed.format().nr + c;
+      args.b = packed.panel(panels.group, p) + c * packed.format().kr;
+      for (int32_t r = 0; r < rows; r += kernel.mr) {
+        args.m = std::min<int32_t>(kernel.mr, rows - r);
+        args.m0 = static_cast<int32_t>(runs[0].first + r);
+        args.prepared = prepared + r * args.prepared_stride;
+        args.out = output_address(call, runs[0].first + r, args.n0);
+        kernel.fn[call.a_signed](&args);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+size_t run_scratch_bytes(const GemmCall& call, int64_t rows) {
+  return kernel_scratch_bytes(call) + row_sum_bytes(call, rows) +
+         round_up(prepared_bytes(call, rows), kAlignment);
+}
+
+void run_rows(const GemmCall& call, const PanelRange& panels, const RowRun* runs, int32_t run_count,
+              uint8_t* scratch) {
+  if (run_count == 0) return;
+  int32_t rows = 0;
+  for (int32_t i = 0; i < run_count; ++i) rows += runs[i].rows;
+  Epilogue epilogue = call.epilogue;
+  GemmArgs args{};
+  args.kind = call.kind;
+  args.epilogue = &epilogue;
+  args.out_stride = call.out_stride;
+  args.scratch = scratch;
+  scratch += kernel_scratch_bytes(call);
+  if (call.weight->has_weight_zero_points()) {
+    int32_t* sums = reinterpret_cast<int32_t*>(scratch);
+    epilogue.w_zero = call.weight->zero_points();
+    epilogue.row_sum = sums - runs[0].first;
+    for (int32_t i = 0; i < run_count; sums += runs[i++].rows) sum_rows(call, runs[i], sums);
+    scratch += row_sum_bytes(call, rows);
+  }
+  args.prepared = scratch;
+  const GemmKernel* kernel = cpu::select_gemm(*call.set, call.packed->format(), rows,
+                                              call.packed->panel_columns(panels.begin));
+  if (kernel->prepare[call.a_signed]) {
+    run_prepared(call, *kernel, runs, run_count, panels, args);
+  } else {
+    for (int32_t i = 0; i < run_count; ++i) run_tiles(call, runs[i], panels, args);
   }
 }
 

@@ -45,13 +45,20 @@ void check_qparams(const char* what, QParams qparams, bool is_signed);
 
 size_t element_size(OutKind kind);
 
-// Scratch that run_rows() needs beside the caller's own, for runs of at most `rows` rows in total.
+// Scratch that run_rows() needs beside the caller's own, for runs of at most `rows` rows in total,
+// and what of it holds rows of A in a kernel's own form.
 size_t run_scratch_bytes(const GemmCall& call, int64_t rows);
+size_t prepared_bytes(const GemmCall& call, int64_t rows);
 
-// Computes panels [panel_begin, panel_end) of `group` for the runs. The caller brackets it with
-// KernelScope.
-void run_rows(const GemmCall& call, int32_t group, int32_t panel_begin, int32_t panel_end,
-              const RowRun* runs, int32_t run_count, uint8_t* scratch);
+// Panels [begin, end) of one group.
+struct PanelRange {
+  int32_t group, begin, end;
+};
+
+// Computes the panels for the runs, whose output rows follow one another. The caller brackets it
+// with KernelScope.
+void run_rows(const GemmCall& call, const PanelRange& panels, const RowRun* runs, int32_t run_count,
+              uint8_t* scratch);
 
 // The kernel set's per-task hooks.
 class KernelScope {

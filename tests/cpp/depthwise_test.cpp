@@ -45,8 +45,8 @@ class DepthwiseProblem {
 
   // The kernel's arguments for an output at `out`.
   DepthwiseArgs args(void* out, ptrdiff_t stride) const {
-    return {rows_, case_.taps, case_.pixels, case_.channels,     packed_,
-            out,   stride,     &kernel_,     case_.epilogue->m0, case_.epilogue->n0};
+    return {rows_,  case_.taps, case_.pixels, case_.channels,     packed_,           out,
+            stride, case_.kind, &kernel_,     case_.epilogue->m0, case_.epilogue->n0};
   }
   Epilogue& kernel_epilogue() { return kernel_; }
   std::vector<uint8_t> expected() const {
@@ -157,7 +157,7 @@ class DepthwiseProblem {
       memory().out.place((c.pixels - 1) * stride + width, c.epilogue->side, kind_size(c.kind));
   const DepthwiseArgs args = problem.args(out, static_cast<ptrdiff_t>(stride));
   const RunningCase running(&c);
-  kernel.fn[c.a_signed][static_cast<int>(c.kind)](&args);
+  kernel.fn[c.a_signed](&args);
   const std::vector<uint8_t> expected = problem.expected();
   for (int32_t p = 0; p < c.pixels; ++p) {
     const std::string difference =

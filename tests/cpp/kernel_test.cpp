@@ -34,6 +34,34 @@ GuardBuffer& scratch_memory() {
   return once;
 }
 
+// Prepares A where the kernel wants that, in guarded memory of its own, and runs the kernel.
+void run_kernel(const GemmKernel& kernel, bool a_signed, GemmArgs args) {
+  static GuardBuffer memory(size_t{1} << 23);
+  if (kernel.prepare[a_signed]) {
+    args.prepared_stride =
+        prepared_row_bytes(kernel, ptrdiff_t{args.taps} * ceil_div(args.k, kernel.format.kr));
+    args.prepared = memory.place(args.m * args.prepared_stride, Side::kEnd, kAlignment);
+    kernel.prepare[a_signed](&args);
+    ASSERT_TRUE(memory.margin_intact()) << kernel.name << ": prepare() wrote beside its rows";
+    args.a = nullptr;  // all of A is in the prepared rows
+  }
+  kernel.fn[a_signed](&args);
+}
+
+// Row counts that together meet every way in which a kernel splits its rows.
+std::vector<int32_t> row_counts(const GemmKernel& kernel, int32_t rows) {
+  std::set<int32_t> m = {rows - 1, rows};
+  for (int32_t i = 1; i <= std::max<int32_t>(2 * kernel.m_step + 1, 32); ++i) m.insert(i);
+  std::erase_if(m, [rows](int32_t i) { return i < 1 || i > rows; });
+  return {m.begin(), m.end()};
+}
+
+// Kernels of many rows rarely get all of them: past a few steps the rest are more of the same.
+int32_t problem_rows(Random& random, const GemmKernel& kernel) {
+  const int32_t few = std::min<int32_t>(kernel.mr, std::max<int32_t>(2 * kernel.m_step + 1, 12));
+  return kernel.mr <= 32 || random.chance(40) ? kernel.mr : few;
+}
+
 bool same_values(OutKind kind, const void* got, const void* expected, int32_t n) {
   if (std::memcmp(got, expected, n * kind_size(kind)) == 0) return true;
   if (kind != OutKind::kF32) return false;
@@ -70,13 +98,14 @@ bool same_values(OutKind kind, const void* got, const void* expected, int32_t n)
   args.n = c.n;
   args.out = out;
   args.out_stride = static_cast<ptrdiff_t>(stride);
+  args.kind = c.kind;
   args.epilogue = &epilogue.kernel();
   args.m0 = c.epilogue->m0 + r0;
   args.n0 = c.epilogue->n0;
   args.scratch =
       scratch_memory().place(round_up(c.kernel->scratch_bytes, kAlignment), Side::kEnd, kAlignment);
   const RunningCase running(&c);
-  c.kernel->fn[p.a_signed][static_cast<int>(c.kind)](&args);
+  run_kernel(*c.kernel, p.a_signed, args);
 
   for (int32_t r = 0; r < c.m; ++r) {
     const uint8_t* want = expected.data() + (r0 + r) * width;
@@ -168,7 +197,7 @@ class GemmKernelTest : public IsaTest {
       c.kind = kind;
       c.n = n;
       c.column = column;
-      for (int32_t m = 1; m <= kernel.mr; ++m) {
+      for (const int32_t m : row_counts(kernel, problem.rows)) {
         if (skip(random, problem.taps, problem.k, m == kernel.mr && n == kernel.nr)) continue;
         c.m = m;
         ASSERT_TRUE(run_tile(random, c, panel, epilogue, expected));
@@ -189,7 +218,8 @@ TEST_P(GemmKernelTest, EqualsReferenceAtAllSizes) {
       for (int32_t k : depths(kernel.format.kr)) {
         for (int32_t taps : {1, 9}) {
           for (const Values values : {Values::kRandom, Values::kCorners}) {
-            GemmProblem problem(random, kernel.mr, kernel.nr, taps, k, a_signed, values);
+            GemmProblem problem(random, problem_rows(random, kernel), kernel.nr, taps, k, a_signed,
+                                values);
             for (int32_t n : widths(kernel.nr)) {
               sweep_columns(random, kernel, problem, n, index++, hits);
               if (HasFatalFailure()) return;
@@ -217,7 +247,8 @@ struct Corner {
 
 ::testing::AssertionResult check_corner(const KernelSet& set, const GemmKernel& kernel,
                                         bool a_signed, int32_t k, int32_t taps, Corner corner) {
-  const int32_t mr = kernel.mr, nr = kernel.nr, depth = taps * k;
+  const int32_t mr = std::min<int32_t>(kernel.mr, std::max<int32_t>(kernel.m_step + 1, 32));
+  const int32_t nr = kernel.nr, depth = taps * k;
   const std::vector<uint8_t> a(size_t(mr) * depth, static_cast<uint8_t>(corner.a));
   const std::vector<int8_t> w(size_t(nr) * depth, static_cast<int8_t>(corner.w));
   const auto packed = PackedWeight::pack(w.data(), {1, nr, taps, k}, kernel.format);
@@ -246,11 +277,12 @@ struct Corner {
   args.n = nr;
   args.out = out.data();
   args.out_stride = nr * static_cast<ptrdiff_t>(sizeof(int32_t));
+  args.kind = OutKind::kI32;
   args.epilogue = &epilogue;
   args.scratch = scratch.data();
   {
     const Task task(set);
-    kernel.fn[a_signed][static_cast<int>(OutKind::kI32)](&args);
+    run_kernel(kernel, a_signed, args);
   }
   const int64_t expected = int64_t{depth} * (corner.a - corner.a_zero) * corner.w;
   for (int32_t value : out) {
@@ -316,13 +348,14 @@ TEST_P(GemmKernelTest, AcceptsRowStrideOfZero) {
     args.n = kernel.nr;
     args.out = out.data();
     args.out_stride = kernel.nr;
+    args.kind = OutKind::kU8;
     args.epilogue = &epilogue.kernel();
     args.m0 = choice.m0;
     args.n0 = choice.n0;
     args.scratch = scratch.data();
     {
       const Task task(set());
-      kernel.fn[0][static_cast<int>(OutKind::kU8)](&args);
+      run_kernel(kernel, false, args);
     }
     for (int32_t r = 0; r < kernel.mr; ++r) {
       EXPECT_EQ(first_difference(out.data() + size_t(r) * kernel.nr, expected.data(), kernel.nr),

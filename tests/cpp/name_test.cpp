@@ -57,17 +57,25 @@ TEST(TableTest, EveryEntryPointExists) {
   for (const cpu::IsaInfo& isa : cpu::isas()) {
     const KernelSet& set = *isa.table;
     for (int s = 0; s < 2; ++s) {
-      for (int kind = 0; kind < kOutKinds; ++kind) {
-        for (int32_t i = 0; i < set.gemm_count; ++i)
-          EXPECT_NE(set.gemm[i].fn[s][kind], nullptr) << set.gemm[i].name;
-        EXPECT_NE(set.depthwise->fn[s][kind], nullptr) << isa.name;
+      for (int32_t i = 0; i < set.gemm_count; ++i) {
+        const GemmKernel& kernel = set.gemm[i];
+        EXPECT_NE(kernel.fn[s], nullptr) << kernel.name;
+        EXPECT_EQ(kernel.prepare[s] == nullptr, kernel.prepared_bytes_per_group == 0)
+            << kernel.name;
+        EXPECT_GE(kernel.mr, kernel.m_step) << kernel.name;
+        EXPECT_GE(kernel.m_step, 1) << kernel.name;
+        EXPECT_GE(kernel.min_m, 1) << kernel.name;
+        EXPECT_EQ(kernel.s8_offset, set.gemm[0].s8_offset)
+            << kernel.name << ": one call mixes an ISA's kernels and has one acc_init";
       }
+      EXPECT_NE(set.depthwise->fn[s], nullptr) << isa.name;
       const ElementwiseFns& e = set.elementwise;
       EXPECT_TRUE(e.quantize[s] && e.dequantize[s] && e.add[s] && e.mul[s] && e.clamp[s] &&
                   e.max_pool[s] && e.avg_pool[s] && e.requantize[s][0] && e.requantize[s][1])
           << isa.name;
     }
     EXPECT_NE(set.peak, nullptr) << isa.name;
+    EXPECT_NE(set.read, nullptr) << isa.name;
     EXPECT_EQ(set.task_begin == nullptr, set.task_end == nullptr)
         << isa.name << ": task hooks come in pairs";
   }

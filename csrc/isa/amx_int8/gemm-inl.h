@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
+#include "abi/out_kind.h"
 #include "isa/amx_int8/amx-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 
@@ -91,7 +92,20 @@ static inline void accumulate(const GemmArgs& g, Scratch& scratch) {
   if constexpr (kTwoRows && kTwoColumns) tile_store<3>(scratch.acc[kTileRows] + kTileRows, kStride);
 }
 
-template <bool kSigned, OutKind kOut>
+template <OutKind kOut>
+static inline void store_tile(const GemmArgs& g, const Scratch& scratch) {
+  for (int c = 0; c < g.n; c += 16) {
+    const __mmask16 mask = lane_mask(g.n - c);
+    const __m512i init = load_ints(g.epilogue->acc_init + g.n0 + c, mask);
+    char* out = static_cast<char*>(g.out) + c * kind_bytes(kOut);
+    for (int r = 0; r < g.m; ++r) {
+      const __m512i acc = _mm512_add_epi32(init, _mm512_load_si512(&scratch.acc[r][c]));
+      store_lanes<kOut>(acc, *g.epilogue, g.m0 + r, g.n0 + c, out + r * g.out_stride, mask);
+    }
+  }
+}
+
+template <bool kSigned>
 void gemm_tile(const GemmArgs* args) {
   const GemmArgs& g = *args;
   Scratch& scratch = *static_cast<Scratch*>(g.scratch);
@@ -106,31 +120,21 @@ void gemm_tile(const GemmArgs* args) {
   } else {
     accumulate<false, false, kSigned>(g, scratch);
   }
-  constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
-  for (int c = 0; c < g.n; c += 16) {
-    const __mmask16 mask = lane_mask(g.n - c);
-    const __m512i init = load_ints(g.epilogue->acc_init + g.n0 + c, mask);
-    char* out = static_cast<char*>(g.out) + c * kSize;
-    for (int r = 0; r < g.m; ++r) {
-      const __m512i acc = _mm512_add_epi32(init, _mm512_load_si512(&scratch.acc[r][c]));
-      store_lanes<kOut>(acc, *g.epilogue, g.m0 + r, g.n0 + c, out + r * g.out_stride, mask);
-    }
-  }
+  with_kind(g.kind, [&](auto kind) { store_tile<decltype(kind)::value>(g, scratch); });
 }
 
 constexpr GemmKernel gemm_row(const char* name) {
-  return {name,
-          {{gemm_tile<false, OutKind::kI32>, gemm_tile<false, OutKind::kU8>,
-            gemm_tile<false, OutKind::kS8>, gemm_tile<false, OutKind::kF32>},
-           {gemm_tile<true, OutKind::kI32>, gemm_tile<true, OutKind::kU8>,
-            gemm_tile<true, OutKind::kS8>, gemm_tile<true, OutKind::kF32>}},
-          {64, 4, 16},
-          32,
-          32,
-          64,
-          0,
-          sizeof(Scratch),
-          0};
+  GemmKernel row{};
+  row.name = name;
+  row.fn[0] = gemm_tile<false>;
+  row.fn[1] = gemm_tile<true>;
+  row.format = {64, 4, 16};
+  row.mr = row.m_step = 2 * kTileRows;
+  row.nr = 2 * kTileRows;
+  row.k_step = kTileBytes;
+  row.min_m = 1;
+  row.scratch_bytes = sizeof(Scratch);
+  return row;
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "isa/amx_int8/peak-inl.h"
 #include "isa/x86_shared/depthwise_avx512-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
+#include "isa/x86_shared/read_avx512-inl.h"
 
 namespace octavo {
 namespace {
@@ -14,7 +15,8 @@ namespace {
 constexpr GemmKernel kGemm[] = {gemm_row("u8s8_gemm_32x32c4__amx_int8")};
 constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__amx_int8");
 constexpr KernelSet kTable = {
-    "amx_int8", kGemm, 1, &kDepthwise, elementwise_avx512(), configure_tiles, release_tiles, peak};
+    "amx_int8",      kGemm,         1,    &kDepthwise, elementwise_avx512(),
+    configure_tiles, release_tiles, peak, read_avx512};
 
 }  // namespace
 }  // namespace octavo

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "abi/kernel_abi.h"
+#include "abi/out_kind.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 
@@ -34,7 +35,7 @@ static inline void depthwise_block(const DepthwiseArgs& d, int pixel, int channe
       acc[p] = _mm256_add_epi32(acc[p], _mm256_madd_epi16(a, weight));
     });
   }
-  constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
+  constexpr ptrdiff_t kSize = kind_bytes(kOut);
   unroll<PIXELS>([&](auto p) OCTAVO_INLINE {
     char* out = static_cast<char*>(d.out) + (pixel + p) * d.out_stride + channel * kSize;
     store_lanes8<kOut>(acc[p], e, d.m0 + pixel + p, d.n0 + channel, out, lanes);
@@ -49,21 +50,20 @@ static inline void depthwise_pixels(const DepthwiseArgs& d, int channel) {
   for (; pixel < d.pixels; ++pixel) depthwise_block<1, kSigned, kWhole, kOut>(d, pixel, channel);
 }
 
-template <bool kSigned, OutKind kOut>
+template <bool kSigned>
 void depthwise_avx2(const DepthwiseArgs* args) {
   const DepthwiseArgs& d = *args;
-  int channel = 0;
-  for (; channel + 8 <= d.channels; channel += 8) depthwise_pixels<kSigned, true, kOut>(d, channel);
-  if (channel < d.channels) depthwise_pixels<kSigned, false, kOut>(d, channel);
+  with_kind(d.kind, [&](auto kind) {
+    constexpr OutKind kOut = decltype(kind)::value;
+    int channel = 0;
+    for (; channel + 8 <= d.channels; channel += 8)
+      depthwise_pixels<kSigned, true, kOut>(d, channel);
+    if (channel < d.channels) depthwise_pixels<kSigned, false, kOut>(d, channel);
+  });
 }
 
 constexpr DepthwiseKernel depthwise_row(const char* name) {
-  return {name,
-          {{depthwise_avx2<false, OutKind::kI32>, depthwise_avx2<false, OutKind::kU8>,
-            depthwise_avx2<false, OutKind::kS8>, depthwise_avx2<false, OutKind::kF32>},
-           {depthwise_avx2<true, OutKind::kI32>, depthwise_avx2<true, OutKind::kU8>,
-            depthwise_avx2<true, OutKind::kS8>, depthwise_avx2<true, OutKind::kF32>}},
-          0};
+  return {name, {depthwise_avx2<false>, depthwise_avx2<true>}, 0};
 }
 
 }  // namespace

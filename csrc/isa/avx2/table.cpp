@@ -1,20 +1,33 @@
 // AVX2 without any dot-product extension: Haswell to Coffee Lake, Zen 1 to Zen 3.
-#if !defined(__AVX2__)
+#if !defined(__AVX2__) || defined(__AVX512F__)
 #error "isa/avx2 must be built with the flags of its isa.cmake"
 #endif
 
 #include "isa/avx2/depthwise-inl.h"
-#include "isa/avx2/gemm-inl.h"
-#include "isa/avx2/peak-inl.h"
 #include "isa/x86_shared/elementwise_avx2-inl.h"
+#include "isa/x86_shared/gemm_inner_product-inl.h"
+#include "isa/x86_shared/gemm_split_bits-inl.h"
+#include "isa/x86_shared/lanes_avx2-inl.h"
+#include "isa/x86_shared/read_avx2-inl.h"
 
 namespace octavo {
 namespace {
 
-constexpr GemmKernel kGemm[] = {gemm_row("u8s8_gemm_6x16c2__avx2")};
+constexpr PackFormat kFormat = {16, 4, 8};
+constexpr GemmKernel kGemm[] = {
+    inner_product_row<Lanes256, 4, 3, 2, 1>("u8s8_gemm_128x16c4__avx2", kFormat, 4),
+    split_bits_row<Lanes256, 2, 1>("u8s8_gemm_4x16c4__avx2", kFormat),
+};
 constexpr DepthwiseKernel kDepthwise = depthwise_row("u8s8_depthwise_4x8__avx2");
-constexpr KernelSet kTable = {"avx2",  kGemm,   1,   &kDepthwise, elementwise_avx2(),
-                              nullptr, nullptr, peak};
+constexpr KernelSet kTable = {"avx2",
+                              kGemm,
+                              2,
+                              &kDepthwise,
+                              elementwise_avx2(),
+                              nullptr,
+                              nullptr,
+                              peak_inner_product<Lanes256>,
+                              read_avx2};
 
 }  // namespace
 }  // namespace octavo

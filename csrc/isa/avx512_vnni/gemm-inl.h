@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
+#include "abi/out_kind.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 
@@ -47,7 +48,7 @@ static inline OCTAVO_INLINE void step(__m512i (&acc)[MR][NV], const int8_t* b, c
 template <int MR, int NV, OutKind kOut>
 static inline OCTAVO_INLINE void store_tile(const __m512i (&acc)[MR][NV], const GemmArgs& g,
                                             int row0) {
-  constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
+  constexpr ptrdiff_t kSize = kind_bytes(kOut);
   unroll<MR>([&](auto r) OCTAVO_INLINE {
     char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
     unroll<NV>([&](auto v) OCTAVO_INLINE {
@@ -62,7 +63,7 @@ static inline OCTAVO_INLINE void store_tile(const __m512i (&acc)[MR][NV], const 
 // Rows are addressed from every third one, so that base + {0, 1, 2} * stride needs no pointer per
 // row.
 template <int MR, int NV, bool kSigned>
-__attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind kind) {
+__attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0) {
   constexpr int kBases = (MR + 2) / 3;
   __m512i acc[MR][NV];
   unroll<NV>([&](auto v) OCTAVO_INLINE {
@@ -87,55 +88,46 @@ __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0, OutKind ki
       b += b_stride;
     }
   }
-  switch (kind) {
-    case OutKind::kI32:
-      return store_tile<MR, NV, OutKind::kI32>(acc, g, row0);
-    case OutKind::kU8:
-      return store_tile<MR, NV, OutKind::kU8>(acc, g, row0);
-    case OutKind::kS8:
-      return store_tile<MR, NV, OutKind::kS8>(acc, g, row0);
-    case OutKind::kF32:
-      return store_tile<MR, NV, OutKind::kF32>(acc, g, row0);
-  }
+  with_kind(g.kind, [&](auto kind)
+                        OCTAVO_INLINE { store_tile<MR, NV, decltype(kind)::value>(acc, g, row0); });
 }
 
 // Cuts the tile's rows into the row counts that were compiled, largest first.
 template <int NV, bool kSigned, int MR, int... Rest>
-static inline void gemm_split(const GemmArgs& g, int row0, OutKind kind) {
-  for (; g.m - row0 >= MR; row0 += MR) gemm_rows<MR, NV, kSigned>(g, row0, kind);
-  if constexpr (sizeof...(Rest) > 0) gemm_split<NV, kSigned, Rest...>(g, row0, kind);
+static inline void gemm_split(const GemmArgs& g, int row0) {
+  for (; g.m - row0 >= MR; row0 += MR) gemm_rows<MR, NV, kSigned>(g, row0);
+  if constexpr (sizeof...(Rest) > 0) gemm_split<NV, kSigned, Rest...>(g, row0);
 }
 
 // Panels are at least n columns wide, rounded up to 16, and a kernel reads no vector past that.
-template <int NV, bool kSigned, OutKind kOut>
+template <int NV, bool kSigned>
 void gemm_tile(const GemmArgs* g) {
   if constexpr (NV == 4) {
     if (g->n > 48) {
-      gemm_split<4, kSigned, 6, 5, 4, 3, 2, 1>(*g, 0, kOut);
+      gemm_split<4, kSigned, 6, 5, 4, 3, 2, 1>(*g, 0);
     } else {
-      gemm_split<3, kSigned, 6, 3, 2, 1>(*g, 0, kOut);
+      gemm_split<3, kSigned, 6, 3, 2, 1>(*g, 0);
     }
   } else if constexpr (NV == 2) {
-    gemm_split<2, kSigned, 12, 6, 3, 2, 1>(*g, 0, kOut);
+    gemm_split<2, kSigned, 12, 6, 3, 2, 1>(*g, 0);
   } else {
-    gemm_split<1, kSigned, 24, 12, 6, 3, 1>(*g, 0, kOut);
+    gemm_split<1, kSigned, 24, 12, 6, 3, 1>(*g, 0);
   }
 }
 
 template <int MR, int NV>
 constexpr GemmKernel gemm_row(const char* name) {
-  return {name,
-          {{gemm_tile<NV, false, OutKind::kI32>, gemm_tile<NV, false, OutKind::kU8>,
-            gemm_tile<NV, false, OutKind::kS8>, gemm_tile<NV, false, OutKind::kF32>},
-           {gemm_tile<NV, true, OutKind::kI32>, gemm_tile<NV, true, OutKind::kU8>,
-            gemm_tile<NV, true, OutKind::kS8>, gemm_tile<NV, true, OutKind::kF32>}},
-          {64, 4, 16},
-          MR,
-          NV * 16,
-          4,
-          128,
-          0,
-          0};
+  GemmKernel row{};
+  row.name = name;
+  row.fn[0] = gemm_tile<NV, false>;
+  row.fn[1] = gemm_tile<NV, true>;
+  row.format = {64, 4, 16};
+  row.mr = row.m_step = MR;
+  row.nr = NV * 16;
+  row.k_step = 4;
+  row.min_m = 1;
+  row.s8_offset = 128;
+  return row;
 }
 
 }  // namespace

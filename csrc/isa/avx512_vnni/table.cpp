@@ -8,6 +8,7 @@
 #include "isa/avx512_vnni/peak-inl.h"
 #include "isa/x86_shared/depthwise_avx512-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
+#include "isa/x86_shared/read_avx512-inl.h"
 
 namespace octavo {
 namespace {
@@ -18,8 +19,8 @@ constexpr GemmKernel kGemm[] = {
     gemm_row<24, 1>("u8s8_gemm_24x16c4__avx512_vnni"),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512_vnni");
-constexpr KernelSet kTable = {"avx512_vnni",        kGemm,   3,       &kDepthwise,
-                              elementwise_avx512(), nullptr, nullptr, peak};
+constexpr KernelSet kTable = {"avx512_vnni", kGemm,   3,    &kDepthwise, elementwise_avx512(),
+                              nullptr,       nullptr, peak, read_avx512};
 
 }  // namespace
 }  // namespace octavo

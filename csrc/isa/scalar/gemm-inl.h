@@ -8,7 +8,7 @@ namespace octavo {
 namespace {
 
 // Register budget: none is planned; the accumulators live in an MR x NR array on the stack.
-template <int MR, int NR, int KR, bool kSigned, OutKind kOut>
+template <int MR, int NR, int KR, bool kSigned>
 void gemm_tile(const GemmArgs* args) {
   const GemmArgs& g = *args;
   const Epilogue& e = *g.epilogue;
@@ -35,25 +35,23 @@ void gemm_tile(const GemmArgs* args) {
   }
   for (int r = 0; r < g.m; ++r) {
     void* row = static_cast<char*>(g.out) + r * g.out_stride;
-    for (int c = 0; c < g.n; ++c) store_output(kOut, acc[r][c], e, g.m0 + r, g.n0 + c, row, c);
+    for (int c = 0; c < g.n; ++c) store_output(g.kind, acc[r][c], e, g.m0 + r, g.n0 + c, row, c);
   }
 }
 
 template <int MR, int NR, int KR>
 constexpr GemmKernel gemm_row(const char* name, uint32_t flags) {
-  return {
-      name,
-      {{gemm_tile<MR, NR, KR, false, OutKind::kI32>, gemm_tile<MR, NR, KR, false, OutKind::kU8>,
-        gemm_tile<MR, NR, KR, false, OutKind::kS8>, gemm_tile<MR, NR, KR, false, OutKind::kF32>},
-       {gemm_tile<MR, NR, KR, true, OutKind::kI32>, gemm_tile<MR, NR, KR, true, OutKind::kU8>,
-        gemm_tile<MR, NR, KR, true, OutKind::kS8>, gemm_tile<MR, NR, KR, true, OutKind::kF32>}},
-      {NR, KR, NR},
-      MR,
-      NR,
-      KR,
-      0,
-      0,
-      flags};
+  GemmKernel row{};
+  row.name = name;
+  row.fn[0] = gemm_tile<MR, NR, KR, false>;
+  row.fn[1] = gemm_tile<MR, NR, KR, true>;
+  row.format = {NR, KR, NR};
+  row.mr = row.m_step = MR;
+  row.nr = NR;
+  row.k_step = KR;
+  row.min_m = 1;
+  row.flags = flags;
+  return row;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "isa/scalar/peak-inl.h"
 #include "isa/shared/depthwise-inl.h"
 #include "isa/shared/elementwise-inl.h"
+#include "isa/shared/read-inl.h"
 
 namespace octavo {
 namespace {
@@ -13,8 +14,8 @@ constexpr GemmKernel kGemm[] = {
     gemm_row<1, 7, 3>("u8s8_gemm_1x7c3__scalar", kTestOnly),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_portable_row("u8s8_depthwise_1x1__scalar");
-constexpr KernelSet kTable = {"scalar", kGemm,   3,   &kDepthwise, portable_elementwise(),
-                              nullptr,  nullptr, peak};
+constexpr KernelSet kTable = {"scalar", kGemm,   3,    &kDepthwise,  portable_elementwise(),
+                              nullptr,  nullptr, peak, read_portable};
 
 }  // namespace
 }  // namespace octavo

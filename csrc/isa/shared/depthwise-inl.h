@@ -7,7 +7,7 @@
 namespace octavo {
 namespace {
 
-template <bool kSigned, OutKind kOut>
+template <bool kSigned>
 void depthwise_portable(const DepthwiseArgs* args) {
   const DepthwiseArgs& d = *args;
   const Epilogue& e = *d.epilogue;
@@ -24,18 +24,13 @@ void depthwise_portable(const DepthwiseArgs* args) {
         const int32_t value = kSigned ? static_cast<int32_t>(static_cast<int8_t>(a)) : a;
         acc += static_cast<uint32_t>(value * w[t * kDepthwiseBlock]);
       }
-      store_output(kOut, acc, e, d.m0 + p, d.n0 + c, out, c);
+      store_output(d.kind, acc, e, d.m0 + p, d.n0 + c, out, c);
     }
   }
 }
 
 constexpr DepthwiseKernel depthwise_portable_row(const char* name) {
-  return {name,
-          {{depthwise_portable<false, OutKind::kI32>, depthwise_portable<false, OutKind::kU8>,
-            depthwise_portable<false, OutKind::kS8>, depthwise_portable<false, OutKind::kF32>},
-           {depthwise_portable<true, OutKind::kI32>, depthwise_portable<true, OutKind::kU8>,
-            depthwise_portable<true, OutKind::kS8>, depthwise_portable<true, OutKind::kF32>}},
-          0};
+  return {name, {depthwise_portable<false>, depthwise_portable<true>}, 0};
 }
 
 }  // namespace

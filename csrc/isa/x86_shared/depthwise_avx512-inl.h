@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "abi/kernel_abi.h"
+#include "abi/out_kind.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 
@@ -33,32 +34,30 @@ static inline void depthwise_block(const DepthwiseArgs& d, int pixel, int channe
       acc[p] = _mm512_add_epi32(acc[p], _mm512_madd_epi16(a, weight));
     });
   }
-  constexpr ptrdiff_t kSize = kOut == OutKind::kU8 || kOut == OutKind::kS8 ? 1 : 4;
+  constexpr ptrdiff_t kSize = kind_bytes(kOut);
   unroll<PIXELS>([&](auto p) OCTAVO_INLINE {
     char* out = static_cast<char*>(d.out) + (pixel + p) * d.out_stride + channel * kSize;
     store_lanes<kOut>(acc[p], e, d.m0 + pixel + p, d.n0 + channel, out, mask);
   });
 }
 
-template <bool kSigned, OutKind kOut>
+template <bool kSigned>
 void depthwise_avx512(const DepthwiseArgs* args) {
   const DepthwiseArgs& d = *args;
-  for (int channel = 0; channel < d.channels; channel += kDepthwiseBlock) {
-    const __mmask16 mask = lane_mask(d.channels - channel);
-    int pixel = 0;
-    for (; pixel + 4 <= d.pixels; pixel += 4)
-      depthwise_block<4, kSigned, kOut>(d, pixel, channel, mask);
-    for (; pixel < d.pixels; ++pixel) depthwise_block<1, kSigned, kOut>(d, pixel, channel, mask);
-  }
+  with_kind(d.kind, [&](auto kind) {
+    constexpr OutKind kOut = decltype(kind)::value;
+    for (int channel = 0; channel < d.channels; channel += kDepthwiseBlock) {
+      const __mmask16 mask = lane_mask(d.channels - channel);
+      int pixel = 0;
+      for (; pixel + 4 <= d.pixels; pixel += 4)
+        depthwise_block<4, kSigned, kOut>(d, pixel, channel, mask);
+      for (; pixel < d.pixels; ++pixel) depthwise_block<1, kSigned, kOut>(d, pixel, channel, mask);
+    }
+  });
 }
 
 constexpr DepthwiseKernel depthwise_avx512_row(const char* name) {
-  return {name,
-          {{depthwise_avx512<false, OutKind::kI32>, depthwise_avx512<false, OutKind::kU8>,
-            depthwise_avx512<false, OutKind::kS8>, depthwise_avx512<false, OutKind::kF32>},
-           {depthwise_avx512<true, OutKind::kI32>, depthwise_avx512<true, OutKind::kU8>,
-            depthwise_avx512<true, OutKind::kS8>, depthwise_avx512<true, OutKind::kF32>}},
-          0};
+  return {name, {depthwise_avx512<false>, depthwise_avx512<true>}, 0};
 }
 
 }  // namespace

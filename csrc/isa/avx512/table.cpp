@@ -1,0 +1,36 @@
+// AVX-512 without VNNI: Skylake-SP, Skylake-X, Cannon Lake.
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || \
+    defined(__AVX512VNNI__)
+#error "isa/avx512 must be built with the flags of its isa.cmake"
+#endif
+
+#include "isa/x86_shared/depthwise_avx512-inl.h"
+#include "isa/x86_shared/elementwise_avx512-inl.h"
+#include "isa/x86_shared/gemm_inner_product-inl.h"
+#include "isa/x86_shared/gemm_split_bits-inl.h"
+#include "isa/x86_shared/lanes_avx512-inl.h"
+#include "isa/x86_shared/read_avx512-inl.h"
+
+namespace octavo {
+namespace {
+
+constexpr PackFormat kFormat = {64, 4, 16};
+constexpr GemmKernel kGemm[] = {
+    inner_product_row<Lanes512, 8, 4, 2, 1>("u8s8_gemm_128x32c4__avx512", kFormat, 4),
+    split_bits_row<Lanes512, 4, 2, 1>("u8s8_gemm_4x32c4__avx512", kFormat),
+};
+constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512");
+constexpr KernelSet kTable = {"avx512",
+                              kGemm,
+                              2,
+                              &kDepthwise,
+                              elementwise_avx512(),
+                              nullptr,
+                              nullptr,
+                              peak_inner_product<Lanes512>,
+                              read_avx512};
+
+}  // namespace
+}  // namespace octavo
+
+extern "C" const octavo::KernelSet* OCTAVO_ISA_TABLE(OCTAVO_ISA_NAME)() { return &octavo::kTable; }

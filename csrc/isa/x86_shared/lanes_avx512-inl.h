@@ -1,0 +1,42 @@
+// 512-bit vectors under the names that kernels for both widths use.
+#pragma once
+
+#include <immintrin.h>
+
+#include "abi/kernel_abi.h"
+#include "isa/x86_shared/epilogue_avx512-inl.h"
+
+namespace octavo {
+namespace {
+
+struct Lanes512 {
+  using Vec = __m512i;
+  static constexpr int kInts = 16;  // int32 in a vector
+
+  static inline Vec zero() { return _mm512_setzero_si512(); }
+  static inline Vec load(const void* p) { return _mm512_loadu_si512(p); }
+  static inline void store(void* p, Vec v) { _mm512_store_si512(p, v); }
+  static inline Vec set16(int16_t x) { return _mm512_set1_epi16(x); }
+  static inline Vec set32(int32_t x) { return _mm512_set1_epi32(x); }
+  static inline Vec add16(Vec a, Vec b) { return _mm512_add_epi16(a, b); }
+  static inline Vec add32(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
+  static inline Vec sub32(Vec a, Vec b) { return _mm512_sub_epi32(a, b); }
+  static inline Vec madd16(Vec a, Vec b) { return _mm512_madd_epi16(a, b); }
+  static inline Vec maddu8s8(Vec a, Vec b) { return _mm512_maddubs_epi16(a, b); }
+  // The signed bytes at even and at odd places, each as int16.
+  static inline Vec even_bytes(Vec v) { return _mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8); }
+  static inline Vec odd_bytes(Vec v) { return _mm512_srai_epi16(v, 8); }
+
+  // The first `lanes` of kInts; none where `lanes` is not positive.
+  static inline Vec load_ints(const int32_t* p, int lanes) {
+    return octavo::load_ints(p, lane_mask(lanes));
+  }
+  template <OutKind kOut>
+  static inline void store_outputs(Vec acc, const Epilogue& e, int32_t m, int32_t n, void* out,
+                                   int lanes) {
+    store_lanes<kOut>(acc, e, m, n, out, lane_mask(lanes));
+  }
+};
+
+}  // namespace
+}  // namespace octavo
