@@ -14,9 +14,9 @@
 namespace octavo {
 namespace {
 
-constexpr PackFormat kFormat = {64, 4, 16};
+constexpr PackFormat kFormat = {32, 4, 16};
 constexpr GemmKernel kGemm[] = {
-    inner_product_row<Lanes512, 8, 4, 2, 1>("u8s8_gemm_128x32c4__avx512", kFormat, 4),
+    inner_product_row<Lanes512, 8, 4, 2, 1>("u8s8_gemm_128x32c4__avx512", kFormat, 6),
     split_bits_row<Lanes512, 4, 2, 1>("u8s8_gemm_4x32c4__avx512", kFormat),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512");
