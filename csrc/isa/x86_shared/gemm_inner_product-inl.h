@@ -59,20 +59,24 @@ struct InnerProductScratch {
   alignas(64) int32_t acc[kInnerProductRows][NV * V::kInts];
 };
 
-// Widens `groups` k groups; adds the columns' sums of b0 b1 + b2 b3.
+// Widens `groups` k groups; adds the columns' sums of b0 b1 + b2 b3. Not inlined: gcc would keep
+// the sums in memory, where each step waits for the last one's store.
 template <typename V, int NV>
-static inline void widen_weights(const int8_t* b, ptrdiff_t b_stride, int groups,
-                                 InnerProductScratch<V, NV>& scratch,
-                                 typename V::Vec (&pair_sum)[NV]) {
+__attribute__((noinline)) void widen_weights(const int8_t* b, ptrdiff_t b_stride, int groups,
+                                             InnerProductScratch<V, NV>& scratch,
+                                             typename V::Vec (&pair_sum)[NV]) {
+  typename V::Vec sum[NV];
+  unroll<NV>([&](auto v) OCTAVO_INLINE { sum[v] = pair_sum[v]; });
   for (int i = 0; i < groups; ++i, b += b_stride) {
     unroll<NV>([&](auto v) OCTAVO_INLINE {
       const auto bytes = V::load(b + v * 4 * V::kInts);
       const auto even = V::even_bytes(bytes), odd = V::odd_bytes(bytes);
       V::store(scratch.b[i][0][v], even);
       V::store(scratch.b[i][1][v], odd);
-      pair_sum[v] = V::add32(pair_sum[v], V::madd16(even, odd));
+      sum[v] = V::add32(sum[v], V::madd16(even, odd));
     });
   }
+  unroll<NV>([&](auto v) OCTAVO_INLINE { pair_sum[v] = sum[v]; });
 }
 
 // Register budget, 16 ymm as 4 x 2 or 32 zmm as 8 x 2: MR * NV accumulators, 2 NV vectors of B, 2
