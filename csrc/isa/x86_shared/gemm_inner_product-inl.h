@@ -52,10 +52,8 @@ void prepare_inner_product(const GemmArgs* args) {
 // sums between blocks.
 template <typename V, int NV>
 struct InnerProductScratch {
-  static constexpr int kGroups =
-      4096 / (NV * V::kInts);  // 32 KiB of widened weights: larger than some L1, better than
-                               // carrying sums more often
-  alignas(64) int16_t b[kGroups][2][NV][2 * V::kInts];  // [group][even k, odd k]
+  static constexpr int kGroups = 2048 / (NV * V::kInts);  // 16 KiB of widened weights, half the L1
+  alignas(64) int16_t b[kGroups][2][NV][2 * V::kInts];    // [group][even k, odd k]
   alignas(64) int32_t acc[kInnerProductRows][NV * V::kInts];
 };
 
