@@ -4,6 +4,7 @@
 #include <cfloat>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -51,13 +52,18 @@ QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape
   validate();
   const auto& zeros = params_.zero_point;
   has_zero_points_ = std::any_of(zeros.begin(), zeros.end(), [](int32_t z) { return z != 0; });
+  const int64_t padded = round_up(channels(), kChannelPad);
+  col_sum_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
+  padded_zero_points_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
+  std::copy(zeros.begin(), zeros.end(), padded_zero_points_.as<int32_t>());
   if (depthwise && !has_zero_points_) {
     depthwise_ = PackedDepthwise::pack(weights, shape_.groups, shape_.taps);
+    sum_taps(weights);
   } else {
-    packed_.push_back(PackedWeight::pack(weights, shape_, cpu::active_format(cpu::kernels())));
+    packed_.push_back(PackedWeight::pack(weights, shape_, cpu::active_format(cpu::kernels()),
+                                         col_sum_.as<int32_t>()));
     current_.store(packed_.back().get(), std::memory_order_release);
   }
-  sum_columns(weights);
 }
 
 void QuantizedWeight::validate() const {
@@ -100,16 +106,10 @@ void QuantizedWeight::check_depth() const {
   }
 }
 
-void QuantizedWeight::sum_columns(const int8_t* weights) {
-  const int64_t padded = round_up(channels(), kChannelPad);
-  col_sum_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
-  padded_zero_points_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
-  const int64_t depth = shape_.depth();
+void QuantizedWeight::sum_taps(const int8_t* weights) {
   for (int32_t c = 0; c < channels(); ++c) {
-    int32_t sum = 0;
-    for (int64_t i = 0; i < depth; ++i) sum += weights[c * depth + i];
-    col_sum_.as<int32_t>()[c] = sum;
-    padded_zero_points_.as<int32_t>()[c] = params_.zero_point[c];
+    const int8_t* taps = weights + int64_t{c} * shape_.taps;
+    col_sum_.as<int32_t>()[c] = std::accumulate(taps, taps + shape_.taps, 0);
   }
 }
 

@@ -79,7 +79,7 @@ class QuantizedWeight {
   };
   void validate() const;
   void check_depth() const;
-  void sum_columns(const int8_t* weights);
+  void sum_taps(const int8_t* weights);
 
   WeightShape shape_;
   WeightParams params_;
