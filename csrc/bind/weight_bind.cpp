@@ -71,14 +71,14 @@ void run_conv2d(const ConvWeight& w, uintptr_t x, int64_t n, int64_t h, int64_t 
 
 void add_weights(py::module_& m) {
   py::class_<QuantizedWeight>(m, "LinearWeight")
-      .def(py::init(&make_linear))
+      .def(py::init(&make_linear), Release())
       .def("run", &run_linear, Release())
       .def(
           "unpack", [](const QuantizedWeight& w, uintptr_t out) { w.unpack(pointer<int8_t>(out)); },
           Release())
       .def("packed_bytes", &QuantizedWeight::packed_bytes);
   py::class_<ConvWeight>(m, "Conv2dWeight")
-      .def(py::init(&make_conv2d))
+      .def(py::init(&make_conv2d), Release())
       .def("run", &run_conv2d, Release())
       .def("output_size",
            [](const ConvWeight& w, int64_t h, int64_t width) {

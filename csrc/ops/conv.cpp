@@ -58,16 +58,18 @@ class ConvRun {
       : call_(call), walk_(walk), x_(x), weight_(weight), shape_(weight.weight().shape()) {
     const int32_t taps = weight.geometry().taps();
     tap_k_ = static_cast<int32_t>(shape_.depth() / taps);
-    tap_offsets_.resize(taps);
-    walk.tap_offsets(tap_offsets_.data());
+    tap_offsets_ = reinterpret_cast<ptrdiff_t*>(call_scratch(2 * taps * sizeof(ptrdiff_t)));
+    walk.tap_offsets(tap_offsets_);
     joins_rows_ = weight.groups() == 1 && walk.has_contiguous_rows();
     in_place_ = shape_.taps == taps && tap_k_ % call.kernel->k_step == 0;
     // A gathered row holds its taps one behind another: one long tap, unless the packed taps have
     // padding between them.
     const bool one_tap = shape_.taps == 1 || tap_k_ % call.packed->format().kr == 0;
     gathered_k_ = one_tap ? static_cast<int32_t>(shape_.depth()) : tap_k_;
-    for (ptrdiff_t offset = 0; offset < shape_.depth(); offset += gathered_k_)
-      gathered_taps_.push_back(offset);
+    gathered_taps_ = tap_offsets_ + taps;
+    gathered_tap_count_ = one_tap ? 1 : taps;
+    for (int32_t t = 0; t < gathered_tap_count_; ++t)
+      gathered_taps_[t] = ptrdiff_t{t} * gathered_k_;
     // Rows of a gathered block start on cache lines of their own.
     pitch_ = round_up(shape_.depth(), kAlignment);
     const int64_t mr = call.kernel->m_step;
@@ -110,16 +112,15 @@ class ConvRun {
         const bool joins =
             last_in_place && a == runs.back().a + runs.back().rows * runs.back().a_stride;
         if (!joins) {
-          runs.push_back({a, weight_.geometry().stride[2] * x_.stride[2], tap_offsets_.data(),
-                          static_cast<int32_t>(tap_offsets_.size()), tap_k_, 0, row});
+          runs.push_back({a, weight_.geometry().stride[2] * x_.stride[2], tap_offsets_,
+                          weight_.geometry().taps(), tap_k_, 0, row});
         }
       } else {
         uint8_t* block = gathered + (row - begin) * pitch_;
         for (int32_t r = 0; r < rows; ++r)
           gather(walk_.pixel(row + r), group_offset, block + r * pitch_);
         if (last_in_place || runs.empty()) {
-          runs.push_back({block, pitch_, gathered_taps_.data(),
-                          static_cast<int32_t>(gathered_taps_.size()), gathered_k_, 0, row});
+          runs.push_back({block, pitch_, gathered_taps_, gathered_tap_count_, gathered_k_, 0, row});
         }
       }
       runs.back().rows += rows;
@@ -161,8 +162,8 @@ class ConvRun {
   const ConvWeight& weight_;
   const WeightShape& shape_;
   int32_t tap_k_;
-  std::vector<ptrdiff_t> tap_offsets_, gathered_taps_;
-  int32_t gathered_k_;
+  ptrdiff_t *tap_offsets_, *gathered_taps_;  // call_scratch(), shared by the tasks
+  int32_t gathered_tap_count_, gathered_k_;
   bool in_place_, joins_rows_;
   int64_t pitch_, block_rows_;
 };
@@ -176,9 +177,9 @@ void dense_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageVie
   if (walk.pixels() == 0) return;
   const ConvRun run(call, walk, x, weight);
   const int32_t panels = call.packed->panels();
-  const int32_t panel_block = panels_per_task(panels, run.blocks() * weight.groups());
-  const int64_t panel_blocks = ceil_div(panels, panel_block);
   const int64_t cost = walk.pixels() * w.shape().elements();
+  const int32_t panel_block = panels_per_task(panels, run.blocks() * weight.groups(), cost);
+  const int64_t panel_blocks = ceil_div(panels, panel_block);
   parallel_for(run.blocks() * weight.groups() * panel_blocks, cost, [&](int64_t task) {
     const int32_t p0 = static_cast<int32_t>(task % panel_blocks) * panel_block;
     const int32_t group = static_cast<int32_t>(task / panel_blocks % weight.groups());

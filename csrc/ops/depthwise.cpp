@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "ops/image_walk.h"
 #include "ops/row_runs.h"
@@ -30,7 +29,8 @@ void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const
 
   const int32_t taps = weight.shape().taps, channels = weight.channels();
   const ptrdiff_t out_stride = channels * static_cast<ptrdiff_t>(element_size(output.kind));
-  const std::vector<uint8_t> padding(channels, static_cast<uint8_t>(input.zero_point));
+  uint8_t* padding = call_scratch(channels);
+  std::memset(padding, input.zero_point, channels);
   const DepthwiseFn fn = kernel.fn[x.is_signed];
   const int64_t cost = walk.pixels() * channels * taps;
   parallel_for(ceil_div(walk.pixels(), kPixelsPerTask), cost, [&](int64_t task) {
@@ -42,7 +42,7 @@ void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const
       args.pixels = static_cast<int32_t>(std::min(kPixelsPerCall, end - p));
       for (int32_t i = 0; i < args.pixels; ++i) {
         walk.for_each_input(walk.pixel(p + i), [&](int t, const uint8_t* address) {
-          rows[int64_t{i} * taps + t] = address ? address : padding.data();
+          rows[int64_t{i} * taps + t] = address ? address : padding;
         });
       }
       args.rows = rows;

@@ -43,9 +43,9 @@ void gemm(const QuantizedWeight& weight, const MatrixView& x, QParams input,
   const int64_t block = rows_per_block(call, x.rows, k);
   const int64_t row_blocks = ceil_div(x.rows, block);
   const int32_t panels = call.packed->panels();
-  const int32_t panel_block = panels_per_task(panels, row_blocks * groups);
-  const int64_t panel_blocks = ceil_div(panels, panel_block);
   const int64_t cost = x.rows * k * int64_t{groups} * weight.shape().n;
+  const int32_t panel_block = panels_per_task(panels, row_blocks * groups, cost);
+  const int64_t panel_blocks = ceil_div(panels, panel_block);
   const ptrdiff_t origin = 0;
   parallel_for(groups * row_blocks * panel_blocks, cost, [&](int64_t task) {
     const int32_t p0 = static_cast<int32_t>(task % panel_blocks) * panel_block;

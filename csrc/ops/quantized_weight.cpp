@@ -4,8 +4,10 @@
 #include <cfloat>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cpu/dispatch.h"
 
@@ -24,17 +26,6 @@ std::string at(const char* name, size_t i, const std::string& value, const char*
   return std::string(name) + "[" + std::to_string(i) + "] is " + value + "; " + rule;
 }
 
-bool same(const QParams& a, const QParams& b) {
-  return a.scale == b.scale && a.zero_point == b.zero_point;
-}
-
-// The clamp does not shape the arrays, so ReLU is left out.
-bool same_arrays(const OutputSpec& a, const OutputSpec& b) {
-  const bool a_float = a.kind == OutKind::kF32 || a.kind == OutKind::kI32;
-  const bool b_float = b.kind == OutKind::kF32 || b.kind == OutKind::kI32;
-  return a_float == b_float && (a_float || a.out.scale == b.out.scale);
-}
-
 float checked(float x, const char* what) {
   if (std::isfinite(x)) return x;
   throw std::invalid_argument(
@@ -51,13 +42,17 @@ QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape
   validate();
   const auto& zeros = params_.zero_point;
   has_zero_points_ = std::any_of(zeros.begin(), zeros.end(), [](int32_t z) { return z != 0; });
+  const int64_t padded = round_up(channels(), kChannelPad);
+  col_sum_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
+  padded_zero_points_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
+  std::copy(zeros.begin(), zeros.end(), padded_zero_points_.as<int32_t>());
   if (depthwise && !has_zero_points_) {
     depthwise_ = PackedDepthwise::pack(weights, shape_.groups, shape_.taps);
+    sum_taps(weights);
   } else {
-    packed_.push_back(PackedWeight::pack(weights, shape_, cpu::active_format(cpu::kernels())));
-    current_.store(packed_.back().get(), std::memory_order_release);
+    add_form(PackedWeight::pack(weights, shape_, cpu::active_format(cpu::kernels()),
+                                col_sum_.as<int32_t>()));
   }
-  sum_columns(weights);
 }
 
 void QuantizedWeight::validate() const {
@@ -100,74 +95,78 @@ void QuantizedWeight::check_depth() const {
   }
 }
 
-void QuantizedWeight::sum_columns(const int8_t* weights) {
-  const int64_t padded = round_up(channels(), kChannelPad);
-  col_sum_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
-  padded_zero_points_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
-  const int64_t depth = shape_.depth();
+void QuantizedWeight::sum_taps(const int8_t* weights) {
   for (int32_t c = 0; c < channels(); ++c) {
-    int32_t sum = 0;
-    for (int64_t i = 0; i < depth; ++i) sum += weights[c * depth + i];
-    col_sum_.as<int32_t>()[c] = sum;
-    padded_zero_points_.as<int32_t>()[c] = params_.zero_point[c];
+    const int8_t* taps = weights + int64_t{c} * shape_.taps;
+    col_sum_.as<int32_t>()[c] = std::accumulate(taps, taps + shape_.taps, 0);
+  }
+}
+
+QuantizedWeight::~QuantizedWeight() {
+  for (const Form* form = forms_.load(std::memory_order_acquire); form;) {
+    delete std::exchange(form, form->next);
   }
 }
 
 const PackedWeight& QuantizedWeight::packed(PackFormat format) const {
-  const PackedWeight* current = current_.load(std::memory_order_acquire);
-  if (cpu::same_format(current->format(), format)) return *current;
-  const std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& p : packed_) {
-    if (cpu::same_format(p->format(), format)) {
-      current_.store(p.get(), std::memory_order_release);
-      return *p;
-    }
+  const Form* newest = forms_.load(std::memory_order_acquire);
+  for (const Form* form = newest; form; form = form->next) {
+    if (cpu::same_format(form->packed->format(), format)) return *form->packed;
   }
+  // Threads that come here together pack each for itself; which of the equal forms is found
+  // afterwards makes no difference.
   std::vector<int8_t> plain(shape_.elements());
-  packed_.front()->unpack(plain.data());
-  packed_.push_back(PackedWeight::pack(plain.data(), shape_, format));
-  current_.store(packed_.back().get(), std::memory_order_release);
-  return *packed_.back();
+  newest->packed->unpack(plain.data());
+  return add_form(PackedWeight::pack(plain.data(), shape_, format));
+}
+
+const PackedWeight& QuantizedWeight::add_form(std::shared_ptr<const PackedWeight> packed) const {
+  Form* form = new Form{std::move(packed), forms_.load(std::memory_order_relaxed)};
+  while (!forms_.compare_exchange_weak(form->next, form, std::memory_order_release,
+                                       std::memory_order_relaxed)) {
+  }
+  return *form->packed;
 }
 
 void QuantizedWeight::unpack(int8_t* weights) const {
   if (depthwise_) {
     depthwise_->unpack(weights);
   } else {
-    current_.load(std::memory_order_acquire)->unpack(weights);
+    forms_.load(std::memory_order_acquire)->packed->unpack(weights);
   }
 }
 
 int64_t QuantizedWeight::packed_bytes() const {
-  return depthwise_ ? depthwise_->bytes() : current_.load(std::memory_order_acquire)->bytes();
+  return depthwise_ ? depthwise_->bytes() : forms_.load(std::memory_order_acquire)->packed->bytes();
 }
 
-std::shared_ptr<const ChannelParams> QuantizedWeight::channel_params(QParams input,
-                                                                     const OutputSpec& output,
-                                                                     int32_t offset) const {
-  if (auto hit = cached_.load(std::memory_order_acquire);
-      hit && same(hit->input, input) && same_arrays(hit->output, output) && hit->offset == offset) {
-    return hit->params;
-  }
-  const int64_t padded = round_up(channels(), kChannelPad);
-  auto result = std::make_shared<ChannelParams>();
-  result->acc_init = AlignedBuffer::zeroed(padded * sizeof(int32_t));
-  result->mult = AlignedBuffer::zeroed(padded * sizeof(float));
-  result->bias = AlignedBuffer::zeroed(padded * sizeof(float));
+ChannelParamsCache::Lease QuantizedWeight::channel_params(QParams input, const OutputSpec& output,
+                                                          int32_t offset) const {
+  // The clamp does not shape the arrays, so ReLU and the output's zero point are no part of the
+  // key.
   const bool real_output = output.kind == OutKind::kF32 || output.kind == OutKind::kI32;
-  for (int32_t c = 0; c < channels(); ++c) {
-    const uint32_t za = static_cast<uint32_t>(input.zero_point + offset);
-    result->acc_init.as<int32_t>()[c] =
-        static_cast<int32_t>(0u - za * static_cast<uint32_t>(col_sum()[c]));
-    const float aw = checked(input.scale * params_.scale[c], "input scale * weight scale");
-    const float bias = params_.bias.empty() ? 0.0f : params_.bias[c];
-    result->mult.as<float>()[c] = real_output ? aw : checked(aw / output.out.scale, "scale ratio");
-    result->bias.as<float>()[c] =
-        real_output || bias == 0.0f ? bias : checked(bias / aw, "bias / (scale product)");
+  const ChannelParamsKey key{input.scale, input.zero_point + offset, real_output,
+                             real_output ? 0.0f : output.out.scale};
+  return channel_params_.get(key, [&](ChannelParams& params) { fill(key, params); });
+}
+
+void QuantizedWeight::fill(const ChannelParamsKey& key, ChannelParams& params) const {
+  if (params.bias.size() == 0) {
+    const int64_t bytes = round_up(channels(), kChannelPad) * sizeof(float);
+    params.acc_init = AlignedBuffer::zeroed(bytes);
+    params.mult = AlignedBuffer::zeroed(bytes);
+    params.bias = AlignedBuffer::zeroed(bytes);
   }
-  cached_.store(std::make_shared<const CachedParams>(CachedParams{input, output, offset, result}),
-                std::memory_order_release);
-  return result;
+  const uint32_t za = static_cast<uint32_t>(key.input_zero);
+  for (int32_t c = 0; c < channels(); ++c) {
+    params.acc_init.as<int32_t>()[c] =
+        static_cast<int32_t>(0u - za * static_cast<uint32_t>(col_sum()[c]));
+    const float aw = checked(key.input_scale * params_.scale[c], "input scale * weight scale");
+    const float bias = params_.bias.empty() ? 0.0f : params_.bias[c];
+    params.mult.as<float>()[c] = key.real_output ? aw : checked(aw / key.out_scale, "scale ratio");
+    params.bias.as<float>()[c] =
+        key.real_output || bias == 0.0f ? bias : checked(bias / aw, "bias / (scale product)");
+  }
 }
 
 Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params,

@@ -4,10 +4,10 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "abi/kernel_abi.h"
+#include "ops/channel_params.h"
 #include "pack/packed_weight.h"
 
 namespace octavo {
@@ -23,11 +23,6 @@ struct OutputSpec {
   OutKind kind = OutKind::kU8;
   QParams out;
   bool relu = false;
-};
-
-// The per-channel arrays of an Epilogue for one choice of input and output qparams. Immutable.
-struct ChannelParams {
-  AlignedBuffer acc_init, mult, bias;  // int32, float, float; padded to kChannelPad
 };
 
 // Weight qparams, per output channel: `scale` and `zero_point` hold one element for each of groups
@@ -46,6 +41,7 @@ class QuantizedWeight {
   // exactly.
   QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params,
                   bool depthwise);
+  ~QuantizedWeight();
 
   const WeightShape& shape() const { return shape_; }
   int32_t channels() const { return shape_.groups * shape_.n; }
@@ -53,33 +49,34 @@ class QuantizedWeight {
   bool has_weight_zero_points() const { return has_zero_points_; }
   bool is_depthwise() const { return depthwise_ != nullptr; }
 
-  // Weights in `format`. Packed at construction; packed again, once, when another ISA has been
-  // forced since.
+  // Weights in `format`. Packed at construction, and again when another ISA has been forced since.
   const PackedWeight& packed(PackFormat format) const;
   const PackedDepthwise& depthwise() const { return *depthwise_; }
   void unpack(int8_t* weights) const;
   int64_t packed_bytes() const;
 
-  // [n] arrays for this input, output and activation offset (GemmKernel::s8_offset). The last
-  // result is kept, as a layer's qparams seldom change between calls. Throws std::invalid_argument
-  // where a product or quotient of the scales is not a finite float32.
-  std::shared_ptr<const ChannelParams> channel_params(QParams input, const OutputSpec& output,
-                                                      int32_t offset) const;
+  // [n] arrays for this input, output and activation offset (GemmKernel::s8_offset). The latest
+  // are kept, as a layer's qparams seldom change between calls. Throws std::invalid_argument where
+  // a product or quotient of the scales is not a finite float32.
+  ChannelParamsCache::Lease channel_params(QParams input, const OutputSpec& output,
+                                           int32_t offset) const;
 
   // Padded to kChannelPad.
   const int32_t* col_sum() const { return col_sum_.as<int32_t>(); }
   const int32_t* zero_points() const { return padded_zero_points_.as<int32_t>(); }
 
  private:
-  struct CachedParams {
-    QParams input;
-    OutputSpec output;
-    int32_t offset;
-    std::shared_ptr<const ChannelParams> params;
+  // One for each format ever asked for. Grows at the front and keeps all until the weight goes, so
+  // that no reader needs a lock.
+  struct Form {
+    std::shared_ptr<const PackedWeight> packed;
+    const Form* next;
   };
+  const PackedWeight& add_form(std::shared_ptr<const PackedWeight> packed) const;
+  void fill(const ChannelParamsKey& key, ChannelParams& params) const;
   void validate() const;
   void check_depth() const;
-  void sum_columns(const int8_t* weights);
+  void sum_taps(const int8_t* weights);
 
   WeightShape shape_;
   WeightParams params_;
@@ -87,12 +84,8 @@ class QuantizedWeight {
   AlignedBuffer col_sum_, padded_zero_points_;
   std::shared_ptr<const PackedDepthwise> depthwise_;
 
-  // One entry per format ever asked for; entries stay until the weight goes, so the pointer in
-  // current_ stays valid.
-  mutable std::mutex mutex_;
-  mutable std::vector<std::shared_ptr<const PackedWeight>> packed_;
-  mutable std::atomic<const PackedWeight*> current_{nullptr};
-  mutable std::atomic<std::shared_ptr<const CachedParams>> cached_;
+  mutable std::atomic<const Form*> forms_{nullptr};
+  mutable ChannelParamsCache channel_params_;
 };
 
 // The Epilogue of a call: qparams arrays, clamp and zero points in place; add, row_sum left null

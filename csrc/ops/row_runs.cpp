@@ -217,7 +217,8 @@ void run_rows(const GemmCall& call, const PanelRange& panels, const RowRun* runs
   }
 }
 
-int32_t panels_per_task(int32_t panels, int64_t row_blocks) {
+int32_t panels_per_task(int32_t panels, int64_t row_blocks, int64_t cost) {
+  if (cost <= kSerialGrain) return panels;
   const int threads = max_threads();
   if (threads <= 1) return panels;
   const int64_t wanted = ceil_div(int64_t{4} * threads, row_blocks);  // tasks along the panels

@@ -23,7 +23,7 @@ struct GemmCall {
   const QuantizedWeight* weight;
   const PackedWeight* packed;
   const GemmKernel* kernel;  // the choice for whole panels; its name is what last_kernel() reports
-  std::shared_ptr<const ChannelParams> params;
+  ChannelParamsCache::Lease params;
   Epilogue epilogue;
   OutKind kind;
   bool a_signed;
@@ -77,7 +77,7 @@ class KernelScope {
 };
 
 // How many panels one task takes, so that tasks are enough for the threads but no smaller than need
-// be.
-int32_t panels_per_task(int32_t panels, int64_t row_blocks);
+// be. `cost` as for parallel_for().
+int32_t panels_per_task(int32_t panels, int64_t row_blocks, int64_t cost);
 
 }  // namespace octavo

@@ -1,8 +1,12 @@
 #include "pack/packed_weight.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
+
+#include "pack/panel_copy.h"
+#include "parallel/parallel.h"
 
 namespace octavo {
 namespace {
@@ -27,8 +31,15 @@ PackedWeight::PackedWeight(const WeightShape& shape, PackFormat format)
     : shape_(shape), format_(format), panels_(static_cast<int32_t>(ceil_div(shape.n, format.nr))) {
   int64_t columns = 0;
   for (int32_t p = 0; p < panels_; ++p) columns += panel_width(p);
-  group_bytes_ = round_up(columns * shape_.taps * padded_k(), kAlignment);
-  data_ = AlignedBuffer::zeroed(group_bytes_ * shape_.groups + kReadAhead);
+  const int64_t used = columns * shape_.taps * padded_k();
+  group_bytes_ = round_up(used, kAlignment);
+  data_ = AlignedBuffer(group_bytes_ * shape_.groups + kReadAhead);
+  // The panels are written by pack(); what lies between and behind them is not.
+  for (int32_t g = 0; g < shape_.groups; ++g) {
+    const bool last = g + 1 == shape_.groups;
+    std::memset(data_.data() + g * group_bytes_ + used, 0,
+                group_bytes_ - used + (last ? kReadAhead : 0));
+  }
 }
 
 int32_t PackedWeight::panel_columns(int32_t panel) const {
@@ -46,39 +57,37 @@ const int8_t* PackedWeight::panel(int32_t group, int32_t panel) const {
 }
 
 template <typename Visit>
-void PackedWeight::for_each_weight(Visit visit) const {
-  const int32_t kr = format_.kr;
-  const int64_t k_groups = padded_k() / kr;
-  for (int32_t g = 0; g < shape_.groups; ++g) {
-    for (int32_t p = 0; p < panels_; ++p) {
-      const int64_t base = panel(g, p) - data_.as<int8_t>();
-      const int64_t width = panel_width(p);
-      for (int32_t col = 0; col < panel_columns(p); ++col) {
-        const int64_t n = int64_t{p} * format_.nr + col;
-        int64_t plain = (g * int64_t{shape_.n} + n) * shape_.depth();
-        for (int32_t t = 0; t < shape_.taps; ++t) {
-          for (int32_t k = 0; k < shape_.k; ++k, ++plain) {
-            visit(base + ((t * k_groups + k / kr) * width + col) * kr + k % kr, plain);
-          }
-        }
-      }
+void PackedWeight::for_each_panel(Visit visit) const {
+  parallel_for(int64_t{shape_.groups} * panels_, shape_.elements(), [&](int64_t task) {
+    const auto g = static_cast<int32_t>(task / panels_), p = static_cast<int32_t>(task % panels_);
+    const int64_t column = int64_t{g} * shape_.n + int64_t{p} * format_.nr;
+    const PanelTap tap{panel_columns(p), panel_width(p), shape_.k, format_.kr, shape_.depth()};
+    const int64_t tap_bytes = panel_stride(p) * (padded_k() / format_.kr);
+    for (int32_t t = 0; t < shape_.taps; ++t) {
+      visit(tap, panel(g, p) - data_.as<int8_t>() + t * tap_bytes,
+            column * shape_.depth() + int64_t{t} * shape_.k, column);
     }
-  }
+  });
 }
 
 std::shared_ptr<const PackedWeight> PackedWeight::pack(const int8_t* weights,
-                                                       const WeightShape& shape,
-                                                       PackFormat format) {
+                                                       const WeightShape& shape, PackFormat format,
+                                                       int32_t* column_sums) {
   check_shape(shape);
   std::shared_ptr<PackedWeight> packed(new PackedWeight(shape, format));
   int8_t* data = packed->data_.as<int8_t>();
-  packed->for_each_weight([&](int64_t to, int64_t from) { data[to] = weights[from]; });
+  if (column_sums) std::fill_n(column_sums, int64_t{shape.groups} * shape.n, 0);
+  packed->for_each_panel([&](const PanelTap& tap, int64_t to, int64_t from, int64_t column) {
+    pack_tap(tap, weights + from, data + to, column_sums ? column_sums + column : nullptr);
+  });
   return packed;
 }
 
 void PackedWeight::unpack(int8_t* weights) const {
   const int8_t* data = data_.as<int8_t>();
-  for_each_weight([&](int64_t from, int64_t to) { weights[to] = data[from]; });
+  for_each_panel([&](const PanelTap& tap, int64_t from, int64_t to, int64_t) {
+    unpack_tap(tap, data + from, weights + to);
+  });
 }
 
 PackedDepthwise::PackedDepthwise(int32_t channels, int32_t taps)

@@ -35,9 +35,11 @@ class PackedWeight {
  public:
   static constexpr int64_t kReadAhead = 16 * 64 * 4;
 
+  // Also writes the sum of each of the groups * n columns to `column_sums`, unless it is null.
   // Throws std::invalid_argument for an empty shape or a depth above kMaxDepth.
   static std::shared_ptr<const PackedWeight> pack(const int8_t* weights, const WeightShape& shape,
-                                                  PackFormat format);
+                                                  PackFormat format,
+                                                  int32_t* column_sums = nullptr);
   void unpack(int8_t* weights) const;
 
   const WeightShape& shape() const { return shape_; }
@@ -55,9 +57,10 @@ class PackedWeight {
 
  private:
   PackedWeight(const WeightShape& shape, PackFormat format);
-  // Calls visit(packed byte index, plain element index) for each weight.
+  // Calls visit(shape, packed byte index, plain element index, first column) for each tap of each
+  // panel; the panels run on the pool's threads.
   template <typename Visit>
-  void for_each_weight(Visit visit) const;
+  void for_each_panel(Visit visit) const;
 
   WeightShape shape_;
   PackFormat format_;

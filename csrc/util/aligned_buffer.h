@@ -62,6 +62,10 @@ class AlignedBuffer {
 // the size of the problem.
 uint8_t* thread_scratch(size_t size);
 
+// The same, apart from it, for what the tasks of one operator call share: asked for by the thread
+// that makes the call, outside its tasks.
+uint8_t* call_scratch(size_t size);
+
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 

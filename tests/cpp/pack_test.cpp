@@ -22,9 +22,9 @@ std::vector<PackFormat> formats() {
 }
 
 const std::vector<WeightShape>& shapes() {
-  static const std::vector<WeightShape> all = {{1, 1, 1, 1},   {1, 64, 1, 64}, {1, 65, 1, 63},
-                                               {1, 130, 9, 5}, {3, 7, 4, 10},  {2, 80, 1, 6},
-                                               {5, 1, 25, 1},  {1, 5, 1, 300}};
+  static const std::vector<WeightShape> all = {
+      {1, 1, 1, 1},  {1, 64, 1, 64}, {1, 65, 1, 63}, {1, 130, 9, 5},   {3, 7, 4, 10},
+      {2, 80, 1, 6}, {5, 1, 25, 1},  {1, 5, 1, 300}, {1, 77, 1, 1203}, {2, 9, 3, 520}};
   return all;
 }
 
@@ -42,6 +42,22 @@ TEST(PackTest, UnpackGivesTheWeightsBack) {
       std::vector<int8_t> back(w.size());
       PackedWeight::pack(w.data(), shape, format)->unpack(back.data());
       EXPECT_EQ(back, w) << "nr=" << format.nr << " kr=" << int{format.kr};
+    }
+  }
+}
+
+TEST(PackTest, SumsColumns) {
+  for (const PackFormat& format : formats()) {
+    for (const WeightShape& shape : shapes()) {
+      std::vector<int8_t> w = random_weights(shape);
+      const int64_t columns = int64_t{shape.groups} * shape.n, depth = shape.depth();
+      // The largest sums there are, of both signs.
+      std::fill_n(w.begin(), depth, int8_t{-128});
+      if (columns > 1) std::fill_n(w.begin() + depth, depth, int8_t{127});
+      std::vector<int32_t> expected(columns, 0), sums(columns, 12345);
+      for (int64_t i = 0; i < columns * depth; ++i) expected[i / depth] += w[i];
+      PackedWeight::pack(w.data(), shape, format, sums.data());
+      EXPECT_EQ(sums, expected) << "nr=" << format.nr << " kr=" << int{format.kr};
     }
   }
 }

@@ -1,0 +1,126 @@
+// Drivers allocate nothing once their scratch has its size: every operator new of this program is
+// counted.
+#include <cstdlib>
+#include <new>
+
+#include "layer_case.h"
+#include "ops/elementwise.h"
+#include "ops/pooling.h"
+
+namespace {
+
+thread_local int64_t allocations = 0;
+
+void* counted(size_t size, size_t alignment) {
+  ++allocations;
+  const size_t rounded = (size + alignment - 1) / alignment * alignment;
+  if (void* memory = std::aligned_alloc(alignment, rounded ? rounded : alignment)) return memory;
+  throw std::bad_alloc();
+}
+
+}  // namespace
+
+void* operator new(size_t size) { return counted(size, alignof(std::max_align_t)); }
+void* operator new(size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace octavo::testing {
+namespace {
+
+class AllocationTest : public IsaTest {
+ protected:
+  template <typename Call>
+  void expect_none(const char* what, Call call) {
+    call();
+    const int64_t before = allocations;
+    for (int i = 0; i < 3; ++i) call();
+    EXPECT_EQ(allocations, before) << what;
+  }
+};
+
+TEST_P(AllocationTest, CounterCounts) {
+  const int64_t before = allocations;
+  std::vector<int> v(10);
+  const AlignedBuffer aligned(100);
+  EXPECT_EQ(allocations, before + 2);
+}
+
+TEST_P(AllocationTest, LinearAllocatesNothing) {
+  for (const LayerCase::Zeros zeros : {LayerCase::Zeros::kNone, LayerCase::Zeros::kSome}) {
+    Random random(1);
+    const QParams input{0.02f, 100}, other{0.03f, 90};
+    const LayerCase layer(random, 1, 70, 1, 133, zeros, true, input.scale);
+    const QuantizedWeight weight(layer.weights.data(), {1, 70, 1, 133}, layer.params, false);
+    const OutputSpec output = random_output(random, OutKind::kU8, 0.1f);
+    for (const int64_t rows : {1, 2, 13, 100}) {
+      const std::vector<uint8_t> x(rows * 133, 7);
+      std::vector<uint8_t> out(rows * 70);
+      for (const bool is_signed : {false, true}) {
+        const QParams q = is_signed ? QParams{input.scale, 20} : input;
+        expect_none("linear", [&] {
+          linear(weight, {x.data(), rows, 133, 133, is_signed}, q, output, out.data(), 70);
+        });
+      }
+      expect_none("linear, qparams that change", [&] {
+        for (int32_t zero = 0; zero < 20; ++zero) {
+          linear(weight, {x.data(), rows, 133, 133, false}, {other.scale, zero}, output, out.data(),
+                 70);
+        }
+      });
+    }
+  }
+}
+
+struct ConvCase {
+  const char* what;
+  int32_t groups, n, k, kernel, stride;
+};
+
+TEST_P(AllocationTest, ConvolutionAllocatesNothing) {
+  for (const ConvCase& c :
+       {ConvCase{"3x3", 1, 20, 16, 3, 1}, ConvCase{"odd channels", 1, 20, 3, 3, 2},
+        ConvCase{"pointwise", 1, 20, 16, 1, 1}, ConvCase{"groups", 2, 8, 8, 3, 1},
+        ConvCase{"depthwise", 24, 1, 1, 3, 1}}) {
+    Random random(2);
+    const QParams input{0.02f, 100};
+    const int32_t pad = c.kernel / 2, taps = c.kernel * c.kernel, channels = c.groups * c.k;
+    const ConvGeometry g{
+        {1, c.kernel, c.kernel}, {1, c.stride, c.stride}, {0, pad, pad}, {0, pad, pad}, {1, 1, 1}};
+    const LayerCase layer(random, c.groups, c.n, taps, c.k, LayerCase::Zeros::kNone, true,
+                          input.scale);
+    const ConvWeight weight(layer.weights.data(), c.groups, c.n, c.k, g, layer.params);
+    const int64_t side = 9;
+    const std::vector<uint8_t> x(2 * side * side * channels, 7);
+    std::vector<uint8_t> out(2 * side * side * c.groups * c.n);
+    const ptrdiff_t row = side * channels;
+    const ImageView view{
+        x.data(), 2, {1, side, side}, channels, side * row, {side * row, row, channels}, false};
+    const OutputSpec output = random_output(random, OutKind::kU8, 0.1f);
+    expect_none(c.what, [&] { conv(weight, view, input, output, {}, out.data()); });
+  }
+}
+
+TEST_P(AllocationTest, ElementwiseAllocatesNothing) {
+  const int64_t size = 1000;
+  const std::vector<float> x(size, 0.7f);
+  std::vector<float> back(size);
+  std::vector<uint8_t> q(size), r(size);
+  const QParams p{0.02f, 100};
+  expect_none("quantize", [&] { quantize(x.data(), size, p, {0, 255}, Storage::kU8, q.data()); });
+  expect_none("dequantize", [&] { dequantize(q.data(), size, p, Storage::kU8, back.data()); });
+  expect_none("add", [&] { add(q.data(), p, q.data(), p, size, false, p, true, r.data()); });
+  const ImageView view{q.data(), 1, {1, 10, 10}, 10, 1000, {1000, 100, 10}, false};
+  const PoolGeometry g{{1, 2, 2}, {1, 2, 2}, {0, 0, 0}, {1, 1, 1}, false};
+  expect_none("max_pool", [&] { max_pool(view, g, r.data()); });
+  expect_none("adaptive_avg_pool", [&] { adaptive_avg_pool(view, 100, {1, 3, 3}, r.data()); });
+}
+
+OCTAVO_INSTANTIATE_ISA_TESTS(AllocationTest);
+
+}  // namespace
+}  // namespace octavo::testing
