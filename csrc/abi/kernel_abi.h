@@ -106,7 +106,7 @@ struct GemmKernel {
   uint16_t mr, nr;         // largest call; nr <= format.nr
   uint16_t m_step;         // rows that are computed together: a call of whole steps wastes nothing
   uint16_t k_step;         // a tap whose k is a multiple of this has no tail to handle apart
-  uint16_t min_m;          // fewest rows for which it is chosen, by benchmark
+  uint16_t min_m, max_n;   // chosen from this many rows, up to this many columns, by benchmark
   int32_t s8_offset;       // added to int8 activations inside the kernel (128 or 0); acc_init and
                            // row_zero include it. The same for all kernels of an ISA
   uint32_t scratch_bytes;  // per task
@@ -193,7 +193,8 @@ struct ElementwiseFns {
 // All that one ISA folder provides.
 struct KernelSet {
   const char* isa;
-  const GemmKernel* gemm;  // best first; gemm[0].format is the format that weights are packed in
+  const GemmKernel* gemm;  // the first that a shape's min_m and max_n admit is chosen;
+                           // gemm[0].format is the format that weights are packed in
   int32_t gemm_count;
   const DepthwiseKernel* depthwise;
   ElementwiseFns elementwise;

@@ -130,25 +130,12 @@ const GemmKernel* select_gemm(const KernelSet& set, const PackFormat& format, in
   if (const GemmKernel* forced = forced_gemm.load(std::memory_order_acquire)) {
     return same_format(forced->format, format) ? forced : nullptr;
   }
-  // Of the kernels made for m rows or fewer, the narrowest that covers n columns at once, or the
-  // widest if none does; of equals, the first in the table.
-  const GemmKernel* best = nullptr;
   for (int i = 0; i < set.gemm_count; ++i) {
     const GemmKernel& kernel = set.gemm[i];
     if ((kernel.flags & kTestOnly) || !same_format(kernel.format, format)) continue;
-    if (std::max<int64_t>(m, 1) < kernel.min_m) continue;
-    if (!best) {
-      best = &kernel;
-      continue;
-    }
-    const bool covers = kernel.nr >= n, best_covers = best->nr >= n;
-    if (covers != best_covers) {
-      if (covers) best = &kernel;
-    } else if (covers ? kernel.nr < best->nr : kernel.nr > best->nr) {
-      best = &kernel;
-    }
+    if (std::max<int64_t>(m, 1) >= kernel.min_m && n <= kernel.max_n) return &kernel;
   }
-  return best;
+  return nullptr;
 }
 
 const char* last_kernel() { return last; }

@@ -133,6 +133,7 @@ constexpr GemmKernel gemm_row(const char* name) {
   row.nr = 2 * kTileRows;
   row.k_step = kTileBytes;
   row.min_m = 1;
+  row.max_n = row.format.nr;
   row.scratch_bytes = sizeof(Scratch);
   return row;
 }

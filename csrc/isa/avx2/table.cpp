@@ -15,7 +15,7 @@ namespace {
 
 constexpr PackFormat kFormat = {16, 4, 8};
 constexpr GemmKernel kGemm[] = {
-    inner_product_row<Lanes256, 4, 3, 2, 1>("u8s8_gemm_128x16c4__avx2", kFormat, 12),
+    inner_product_row<Lanes256, 4, 3, 2, 1>("u8s8_gemm_128x16c4__avx2", kFormat, 7),
     split_bits_row<Lanes256, 2, 1>("u8s8_gemm_4x16c4__avx2", kFormat),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_row("u8s8_depthwise_4x8__avx2");

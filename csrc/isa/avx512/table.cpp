@@ -4,6 +4,7 @@
 #error "isa/avx512 must be built with the flags of its isa.cmake"
 #endif
 
+#include "isa/avx512/gemm-inl.h"
 #include "isa/x86_shared/depthwise_avx512-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
 #include "isa/x86_shared/gemm_inner_product-inl.h"
@@ -16,13 +17,14 @@ namespace {
 
 constexpr PackFormat kFormat = {32, 4, 16};
 constexpr GemmKernel kGemm[] = {
-    inner_product_row<Lanes512, 8, 4, 2, 1>("u8s8_gemm_128x32c4__avx512", kFormat, 6),
+    inner_product_row<Lanes512, 8, 4, 2, 1>("u8s8_gemm_128x32c4__avx512", kFormat, 40),
+    inner_product_tall_row("u8s8_gemm_128x16c4__avx512", kFormat, 4),
     split_bits_row<Lanes512, 4, 2, 1>("u8s8_gemm_4x32c4__avx512", kFormat),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512");
 constexpr KernelSet kTable = {"avx512",
                               kGemm,
-                              2,
+                              3,
                               &kDepthwise,
                               elementwise_avx512(),
                               nullptr,

@@ -126,6 +126,7 @@ constexpr GemmKernel gemm_row(const char* name) {
   row.nr = NV * 16;
   row.k_step = 4;
   row.min_m = 1;
+  row.max_n = row.nr;
   row.s8_offset = 128;
   return row;
 }

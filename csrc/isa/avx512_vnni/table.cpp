@@ -14,9 +14,9 @@ namespace octavo {
 namespace {
 
 constexpr GemmKernel kGemm[] = {
-    gemm_row<6, 4>("u8s8_gemm_6x64c4__avx512_vnni"),
-    gemm_row<12, 2>("u8s8_gemm_12x32c4__avx512_vnni"),
     gemm_row<24, 1>("u8s8_gemm_24x16c4__avx512_vnni"),
+    gemm_row<12, 2>("u8s8_gemm_12x32c4__avx512_vnni"),
+    gemm_row<6, 4>("u8s8_gemm_6x64c4__avx512_vnni"),
 };
 constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512_vnni");
 constexpr KernelSet kTable = {"avx512_vnni", kGemm,   3,    &kDepthwise, elementwise_avx512(),

@@ -50,6 +50,7 @@ constexpr GemmKernel gemm_row(const char* name, uint32_t flags) {
   row.nr = NR;
   row.k_step = KR;
   row.min_m = 1;
+  row.max_n = NR;
   row.flags = flags;
   return row;
 }

@@ -152,6 +152,7 @@ constexpr GemmKernel split_bits_row(const char* name, PackFormat format) {
   row.m_step = kStep;
   row.k_step = 4;
   row.min_m = 1;
+  row.max_n = format.nr;
   row.s8_offset = 128;
   return row;
 }
