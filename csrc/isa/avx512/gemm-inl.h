@@ -24,6 +24,9 @@ static inline __m512i broadcast_pair(const uint8_t* p) {
   return _mm512_set1_epi32(pair);
 }
 
+// How far ahead a call's first tile fetches weights.
+constexpr int kPrefetchGroups = 16;
+
 // Register budget (32 zmm): MR <= 24 accumulators, 2 vectors of B, 2 broadcasts of A, a sum, and in
 // the call's first tile the columns' sum of b0 b1 + b2 b3.
 template <int MR, bool kFirstTile>
@@ -43,7 +46,12 @@ __attribute__((noinline)) void inner_product_tile(const GemmArgs& g, int row0,
     const __m512i bytes = _mm512_loadu_si512(b);
     const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8);
     const __m512i odd = _mm512_srai_epi16(bytes, 8);
-    if constexpr (kFirstTile) sum = _mm512_add_epi32(sum, _mm512_madd_epi16(even, odd));
+    if constexpr (kFirstTile) {
+      sum = _mm512_add_epi32(sum, _mm512_madd_epi16(even, odd));
+      // The other half of the panel's lines too, which hardware prefetchers pass over.
+      _mm_prefetch(b + kPrefetchGroups * b_stride, _MM_HINT_T0);
+      _mm_prefetch(b + kPrefetchGroups * b_stride + 64, _MM_HINT_T0);
+    }
     unroll<MR>([&](auto r) OCTAVO_INLINE {
       const uint8_t* a = base[r / 3] + r % 3 * stride;
       const __m512i left = _mm512_add_epi16(broadcast_pair(a), odd);
