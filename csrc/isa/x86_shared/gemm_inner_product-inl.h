@@ -66,6 +66,7 @@ __attribute__((noinline)) void widen_weights(const int8_t* b, ptrdiff_t b_stride
   typename V::Vec sum[NV];
   unroll<NV>([&](auto v) OCTAVO_INLINE { sum[v] = pair_sum[v]; });
   for (int i = 0; i < groups; ++i, b += b_stride) {
+    _mm_prefetch(b + 24 * b_stride, _MM_HINT_T0);
     unroll<NV>([&](auto v) OCTAVO_INLINE {
       const auto bytes = V::load(b + v * 4 * V::kInts);
       const auto even = V::even_bytes(bytes), odd = V::odd_bytes(bytes);
