@@ -1,6 +1,7 @@
-// The Python extension: addresses, shapes and strides in, nothing of torch. python/octavo/ops.py is
-// its only caller and has checked dtypes and layouts; what depends on values is checked in ops/ and
-// arrives in Python as ValueError.
+// The Python extension. python/octavo/ops is its only caller. Most functions take addresses, shapes
+// and strides of tensors whose dtypes and layouts Python has checked; what depends on values is
+// checked in ops/ and arrives in Python as ValueError. The direct entry points (bind/direct.h) take
+// tensors.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,6 +15,7 @@ T* pointer(uintptr_t address) {
 }
 
 void add_backend(pybind11::module_& m);
+void add_direct(pybind11::module_& m);  // after add_weights()
 void add_elementwise(pybind11::module_& m);
 void add_weights(pybind11::module_& m);
 
