@@ -1,4 +1,4 @@
-"""Entry points that take and return :class:`octavo.QTensor`, for calls that are over in microseconds.
+"""Entry points that take and return :class:`octavo.QTensor`, for calls that take microseconds.
 
 Each does what its namesake in :mod:`octavo.ops` does, for plain CPU tensors without gaps in memory,
 or returns None without an error: for other tensors, wrong arguments, and while ``torch.jit.trace``
