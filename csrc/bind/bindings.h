@@ -6,11 +6,20 @@
 
 #include <pybind11/pybind11.h>
 
+#include <stdexcept>
+
 namespace octavo::bind {
 
-// An address as Python's Tensor.data_ptr() gives it.
+// An address as Python's Tensor.data_ptr() gives it, of a tensor with so many elements. Throws
+// where a tensor with elements has no memory, as those have that only record what is done to them.
 template <typename T>
-T* pointer(uintptr_t address) {
+T* pointer(uintptr_t address, int64_t elements) {
+  if (!address && elements > 0) {
+    throw std::runtime_error(
+        "a tensor has no memory to read or write: it is fake, or torch.compile, torch.export, "
+        "torch.func or a default device other than the CPU stands behind it. Octavo's kernels run "
+        "eagerly, on real CPU tensors");
+  }
   return reinterpret_cast<T*>(address);
 }
 
