@@ -494,6 +494,7 @@ def test_threads_share_a_module(reading: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch announces the end of jit.trace
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_tracing_is_refused(reading: str) -> None:
     module, x = linear(), random_q((1, 32), generator(1))
     model = nn.Sequential(nnq.Quantize(0.1, 3, octavo.quint8), module, nnq.DeQuantize())
