@@ -18,7 +18,7 @@ Storage storage(int code) {
 // A channels-last 2-D image given by sizes and byte strides.
 ImageView image2d(uintptr_t data, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn,
                   ptrdiff_t sh, ptrdiff_t sw, bool is_signed) {
-  return {pointer<const void>(data), n, {1, h, w}, c, sn, {0, sh, sw}, is_signed};
+  return {pointer<const void>(data, n * h * w * c), n, {1, h, w}, c, sn, {0, sh, sw}, is_signed};
 }
 
 }  // namespace
@@ -28,40 +28,43 @@ void add_elementwise(py::module_& m) {
       "quantize",
       [](uintptr_t x, int64_t size, float scale, int32_t zero, int32_t lo, int32_t hi, int type,
          uintptr_t q) {
-        quantize(pointer<const float>(x), size, {scale, zero}, {lo, hi}, storage(type),
-                 pointer<void>(q));
+        quantize(pointer<const float>(x, size), size, {scale, zero}, {lo, hi}, storage(type),
+                 pointer<void>(q, size));
       },
       Release());
   m.def(
       "quantize_per_channel",
       [](uintptr_t x, int64_t outer, int64_t channels, int64_t inner, uintptr_t scales,
          uintptr_t zeros, int32_t lo, int32_t hi, int type, uintptr_t q) {
-        quantize_per_channel(pointer<const float>(x), outer, channels, inner,
-                             pointer<const float>(scales), pointer<const int32_t>(zeros), {lo, hi},
-                             storage(type), pointer<void>(q));
+        quantize_per_channel(pointer<const float>(x, outer * channels * inner), outer, channels,
+                             inner, pointer<const float>(scales, channels),
+                             pointer<const int32_t>(zeros, channels), {lo, hi}, storage(type),
+                             pointer<void>(q, outer * channels * inner));
       },
       Release());
   m.def(
       "dequantize",
       [](uintptr_t q, int64_t size, float scale, int32_t zero, int type, uintptr_t x) {
-        dequantize(pointer<const void>(q), size, {scale, zero}, storage(type), pointer<float>(x));
+        dequantize(pointer<const void>(q, size), size, {scale, zero}, storage(type),
+                   pointer<float>(x, size));
       },
       Release());
   m.def(
       "dequantize_per_channel",
       [](uintptr_t q, int64_t outer, int64_t channels, int64_t inner, uintptr_t scales,
          uintptr_t zeros, int type, uintptr_t x) {
-        dequantize_per_channel(pointer<const void>(q), outer, channels, inner,
-                               pointer<const float>(scales), pointer<const int32_t>(zeros),
-                               storage(type), pointer<float>(x));
+        dequantize_per_channel(pointer<const void>(q, outer * channels * inner), outer, channels,
+                               inner, pointer<const float>(scales, channels),
+                               pointer<const int32_t>(zeros, channels), storage(type),
+                               pointer<float>(x, outer * channels * inner));
       },
       Release());
   m.def(
       "requantize",
       [](uintptr_t q, int64_t size, float scale, int32_t zero, bool in_signed, float out_scale,
          int32_t out_zero, bool out_signed, int32_t lo, int32_t hi, uintptr_t out) {
-        requantize(pointer<const void>(q), size, {scale, zero}, in_signed, {out_scale, out_zero},
-                   out_signed, {lo, hi}, pointer<void>(out));
+        requantize(pointer<const void>(q, size), size, {scale, zero}, in_signed,
+                   {out_scale, out_zero}, out_signed, {lo, hi}, pointer<void>(out, size));
       },
       Release());
   const auto binary = [&m](const char* name, auto op) {
@@ -70,9 +73,9 @@ void add_elementwise(py::module_& m) {
         [op](uintptr_t a, float a_scale, int32_t a_zero, uintptr_t b, float b_scale, int32_t b_zero,
              int64_t size, bool is_signed, float out_scale, int32_t out_zero, bool relu,
              uintptr_t out) {
-          op(pointer<const void>(a), QParams{a_scale, a_zero}, pointer<const void>(b),
+          op(pointer<const void>(a, size), QParams{a_scale, a_zero}, pointer<const void>(b, size),
              QParams{b_scale, b_zero}, size, is_signed, QParams{out_scale, out_zero}, relu,
-             pointer<void>(out));
+             pointer<void>(out, size));
         },
         Release());
   };
@@ -81,7 +84,7 @@ void add_elementwise(py::module_& m) {
   m.def(
       "clamp",
       [](uintptr_t q, int64_t size, bool is_signed, int32_t lo, int32_t hi, uintptr_t out) {
-        clamp(pointer<const void>(q), size, is_signed, {lo, hi}, pointer<void>(out));
+        clamp(pointer<const void>(q, size), size, is_signed, {lo, hi}, pointer<void>(out, size));
       },
       Release());
   m.def(
@@ -92,7 +95,7 @@ void add_elementwise(py::module_& m) {
          uintptr_t out) {
         const PoolGeometry g{
             {1, kh, kw}, {1, stride_h, stride_w}, {0, pad_h, pad_w}, {1, dil_h, dil_w}, ceil_mode};
-        max_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), g, pointer<void>(out));
+        max_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), g, pointer<void>(out, n));
       },
       Release());
   m.def(
@@ -104,7 +107,7 @@ void add_elementwise(py::module_& m) {
         const PoolGeometry g{
             {1, kh, kw}, {1, stride_h, stride_w}, {0, pad_h, pad_w}, {1, 1, 1}, ceil_mode};
         avg_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), zero, g,
-                 {count_include_pad, divisor_override}, pointer<void>(out));
+                 {count_include_pad, divisor_override}, pointer<void>(out, n));
       },
       Release());
   m.def(
@@ -112,7 +115,7 @@ void add_elementwise(py::module_& m) {
       [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh,
          ptrdiff_t sw, bool is_signed, int32_t zero, int64_t out_h, int64_t out_w, uintptr_t out) {
         adaptive_avg_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), zero, {1, out_h, out_w},
-                          pointer<void>(out));
+                          pointer<void>(out, n * c * out_h * out_w));
       },
       Release());
   m.def("pool_output_size", [](int64_t input, int32_t kernel, int32_t stride, int32_t pad,

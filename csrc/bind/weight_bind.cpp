@@ -15,15 +15,21 @@ OutKind out_kind(int code) {
 
 WeightParams weight_params(int32_t channels, uintptr_t scales, uintptr_t zeros, uintptr_t bias) {
   WeightParams p;
-  p.scale.assign(pointer<const float>(scales), pointer<const float>(scales) + channels);
-  p.zero_point.assign(pointer<const int32_t>(zeros), pointer<const int32_t>(zeros) + channels);
-  if (bias) p.bias.assign(pointer<const float>(bias), pointer<const float>(bias) + channels);
+  const auto* scale = pointer<const float>(scales, channels);
+  const auto* zero = pointer<const int32_t>(zeros, channels);
+  p.scale.assign(scale, scale + channels);
+  p.zero_point.assign(zero, zero + channels);
+  if (bias) {
+    const auto* values = pointer<const float>(bias, channels);
+    p.bias.assign(values, values + channels);
+  }
   return p;
 }
 
 std::unique_ptr<QuantizedWeight> make_linear(uintptr_t weights, int32_t n, int32_t k,
                                              uintptr_t scales, uintptr_t zeros, uintptr_t bias) {
-  return std::make_unique<QuantizedWeight>(pointer<const int8_t>(weights), WeightShape{1, n, 1, k},
+  return std::make_unique<QuantizedWeight>(pointer<const int8_t>(weights, int64_t{n} * k),
+                                           WeightShape{1, n, 1, k},
                                            weight_params(n, scales, zeros, bias), false);
 }
 
@@ -33,8 +39,8 @@ void run_linear(const QuantizedWeight& w, uintptr_t x, int64_t rows, int64_t col
   const OutputSpec spec{out_kind(kind), {out_scale, out_zero}, relu};
   const ptrdiff_t out_stride =
       w.channels() * (spec.kind == OutKind::kU8 || spec.kind == OutKind::kS8 ? 1 : 4);
-  linear(w, {pointer<const void>(x), rows, columns, stride, is_signed}, {x_scale, x_zero}, spec,
-         pointer<void>(out), out_stride);
+  linear(w, {pointer<const void>(x, rows * columns), rows, columns, stride, is_signed},
+         {x_scale, x_zero}, spec, pointer<void>(out, rows * w.channels()), out_stride);
 }
 
 std::unique_ptr<ConvWeight> make_conv2d(uintptr_t weights, int32_t out_channels,
@@ -51,8 +57,8 @@ std::unique_ptr<ConvWeight> make_conv2d(uintptr_t weights, int32_t out_channels,
   if (groups < 1 || out_channels % groups != 0) {
     throw std::invalid_argument("groups: out_channels must be divisible by it");
   }
-  return std::make_unique<ConvWeight>(pointer<const int8_t>(weights), groups, out_channels / groups,
-                                      in_per_group, g,
+  return std::make_unique<ConvWeight>(pointer<const int8_t>(weights, out_channels), groups,
+                                      out_channels / groups, in_per_group, g,
                                       weight_params(out_channels, scales, zeros, bias));
 }
 
@@ -60,11 +66,11 @@ void run_conv2d(const ConvWeight& w, uintptr_t x, int64_t n, int64_t h, int64_t 
                 ptrdiff_t sn, ptrdiff_t sh, ptrdiff_t sw, bool is_signed, float x_scale,
                 int32_t x_zero, int kind, float out_scale, int32_t out_zero, bool relu,
                 uintptr_t add, float add_scale, int32_t add_zero, bool add_signed, uintptr_t out) {
-  const ImageView image{pointer<const void>(x), n, {1, h, width}, c, sn, {0, sh, sw}, is_signed};
+  const ImageView image{pointer<const void>(x, n), n, {1, h, width}, c, sn, {0, sh, sw}, is_signed};
   const Residual residual{
-      pointer<const void>(add), w.weight().channels(), {add_scale, add_zero}, add_signed};
+      pointer<const void>(add, 0), w.weight().channels(), {add_scale, add_zero}, add_signed};
   conv(w, image, {x_scale, x_zero}, {out_kind(kind), {out_scale, out_zero}, relu}, residual,
-       pointer<void>(out));
+       pointer<void>(out, n));
 }
 
 }  // namespace
@@ -74,7 +80,8 @@ void add_weights(py::module_& m) {
       .def(py::init(&make_linear), Release())
       .def("run", &run_linear, Release())
       .def(
-          "unpack", [](const QuantizedWeight& w, uintptr_t out) { w.unpack(pointer<int8_t>(out)); },
+          "unpack",
+          [](const QuantizedWeight& w, uintptr_t out) { w.unpack(pointer<int8_t>(out, 1)); },
           Release())
       .def("packed_bytes", &QuantizedWeight::packed_bytes);
   py::class_<ConvWeight>(m, "Conv2dWeight")
@@ -87,7 +94,7 @@ void add_weights(py::module_& m) {
            })
       .def(
           "unpack",
-          [](const ConvWeight& w, uintptr_t out) { w.weight().unpack(pointer<int8_t>(out)); },
+          [](const ConvWeight& w, uintptr_t out) { w.weight().unpack(pointer<int8_t>(out, 1)); },
           Release())
       .def("packed_bytes", [](const ConvWeight& w) { return w.weight().packed_bytes(); });
 }

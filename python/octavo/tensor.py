@@ -27,6 +27,7 @@ from octavo.dtypes import (
     per_tensor_affine,
     qscheme_name,
 )
+from octavo.ops import direct
 
 __all__ = ["QTensor", "dequantize", "quantize_per_channel", "quantize_per_tensor"]
 
@@ -189,6 +190,9 @@ class QTensor(torch.Tensor):
 
     def dequantize(self) -> torch.Tensor:
         """The values as a plain float32 tensor of the same shape and memory format."""
+        values = direct.dequantize(self)
+        if values is not None:
+            return values
         if self._axis is None:
             return ops.dequantize(self._int, self._scale, self._zero_point)
         return ops.dequantize_per_channel(self._int, self._scales, self._zero_points, self._axis)
@@ -330,6 +334,9 @@ class QTensor(torch.Tensor):
         # Only calls that torch does not offer to __torch_function__ arrive here, such as
         # torch.tensor(q).
         refuse(func, (args, kwargs))
+
+
+direct.connect(QTensor)
 
 
 def _refused_operator(name: str) -> Any:

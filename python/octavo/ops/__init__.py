@@ -2,8 +2,9 @@
 
 Everything here takes and returns ordinary ``torch.Tensor`` objects of dtype ``uint8``, ``int8`` or
 ``int32`` together with scales and zero points as Python numbers; :class:`octavo.QTensor` and the
-modules of :mod:`octavo.nn` are built on it. Arithmetic is normative, the same bits on every CPU:
-see *Numerics* in the README.
+modules of :mod:`octavo.nn` are built on it. The exceptions are :mod:`octavo.ops.direct` and
+``direct`` of the weights, which take a QTensor as it is. Arithmetic is normative, the same bits on
+every CPU: see *Numerics* in the README.
 """
 
 from octavo.ops.elementwise import (

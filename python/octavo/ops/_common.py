@@ -21,7 +21,8 @@ EIGHT_BIT = {torch.uint8: quint8, torch.int8: qint8}
 
 def dense(x: Tensor) -> Tensor:
     """``x`` in a layout without gaps: as it is where contiguous or channels last, else a contiguous
-    copy."""
+    copy. A negative bit is resolved: the memory holds the values."""
+    x = x.resolve_neg()
     if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
     return x.contiguous()

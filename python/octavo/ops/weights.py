@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -58,7 +59,14 @@ def _out_kind(dtype: QDType) -> int:
 
 
 class _Weight:
-    """Qparams and bias that both kinds of weight keep, as plain tensors."""
+    """Qparams and bias that both kinds of weight keep, as plain tensors.
+
+    ``direct(x, out_scale, out_zero, out_dtype, relu)`` (for convolutions also ``add``) takes and
+    returns a :class:`octavo.QTensor` and does the same as a call, in a fraction of the time; or it
+    returns None, and the call tells why or does it.
+    """
+
+    direct: Callable[..., Any]
 
     def __init__(
         self, channels: int, scales: Tensor, zero_points: Tensor, bias: Tensor | None
@@ -103,6 +111,7 @@ class LinearWeight(_Weight):
             self._zero_points.data_ptr(),
             _bias_address(self.bias),
         )
+        self.direct = self._packed.run_direct
         del self._scales, self._zero_points
 
     @property
@@ -241,6 +250,7 @@ class Conv2dWeight(_Weight):
             self._zero_points.data_ptr(),
             _bias_address(self.bias),
         )
+        self.direct = self._packed.run_direct
         del self._scales, self._zero_points
 
     @property

@@ -278,6 +278,16 @@ class Conv2d(_ConvNd):
         return "QuantizedConv2d"
 
     def forward(self, input: QTensor) -> QTensor:
+        if self._border is None:
+            result: QTensor | None = self._packed.direct(
+                input, self._scale, self._zero_point, self._out_qdtype, self._relu
+            )
+            if result is not None:
+                return result
+        return self._forward(input)
+
+    def _forward(self, input: QTensor) -> QTensor:
+        """`forward` for what the packed weight does not take directly."""
         x = self._checked_input(input)
         scale, zero_point, qdtype = self._scale, self._zero_point, self._out_qdtype
         out = self._run(x, input._scale, input._zero_point, scale, zero_point, qdtype, self._relu)

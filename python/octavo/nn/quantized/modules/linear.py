@@ -35,6 +35,9 @@ class _EmptyWeight:
     def unpack(self) -> Tensor:
         return torch.empty(self._shape, dtype=torch.int8)
 
+    def direct(self, *args: Any) -> None:
+        return None
+
     def __call__(self, x: Tensor, x_scale: float, x_zero: int, *output: Any) -> Tensor:
         if self._bias_only is None:
             qdtype: QDType = output[2]
@@ -115,6 +118,13 @@ class Linear(WeightedQuantizedModule):
         )
 
     def forward(self, input: QTensor) -> QTensor:
+        result: QTensor | None = self._packed.direct(
+            input, self._scale, self._zero_point, self._out_qdtype, self._relu
+        )
+        return self._forward(input) if result is None else result
+
+    def _forward(self, input: QTensor) -> QTensor:
+        """`forward` for what the packed weight does not take directly."""
         x = self._activation(input)
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise RuntimeError(

@@ -11,6 +11,7 @@ from octavo import ops
 from octavo.dtypes import QDType, as_qdtype
 from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput
 from octavo.nn.quantized.modules.utils import describe, output_qparams, source_label
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = ["DeQuantize", "Quantize"]
@@ -71,6 +72,11 @@ class Quantize(QuantizedOutput):
         return f"scale={self.scale}, zero_point={self.zero_point}, dtype={self.dtype}"
 
     def forward(self, X: Tensor) -> QTensor:
+        result: Any = direct.quantize(X, self._scale, self._zero_point, self._out_qdtype)
+        return self._forward(X) if result is None else result
+
+    def _forward(self, X: Tensor) -> QTensor:
+        """`forward` for what cannot be quantized directly."""
         if isinstance(X, QTensor):
             raise TypeError(
                 f"{self._label()}: the input is quantized already, got {describe(X)}; remove this "

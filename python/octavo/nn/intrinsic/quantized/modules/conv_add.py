@@ -27,6 +27,12 @@ class ConvAdd2d(Conv2d):
         return f"Quantized{type(self).__name__}"
 
     def forward(self, input: QTensor, extra_input: QTensor) -> QTensor:  # type: ignore[override]
+        if self._border is None:
+            result: QTensor | None = self._packed.direct(
+                input, self._scale, self._zero_point, self._out_qdtype, self._relu, extra_input
+            )
+            if result is not None:
+                return result
         x = self._checked_input(input)
         add = self._activation(extra_input, "extra_input")
         scale, zero_point, qdtype = self._scale, self._zero_point, self._out_qdtype

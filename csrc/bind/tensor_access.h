@@ -1,0 +1,61 @@
+// torch tensors as C++ sees them, without libtorch and, where torch offers it, without a call into
+// Python: what the direct entry points (direct_bind.cpp) are made of.
+//
+// Nothing here reports errors. A tensor that is not as a direct entry point wants it makes that
+// entry point return None, and the Python layer, which knows the module and the argument, takes
+// over: it converts the tensor, or says what is wrong with it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+namespace octavo::bind {
+
+enum class ElementType : uint8_t { kU8 = 0, kS8 = 1, kI32 = 2, kF32 = 3 };
+
+constexpr int32_t kMaxDims = 8;
+
+// A dense-layout CPU tensor with at least one element. Sizes and strides (in elements) are copies.
+struct TensorView {
+  void* data;
+  ElementType type;
+  int32_t ndim;
+  int64_t size[kMaxDims];
+  int64_t stride[kMaxDims];
+
+  int64_t elements() const;
+  bool is_contiguous() const;
+  bool is_channels_last() const;  // (N, C, H, W) whose memory order is N, H, W, C
+};
+
+// How tensors are read and made. kExchange is the default where torch has the table of DLPack 1.3
+// (torch 2.10 on), kAttributes elsewhere; kNone makes every entry point return None. For tests.
+enum class TensorAccess { kNone, kAttributes, kExchange };
+TensorAccess tensor_access();
+// False, and no change, where torch does not offer it.
+bool set_tensor_access(TensorAccess access);
+
+// Finds what is needed of torch. Needs the GIL; once, before the functions below.
+void connect_torch();
+
+// Whether `object` is a plain torch.Tensor (no subclass) on the CPU, of one of the types above,
+// with 1 to kMaxDims dimensions, and its memory holds its values: not meta, not sparse, no negative
+// bit.
+bool read_tensor(PyObject* object, TensorView& view);
+
+// A new tensor of `view`'s type, sizes and strides, which describe memory without gaps; sets
+// view.data. Returns a new reference, or null without an exception.
+PyObject* new_tensor(TensorView& view);
+
+// Sets the strides of a contiguous tensor.
+void make_contiguous(TensorView& view);
+
+// torch.jit.trace is recording; it would leave our kernels out.
+bool is_tracing();
+
+// Numbers as Python's float and int (no subclasses) hold them.
+bool read_float(PyObject* object, float& value);
+bool read_int32(PyObject* object, int32_t& value);
+
+}  // namespace octavo::bind
