@@ -56,6 +56,7 @@ def measure(
     ready: list[timing.Contender] = []
     checks: dict[str, Check] = {}
     kernel: str | None = None
+    layers: list[dict[str, Any]] = []
     with torch.inference_mode():
         for name, peer in contenders.items():
             if name in absent:
@@ -74,10 +75,13 @@ def measure(
                 absent[name] = _first_line(error)
                 continue
             if name == SUBJECT:
-                kernel = prepared[0].kernel()
+                subject = prepared[0]
+                kernel = subject.kernel()
                 _insist(case, checks[name])
             ready.append(timing.Contender(name, [one.call for one in prepared], prepared[0].select))
         times = timing.interleave(ready, case.threads, plan.effort, tell)
+        if SUBJECT in times:
+            layers = subject.layers()
     return {
         "kernel": kernel,
         "times": {
@@ -92,6 +96,7 @@ def measure(
             for name, found in times.items()
         },
         "unavailable": absent,
+        "layers": layers,
     }
 
 

@@ -38,7 +38,7 @@ class ModelCase(Case):
     def network(self, parts: Parts) -> nn.Module:
         """A new float network with the case's weights."""
         network = MODELS[self.model].build(parts).eval()
-        network.load_state_dict(copy.deepcopy(_data(self)[0]), strict=False)
+        network.load_state_dict(copy.deepcopy(_data(self)[0]))
         return network
 
     def input(self) -> Tensor:
@@ -46,6 +46,9 @@ class ModelCase(Case):
 
     def calibration(self) -> list[Tensor]:
         return [self.input()]
+
+    def output_shape(self) -> tuple[int, ...]:
+        return tuple(_data(self)[2].shape)
 
     def check(self, got: Tensor) -> Check:
         return compare_floats(got, _data(self)[2], _LEAST_DB)

@@ -36,13 +36,15 @@ class Prepared:
         result: what ``call`` returned as a tensor that ``Case.check`` takes: uint8 storage or
             float32 values.
         select: sets what is global in the library (an engine); runs, untimed, before each turn.
-        kernel: what runs, where the library tells.
+        kernel: what ran last, where the library tells.
+        layers: times each part of the work, where there are parts to tell.
     """
 
     call: Callable[[], Any]
     result: Callable[[Any], Tensor] = _as_it_is
     select: Callable[[], None] = _nothing
     kernel: Callable[[], str | None] = lambda: None
+    layers: Callable[[], list[dict[str, Any]]] = list
 
 
 class Peer:

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.bench.cases import ConvCase, LinearCase
+from octavo.bench.cases import ConvCase, LinearCase, ModelCase
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import linear as linear_data
-from octavo.bench.peers.base import Peer, Prepared, not_installed
+from octavo.bench.peers import onnx_models
+from octavo.bench.peers.base import Peer, Prepared, Unavailable, not_installed
 
 _WHOLE_ROW = str(2**64 - 1)  # one scale for each row of activations
 
@@ -72,6 +73,18 @@ class OpenVino(Peer):
         inputs = values.x.contiguous().numpy()
         outputs = np.empty(conv_data.output_shape(case), np.uint8)
         return _request(ov, ov.Model([y], [x], "conv"), inputs, outputs, case.threads)
+
+    def prepare_model(self, case: ModelCase) -> Prepared | Unavailable:
+        if case.mode == "dynamic":
+            return Unavailable("its own dynamic quantization of a network needs NNCF")
+        reason = not_installed("onnx", "onnxruntime")
+        if reason is not None:
+            return Unavailable(f"the tools that quantize the network are {reason}")
+        ov: Any = importlib.import_module("openvino")
+        model = ov.Core().read_model(onnx_models.quantized(case))
+        inputs = case.input().contiguous().numpy()
+        outputs = np.empty(case.output_shape(), np.float32)
+        return _request(ov, model, inputs, outputs, case.threads)
 
 
 def _weight(op: Any, values: Any, scales: Any) -> Any:

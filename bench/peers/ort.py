@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.bench.cases import ConvCase, LinearCase
+from octavo.bench.cases import ConvCase, LinearCase, ModelCase
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.peers import onnx_models
 from octavo.bench.peers.base import Peer, Prepared, not_installed
 
 _OPSET, _IR_VERSION = 13, 8
@@ -133,9 +134,16 @@ class OnnxRuntime(Peer):
         y = np.empty(conv_data.output_shape(case), np.uint8)
         return self._bound(graph, x, y, case.threads)
 
+    def prepare_model(self, case: ModelCase) -> Prepared:
+        x = case.input().contiguous().numpy()
+        y = np.empty(case.output_shape(), np.float32)
+        return self._run(onnx_models.quantized(case), x, y, case.threads)
+
     def _bound(self, graph: _Graph, x: Any, y: Any, threads: int) -> Prepared:
+        return self._run(graph.model(x, y, {"": _OPSET, "com.microsoft": 1}), x, y, threads)
+
+    def _run(self, model: bytes, x: Any, y: Any, threads: int) -> Prepared:
         ort: Any = importlib.import_module("onnxruntime")
-        model = graph.model(x, y, {"": _OPSET, "com.microsoft": 1})
         session = _session(model, threads)
         out = ort.OrtValue.ortvalue_from_numpy(y)
         binding = session.io_binding()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import octavo
 from octavo import backend, ops
+from octavo.bench import layers
 from octavo.bench.cases import ConvCase, ElementwiseCase, LinearCase, ModelCase, RnnCase
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import elementwise as elementwise_data
@@ -136,7 +137,7 @@ class Octavo(Peer):
             if quantize_dynamic is None:
                 return _absent(path)
             network = quantize_dynamic(case.network(Parts.plain()), {nn.Linear})
-            return Prepared(lambda: network(x), kernel=backend.last_kernel)
+            return Prepared(lambda: network(x), layers=lambda: layers.measure(network, x))
         parts = Parts(tq.QuantStub, tq.DeQuantStub, octavo.nn.quantized.FloatFunctional)
         lacking = [name for name in MODELS[case.model].needs if _lookup(name) is None]
         if lacking:
@@ -148,7 +149,7 @@ class Octavo(Peer):
         for batch in case.calibration():
             prepared(batch)
         converted = tq.convert(prepared)
-        return Prepared(lambda: converted(x), kernel=backend.last_kernel)
+        return Prepared(lambda: converted(x), layers=lambda: layers.measure(converted, x))
 
 
 OCTAVO: Peer = Octavo()

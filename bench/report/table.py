@@ -42,20 +42,24 @@ def _line(console: Console, line: str, style: str = "") -> None:
 
 
 def _table(section: text.Section) -> Table:
-    """All columns but the kernels' long names."""
+    """All columns but kernels beside cases, whose names are long: they follow below."""
     table = Table(box=None, padding=(0, 1))
-    shown = [index for index, name in enumerate(section.headings) if name != "kernel"]
-    for index in shown:
+    kept = [i for i, name in enumerate(section.headings) if not _is_apart(section, name)]
+    for index in kept:
         table.add_column(
             section.headings[index], justify="right" if index else "left", no_wrap=index == 0
         )
     for row in section.rows:
-        table.add_row(*(row[index].replace("[", r"\[") for index in shown))
+        table.add_row(*(row[index].replace("[", r"\[") for index in kept))
     return table
 
 
+def _is_apart(section: text.Section, heading: str) -> bool:
+    return heading == "kernel" and section.headings[0] == "case"
+
+
 def _kernels(console: Console, section: text.Section) -> None:
-    if "kernel" not in section.headings:
+    if not _is_apart(section, "kernel") or "kernel" not in section.headings:
         return
     column = section.headings.index("kernel")
     ran: dict[str, list[str]] = {}

@@ -11,6 +11,7 @@ from octavo.bench.document import Document
 from octavo.bench.measure import SUBJECT
 
 Record = dict[str, Any]
+_SLOWEST_LAYERS = 12
 NOTHING = "-"  # the cell of a time that there is not
 _TITLES = {
     "gemm": "linear operator, u8 x s8 per channel -> u8",
@@ -98,7 +99,21 @@ def sections(document: Document) -> list[Section]:
             ]
             if records:
                 found.append(_section(level, command, records, document["settings"]["peers"]))
+            found += [_layers(level["isa"], case) for case in records if "layers" in case]
     return found
+
+
+def _layers(isa: str, case: Record) -> Section:
+    total = sum(layer["median_us"] for layer in case["layers"])
+    slowest = case["layers"][:_SLOWEST_LAYERS]
+    title = f"{isa}: {case['name']}, slowest {len(slowest)} of {len(case['layers'])} layers"
+    section = Section(title, ["layer", "type", "kernel", "µs", "share"])
+    for layer in slowest:
+        share = _percent(layer["median_us"] / total)
+        kernel = layer["kernel"] or NOTHING
+        cells = [layer["name"], layer["type"], kernel, number(layer["median_us"]), share]
+        section.rows.append(cells)
+    return section
 
 
 @dataclass(frozen=True)
