@@ -74,7 +74,7 @@ class LinearCase(Case):
 class LinearData:
     """Attributes:
     x: uint8 (m, k).
-    x_float: what ``x`` stands for, float32.
+    x_float: float32 (m, k): what ``x`` stands for, or normal numbers where dynamic.
     weight: int8 (n, k) in -127..127, as symmetric quantization gives.
     scales: float32 (n,).
     """
@@ -98,14 +98,18 @@ def data(case: LinearCase) -> LinearData:
     scales = torch.rand(case.n, generator=random) * 0.01 + 0.005
     # The sums' standard deviation is then about 30 steps of the output.
     out_scale = 0.035 * math.sqrt(case.k)
-    return LinearData(x, (x.float() - X_ZERO) * X_SCALE, weight, scales, out_scale)
+    if case.mode == "dynamic":
+        x_float = torch.randn(x.shape, generator=random)
+    else:
+        x_float = (x.float() - X_ZERO) * X_SCALE
+    return LinearData(x, x_float, weight, scales, out_scale)
 
 
 @lru_cache(maxsize=1)
 def _reference(case: LinearCase) -> Tensor:
     values = data(case)
-    acc = (values.x.double() - X_ZERO) @ values.weight.double().t()  # exact: sums below 2^53
-    product = torch.tensor(X_SCALE) * values.scales
     if case.mode == "dynamic":
-        return acc * product.double()
-    return requantize(acc, product / torch.tensor(values.out_scale), OUT_ZERO)
+        return values.x_float.double() @ values.weight_float().double().t()
+    acc = (values.x.double() - X_ZERO) @ values.weight.double().t()  # exact: sums below 2^53
+    multiplier = torch.tensor(X_SCALE) * values.scales / torch.tensor(values.out_scale)
+    return requantize(acc, multiplier, OUT_ZERO)

@@ -49,7 +49,7 @@ def _export(case: ModelCase, path: str) -> None:
     torch.onnx.export(
         case.network(Parts.plain()),
         (case.input(),),
-        buffer,
+        buffer,  # type: ignore[arg-type]  # a path would put large weights into files of their own
         dynamo=False,  # the other exporter needs one more package, for the same graph
         opset_version=_OPSET,
         input_names=["x"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from octavo.bench.cases import linear as linear_data
 from octavo.bench.peers import onnx_models
 from octavo.bench.peers.base import Peer, Prepared, Unavailable, not_installed
 
-_WHOLE_ROW = str(2**64 - 1)  # one scale for each row of activations
+# The first release found to obey it in its own kernels; oneDNN's obey ONEDNN_MAX_CPU_ISA in all.
+_OBEYS_OV_CPU_MAX_ISA = (2026, 4)
 
 
 class OpenVino(Peer):
@@ -28,11 +30,13 @@ class OpenVino(Peer):
     def missing(self) -> str | None:
         return not_installed("openvino")
 
+    def keeps_to(self, isa: str) -> bool:
+        return self.missing() is not None or _version() >= _OBEYS_OV_CPU_MAX_ISA
+
     def cap_note(self, isa: str) -> str | None:
-        return (
-            "obeys ONEDNN_MAX_CPU_ISA in oneDNN's kernels; its own graph optimizations ask "
-            "OV_CPU_MAX_ISA, which older releases ignore"
-        )
+        if self.keeps_to(isa):
+            return None
+        return "this release ignores OV_CPU_MAX_ISA: kernels that are not oneDNN's have no cap"
 
     def prepare_linear(self, case: LinearCase) -> Prepared:
         ov: Any = importlib.import_module("openvino")
@@ -52,7 +56,9 @@ class OpenVino(Peer):
             y = _quantized(op, y, values.out_scale, linear_data.OUT_ZERO)
             inputs = values.x.numpy()
             outputs = np.empty((case.m, case.n), np.uint8)
-        return _request(ov, ov.Model([y], [x], "linear"), inputs, outputs, case.threads)
+        model = ov.Model([y], [x], "linear")
+        # One scale for each row of activations, where they are quantized on the way.
+        return _request(ov, model, inputs, outputs, case.threads, str(case.k))
 
     def prepare_conv(self, case: ConvCase) -> Prepared:
         ov: Any = importlib.import_module("openvino")
@@ -102,14 +108,20 @@ def _quantized(op: Any, y: Any, scale: float, zero: int) -> Any:
     return op.convert(steps, np.uint8)
 
 
-def _request(ov: Any, model: Any, inputs: Any, outputs: Any, threads: int) -> Prepared:
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in metadata.version("openvino").split(".")[:2])
+
+
+def _request(
+    ov: Any, model: Any, inputs: Any, outputs: Any, threads: int, group: str = "0"
+) -> Prepared:
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": "1",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",  # what is not int8 stays float32
         "ENABLE_CPU_PINNING": False,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _WHOLE_ROW,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
     }
     request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
     request.set_input_tensor(ov.Tensor(inputs, shared_memory=True))

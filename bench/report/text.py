@@ -194,6 +194,7 @@ def _ratio_lines(records: list[Record], peers: Sequence[str]) -> list[str]:
 def _peer_lines(level: dict[str, Any], records: list[Record], peers: Sequence[str]) -> list[str]:
     """What is missing, what does not keep to the level, what computes something else."""
     lines = []
+    lines += _accuracy((SUBJECT, *peers), records)
     for name in (SUBJECT, *peers):
         lines += _absences(name, records)
     for name in peers:
@@ -214,6 +215,20 @@ def _peer_lines(level: dict[str, Any], records: list[Record], peers: Sequence[st
                 f"{len(records)} cases ({first}: {odd[first]})."
             )
     return lines
+
+
+def _accuracy(names: Sequence[str], records: list[Record]) -> list[str]:
+    """Signal-to-noise ratios of float results, the lowest of each contender."""
+    found: dict[str, float] = {}
+    for case in records:
+        for name, times in case["times"].items():
+            value, unit, _ = (times["check"] + "  ").split(" ", 2)
+            if unit == "dB":
+                found[name] = min(found.get(name, float(value)), float(value))
+    ratios = [f"{name} {found[name]:.0f} dB" for name in names if name in found]
+    return (
+        [f"Lowest signal-to-noise ratio of float results: {', '.join(ratios)}."] if ratios else []
+    )
 
 
 def _absences(name: str, records: list[Record]) -> list[str]:
