@@ -1,12 +1,20 @@
-"""What the machine can do: its CPU, and the arithmetic peak of an instruction set as measured."""
+"""What machine this is: its CPU, caches, load and software."""
 
 from __future__ import annotations
 
+import os
 import platform
-import time
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from octavo import backend
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_USUAL_CACHES = {"L1": 32 * 1024, "L2": 1024 * 1024, "L3": 32 * 1024 * 1024}
+_PACKAGES = ("octavo", "torch", "numpy", "onnx", "onnxruntime", "openvino")
 
 
 def cpu_name() -> str:
@@ -19,21 +27,60 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def measure_peak(seconds: float = 0.5) -> float:
-    """Arithmetic peak of the instruction set in use, one thread, in 10^9 operations a second (2 for
-    each multiply-accumulate): the best of many short runs, as a peak is what nothing disturbed."""
-    steps = 1000
-    while _time_peak(steps)[1] < 2e-3:
-        steps *= 2
-    best = 0.0
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        macs, elapsed = _time_peak(steps)
-        best = max(best, 2e-9 * macs / elapsed)
-    return best
+def caches() -> dict[str, int]:
+    """Bytes of the first core's data caches, ``L1`` first; usual sizes where the system does not
+    tell."""
+    found = {}
+    for folder in sorted(_CACHES.glob("index*")):
+        try:
+            if (folder / "type").read_text().strip() != "Instruction":
+                found[f"L{(folder / 'level').read_text().strip()}"] = _bytes(
+                    (folder / "size").read_text().strip()
+                )
+        except (OSError, ValueError):
+            continue
+    return found or dict(_USUAL_CACHES)
 
 
-def _time_peak(steps: int) -> tuple[int, float]:
-    start = time.perf_counter()
-    macs = backend.run_peak(steps)
-    return macs, time.perf_counter() - start
+def _bytes(text: str) -> int:
+    units = {"K": 1024, "M": 1024**2, "G": 1024**3}
+    return int(text[:-1]) * units[text[-1]] if text[-1] in units else int(text)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_average() -> float | None:
+    """Processes that wanted to run in the last minute, on average; None where unknown."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Version of each package that matters; None where it is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    found["torch"] = torch.__version__
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """All of it, as plain JSON types."""
+    return {
+        "cpu": cpu_name(),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "cores": cores(),
+        "caches": caches(),
+        "features": [name for name, present in backend.cpu_features().items() if present],
+        "emulated": backend.emulated_features(),
+        "load_average": load_average(),
+    }

@@ -21,6 +21,7 @@ __all__ = [
     "emulated_features",
     "feature_descriptions",
     "force",
+    "force_gemm_kernel",
     "kernels",
     "last_kernel",
     "missing_features",
@@ -109,6 +110,19 @@ class force:
         traceback: TracebackType | None,
     ) -> None:
         _C.force_isa(self._previous)
+
+
+def force_gemm_kernel(name: str | None) -> None:
+    """Run every matrix product on one kernel of the instruction set in use, for measurements and
+    tests; ``None`` returns to the choice by shape.
+
+    Affects weights that are packed from now on; layers whose packed weights the kernel cannot read
+    are packed again at their next use.
+
+    Raises:
+        ValueError: the instruction set in use has no such GEMM kernel.
+    """
+    _C.force_gemm_kernel(name)
 
 
 def kernels(isa: str) -> list[str]:

@@ -21,7 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 the demo broke one of its promises, 2 wrong usage or
         something is missing.
     """
-    options = _parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # The runner has a command line of its own; argparse would take its options for ours.
+    own = arguments[:1] if arguments[:1] == ["bench"] else arguments
+    options = _parser().parse_args(own)
+    options.arguments = arguments[len(own) :]
     from octavo import backend
 
     try:
@@ -41,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_info(commands)
     _add_demo(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -139,3 +144,16 @@ def _run_demo(options: argparse.Namespace) -> int:
             check_isas=options.check_isas,
         )
     )
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bench = commands.add_parser(
+        "bench", help="measure speed beside other libraries (octavo bench --help)", add_help=False
+    )
+    bench.set_defaults(run=_run_bench)
+
+
+def _run_bench(options: argparse.Namespace) -> int:
+    from octavo.bench.cli import main as run
+
+    return run(options.arguments)

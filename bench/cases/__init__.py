@@ -1,0 +1,18 @@
+"""What is computed: sizes, data and reference results, one file for each kind of work."""
+
+from octavo.bench.cases.base import Case, Check
+from octavo.bench.cases.conv import ConvCase
+from octavo.bench.cases.elementwise import ElementwiseCase
+from octavo.bench.cases.linear import LinearCase
+from octavo.bench.cases.model import ModelCase
+from octavo.bench.cases.rnn import RnnCase
+
+__all__ = [
+    "Case",
+    "Check",
+    "ConvCase",
+    "ElementwiseCase",
+    "LinearCase",
+    "ModelCase",
+    "RnnCase",
+]

@@ -1,0 +1,52 @@
+"""``conv``: 2-D convolutions, uint8 to uint8."""
+
+from __future__ import annotations
+
+import argparse
+
+from octavo.bench.cases import Case, ConvCase
+from octavo.bench.cases.shapes import ConvShape, select
+from octavo.bench.commands.base import Suite, Tell, add_shapes
+
+_QUICK = [
+    "1x8x6x6 out=12 kernel=3 padding=1",
+    "1x8x6x6 out=8 kernel=3 padding=1 groups=8",
+]
+
+
+class Conv(Suite):
+    name = "conv"
+    help = "2-D convolutions, uint8 to uint8, channels last"
+    order = 2
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add_shapes(parser, "conv")
+        super().add_arguments(parser)
+
+    def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
+        singles = options.shape
+        if options.quick and not options.shapes:
+            singles = singles or _QUICK
+        tell("conv: ort and openvino take their input channels first and reorder it themselves")
+        return [
+            ConvCase(
+                command=self.name,
+                name=shape.name,
+                threads=options.threads,
+                batch=shape.batch,
+                channels=shape.channels,
+                height=shape.height,
+                width=shape.width,
+                out=shape.out,
+                kernel=shape.kernel,
+                stride=shape.stride,
+                padding=shape.padding,
+                groups=shape.groups,
+                dilation=shape.dilation,
+            )
+            for shape in select(ConvShape, options.shapes, singles, "conv", tell)
+            if isinstance(shape, ConvShape)
+        ]
+
+
+COMMAND = Conv()

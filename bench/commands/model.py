@@ -1,0 +1,44 @@
+"""``model``: whole networks."""
+
+from __future__ import annotations
+
+import argparse
+
+from octavo.bench.cases import Case, ModelCase
+from octavo.bench.commands.base import Suite, Tell
+from octavo.bench.models import MODELS
+
+
+class Model(Suite):
+    name = "model"
+    help = f"whole networks: {', '.join(MODELS)}"
+    order = 6
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--model",
+            action="append",
+            choices=tuple(MODELS),
+            metavar="NAME",
+            help=f"one of {', '.join(MODELS)}; may repeat (default: all)",
+        )
+        super().add_arguments(parser)
+
+    def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
+        names = options.model or list(MODELS)
+        tell("model: random weights; torch's engines run it quantized in FX graph mode")
+        return [
+            ModelCase(
+                command=self.name,
+                name=f"{name} {size}",
+                threads=options.threads,
+                model=name,
+                batch=1,
+                size=size,
+            )
+            for name in names
+            for size in (32 if options.quick else MODELS[name].size,)
+        ]
+
+
+COMMAND = Model()

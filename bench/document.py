@@ -1,0 +1,146 @@
+"""Results as one JSON document. ``schema.json`` says what is in it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from octavo.bench import machine
+from octavo.bench.cases import Case
+from octavo.bench.measure import SUBJECT
+
+Document = dict[str, Any]
+
+FORMAT, VERSION = "octavo-bench", 1
+
+
+def new(arguments: Sequence[str], settings: Mapping[str, Any]) -> Document:
+    """A document without levels, cases, notes and warnings."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": shlex.join(["octavo", "bench", *arguments]),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        "settings": dict(settings),
+        "levels": [],
+        "cases": [],
+        "notes": [],
+        "warnings": [],
+    }
+
+
+def case_record(
+    case: Case, isa: str, event: Mapping[str, Any], roofs: Mapping[str, Any], cold: bool
+) -> dict[str, Any]:
+    """What was measured of one case, and what follows from it."""
+    times = event["times"]
+    record = {
+        "command": case.command,
+        "kind": case.kind,
+        "name": case.name,
+        "isa": isa,
+        "threads": case.threads,
+        "parameters": case.parameters(),
+        "operations": case.operations,
+        "bytes": case.traffic,
+        "kernel": event["kernel"],
+        "times": times,
+        "unavailable": event["unavailable"],
+        "ratios": {},
+    }
+    if event["layers"]:
+        record["layers"] = event["layers"]
+    if SUBJECT in times:
+        ours = times[SUBJECT]["median_us"]
+        record["ratios"] = {
+            name: found["median_us"] / ours for name, found in times.items() if name != SUBJECT
+        }
+        record.update(_against_roofs(case, ours, roofs, cold))
+    return record
+
+
+def _against_roofs(
+    case: Case, microseconds: float, roofs: Mapping[str, Any], cold: bool
+) -> dict[str, float | str]:
+    found: dict[str, float | str] = {}
+    same_threads = case.threads == roofs["threads"]
+    if case.operations:
+        found["gops"] = 1e-3 * case.operations / microseconds
+        if same_threads:
+            found["fraction_of_peak"] = float(found["gops"]) / roofs["compute"]
+    moved = case.weight_bytes if case.is_bandwidth_bound else case.traffic
+    if moved and (case.is_bandwidth_bound or not case.operations):
+        found["gbs"] = 1e-3 * moved / microseconds
+        if same_threads:
+            level = memory_level(moved, cold)
+            kind = "read" if case.is_bandwidth_bound else "copy"
+            found["memory"] = level
+            limit = roofs["bandwidth"][level][kind]
+            found["fraction_of_bandwidth"] = float(found["gbs"]) / limit
+    return found
+
+
+def memory_level(size: int, cold: bool) -> str:
+    """Where a working set comes from: the smallest cache that holds it, or ``DRAM``."""
+    if not cold:
+        for level, capacity in machine.caches().items():
+            if size <= capacity:
+                return level
+    return "DRAM"
+
+
+def write(document: Document, path: Path) -> None:
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a document."""
+    text = resources.files("octavo.bench").joinpath("schema.json").read_text()
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def problems(document: Any) -> list[str]:
+    """What a document has that its schema does not allow; empty where it is valid.
+
+    Raises:
+        ModuleNotFoundError: without the package jsonschema.
+    """
+    from jsonschema import Draft202012Validator
+
+    errors = sorted(Draft202012Validator(schema()).iter_errors(document), key=lambda e: e.json_path)
+    return [f"{error.json_path}: {error.message[:200]}" for error in errors]
+
+
+def read(path: Path) -> Document:
+    """A document from a file.
+
+    Raises:
+        ValueError: the file cannot be read, is no such document, or one of another version.
+    """
+    try:
+        document: Any = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{path}: not written by `octavo bench --json`")
+    if document.get("version") != VERSION:
+        raise ValueError(
+            f"{path}: version {document.get('version')} of the format, this program reads "
+            f"{VERSION}; measure again"
+        )
+    found = problems(document)
+    if found:
+        raise ValueError(
+            f"{path}: {found[0]}" + (f" (and {len(found) - 1} more)" * (len(found) > 1))
+        )
+    return document

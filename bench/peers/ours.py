@@ -1,0 +1,155 @@
+"""Octavo itself, called as its users call it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import octavo
+from octavo import backend, ops
+from octavo.bench import layers
+from octavo.bench.cases import ConvCase, ElementwiseCase, LinearCase, ModelCase, RnnCase
+from octavo.bench.cases import conv as conv_data
+from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import linear as linear_data
+from octavo.bench.models import MODELS, Parts
+from octavo.bench.peers.base import Peer, Prepared, Unavailable
+
+
+def _integers(output: Any) -> Tensor:
+    plain: Tensor = output.int_repr()
+    return plain
+
+
+def _lookup(path: str) -> Any:
+    """``octavo.<path>``, or None where this version has no such thing."""
+    found: Any = octavo
+    for name in path.split("."):
+        if not hasattr(found, name):
+            try:
+                importlib.import_module(f"{found.__name__}.{name}")
+            except (ImportError, AttributeError):
+                return None
+        found = getattr(found, name, None)
+        if found is None:
+            return None
+    return found
+
+
+def _absent(path: str) -> Unavailable:
+    return Unavailable(f"this version of Octavo has no octavo.{path}")
+
+
+class Octavo(Peer):
+    """The subject of every comparison."""
+
+    name = "octavo"
+
+    def prepare_linear(self, case: LinearCase) -> Prepared | Unavailable:
+        if case.mode == "dynamic":
+            return self._dynamic_linear(case)
+        values = linear_data.data(case)
+        scale, zero = linear_data.X_SCALE, linear_data.X_ZERO
+        out_scale, out_zero = values.out_scale, linear_data.OUT_ZERO
+        zeros = torch.zeros(case.n, dtype=torch.int64)
+        if case.entry == "operator":
+            weight = ops.LinearWeight(values.weight, values.scales, zeros, None)
+            x = values.x
+            return Prepared(
+                lambda: weight(x, scale, zero, out_scale, out_zero, octavo.quint8),
+                kernel=backend.last_kernel,
+            )
+        module = octavo.nn.quantized.Linear(case.k, case.n, bias_=False)
+        q_weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)
+        module.set_weight_bias(q_weight, None)
+        module.scale, module.zero_point = out_scale, out_zero
+        q = octavo.QTensor.from_int_repr(values.x, scale, zero)
+        return Prepared(lambda: module(q), _integers, kernel=backend.last_kernel)
+
+    def _dynamic_linear(self, case: LinearCase) -> Prepared | Unavailable:
+        path = "quantization.quantize_dynamic"
+        quantize_dynamic = _lookup(path)
+        if quantize_dynamic is None:
+            return _absent(path)
+        values = linear_data.data(case)
+        layer = nn.Linear(case.k, case.n, bias=False)
+        layer.weight = nn.Parameter(values.weight_float(), requires_grad=False)
+        module = quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
+        x = values.x_float
+        return Prepared(lambda: module(x), kernel=backend.last_kernel)
+
+    def prepare_conv(self, case: ConvCase) -> Prepared:
+        values = conv_data.data(case)
+        module = octavo.nn.quantized.Conv2d(
+            case.channels,
+            case.out,
+            case.kernel,
+            case.stride,
+            case.padding,
+            case.dilation,
+            case.groups,
+            bias=False,
+        )
+        zeros = torch.zeros(case.out, dtype=torch.int64)
+        q_weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)
+        module.set_weight_bias(q_weight, None)
+        module.scale, module.zero_point = values.out_scale, conv_data.OUT_ZERO
+        q = octavo.QTensor.from_int_repr(values.x, conv_data.X_SCALE, conv_data.X_ZERO)
+        return Prepared(lambda: module(q), _integers, kernel=backend.last_kernel)
+
+    def prepare_elementwise(self, case: ElementwiseCase) -> Prepared:
+        d = elementwise_data
+        values = d.data(case)
+        a, b, x = values.a, values.b, values.x
+        two = (a, d.A_SCALE, d.A_ZERO, b, d.B_SCALE, d.B_ZERO, d.OUT_SCALE, d.OUT_ZERO)
+        calls: dict[str, Callable[[], Tensor]] = {
+            "quantize": lambda: ops.quantize(x, d.A_SCALE, d.A_ZERO, octavo.quint8),
+            "dequantize": lambda: ops.dequantize(a, d.A_SCALE, d.A_ZERO),
+            "requantize": lambda: ops.requantize(
+                a, d.A_SCALE, d.A_ZERO, d.OUT_SCALE, d.OUT_ZERO, octavo.quint8
+            ),
+            "relu": lambda: ops.clamp(a, d.A_ZERO, 255),
+            "add": lambda: ops.add(*two),
+            "add_relu": lambda: ops.add(*two, relu=True),
+            "mul": lambda: ops.mul(*two),
+        }
+        return Prepared(calls[case.operation])
+
+    def prepare_rnn(self, case: RnnCase) -> Prepared | Unavailable:
+        path = f"nn.quantized.dynamic.{case.cell}"
+        quantize_dynamic = _lookup("quantization.quantize_dynamic")
+        if _lookup(path) is None or quantize_dynamic is None:
+            return _absent(path)
+        network = quantize_dynamic(nn.Sequential(case.network()), {getattr(nn, case.cell)})[0]
+        x = case.input()
+        return Prepared(lambda: network(x), lambda output: output[0], kernel=backend.last_kernel)
+
+    def prepare_model(self, case: ModelCase) -> Prepared | Unavailable:
+        tq: Any = octavo.quantization
+        x = case.input()
+        if case.mode == "dynamic":
+            path = "quantization.quantize_dynamic"
+            quantize_dynamic = _lookup(path)
+            if quantize_dynamic is None:
+                return _absent(path)
+            network = quantize_dynamic(case.network(Parts.plain()), {nn.Linear})
+            return Prepared(lambda: network(x), layers=lambda: layers.measure(network, x))
+        parts = Parts(tq.QuantStub, tq.DeQuantStub, octavo.nn.quantized.FloatFunctional)
+        lacking = [name for name in MODELS[case.model].needs if _lookup(name) is None]
+        if lacking:
+            return _absent(lacking[0])
+        network = case.network(parts)
+        network = tq.fuse_modules(network, MODELS[case.model].fusable(network))
+        network.qconfig = tq.get_default_qconfig()
+        prepared = tq.prepare(network.to(memory_format=torch.channels_last))
+        for batch in case.calibration():
+            prepared(batch)
+        converted = tq.convert(prepared)
+        return Prepared(lambda: converted(x), layers=lambda: layers.measure(converted, x))
+
+
+OCTAVO: Peer = Octavo()

@@ -1,0 +1,172 @@
+"""torch's own int8 engines: FBGEMM, oneDNN and QNNPACK behind its quantized dtypes."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octavo.bench.cases import ConvCase, ElementwiseCase, LinearCase, ModelCase, RnnCase
+from octavo.bench.cases import conv as conv_data
+from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import linear as linear_data
+from octavo.bench.models import Parts
+from octavo.bench.peers.base import Peer, Prepared, Unavailable
+
+
+def _integers(output: Any) -> Tensor:
+    plain: Tensor = output.int_repr()
+    return plain
+
+
+def _ao(name: str) -> Any:
+    return importlib.import_module(f"torch.ao.{name}")
+
+
+def _activation(plain: Tensor, scale: float, zero: int) -> Any:
+    return torch._make_per_tensor_quantized_tensor(plain, scale, zero)
+
+
+def _weight(plain: Tensor, scales: Tensor) -> Any:
+    """qint8, per output channel."""
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    return torch._make_per_channel_quantized_tensor(plain, scales.double(), zeros, 0)
+
+
+class TorchEngine(Peer):
+    """One engine of ``torch.backends.quantized``."""
+
+    def __init__(self, name: str, order: int) -> None:
+        self.name = name
+        self.order = order
+
+    def missing(self) -> str | None:
+        if not hasattr(torch, "quint8"):
+            return f"torch {torch.__version__} has no quantized dtypes any more"
+        if self.name not in torch.backends.quantized.supported_engines:
+            return f"this build of torch {torch.__version__} has no engine {self.name}"
+        return None
+
+    def keeps_to(self, isa: str) -> bool:
+        return not (self.name == "fbgemm" and isa == "scalar")
+
+    def cap_note(self, isa: str) -> str | None:
+        if self.name == "qnnpack":
+            return "has SSE4.1 kernels for x86 and nothing newer, on every level"
+        if self.name == "fbgemm" and isa == "scalar":
+            return "has no level below AVX2"
+        if self.name == "fbgemm" and isa == "avx_vnni":
+            return "has no AVX-VNNI kernels: AVX2"
+        if self.name == "fbgemm" and isa == "amx_int8":
+            return "has no AMX kernels: AVX512-VNNI"
+        return None
+
+    def _select(self) -> None:
+        torch.backends.quantized.engine = self.name
+
+    def prepare(self, case: Any) -> Prepared | Unavailable:
+        reason = self.missing()
+        if reason is not None:
+            return Unavailable(reason)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch announces the end of its quantized dtypes
+            self._select()  # packed weights are those of the engine that is current
+            return super().prepare(case)
+
+    def _prepared(
+        self, call: Callable[[], Any], result: Callable[[Any], Tensor] = _integers
+    ) -> Prepared:
+        return Prepared(call, result, self._select)
+
+    def prepare_linear(self, case: LinearCase) -> Prepared:
+        values = linear_data.data(case)
+        weight = _weight(values.weight, values.scales)
+        dynamic = case.mode == "dynamic"
+        if case.entry == "module":
+            quantized = _ao("nn.quantized.dynamic" if dynamic else "nn.quantized")
+            module = quantized.Linear(case.k, case.n, bias_=False, dtype=torch.qint8)
+            module.set_weight_bias(weight, None)
+            module.scale, module.zero_point = values.out_scale, linear_data.OUT_ZERO
+            if dynamic:
+                x = values.x_float
+                return self._prepared(lambda: module(x), lambda output: output)
+            qx = _activation(values.x, linear_data.X_SCALE, linear_data.X_ZERO)
+            return self._prepared(lambda: module(qx))
+        packed = torch.ops.quantized.linear_prepack(weight, None)
+        if dynamic:
+            run, x = torch.ops.quantized.linear_dynamic, values.x_float
+            # 7 bits where 8 would saturate: what torch's own module asks for.
+            reduce_range = self.name != "qnnpack"
+            return self._prepared(lambda: run(x, packed, reduce_range), lambda output: output)
+        run = torch.ops.quantized.linear
+        qx = _activation(values.x, linear_data.X_SCALE, linear_data.X_ZERO)
+        return self._prepared(lambda: run(qx, packed, values.out_scale, linear_data.OUT_ZERO))
+
+    def prepare_conv(self, case: ConvCase) -> Prepared:
+        values = conv_data.data(case)
+        module = _ao("nn.quantized").Conv2d(
+            case.channels,
+            case.out,
+            case.kernel,
+            case.stride,
+            case.padding,
+            case.dilation,
+            case.groups,
+            bias=False,
+        )
+        module.set_weight_bias(_weight(values.weight, values.scales), None)
+        module.scale, module.zero_point = values.out_scale, conv_data.OUT_ZERO
+        qx = _activation(values.x, conv_data.X_SCALE, conv_data.X_ZERO)
+        return self._prepared(lambda: module(qx))
+
+    def prepare_elementwise(self, case: ElementwiseCase) -> Prepared | Unavailable:
+        d = elementwise_data
+        values = d.data(case)
+        qa = _activation(values.a, d.A_SCALE, d.A_ZERO)
+        qb = _activation(values.b, d.B_SCALE, d.B_ZERO)
+        x, ops = values.x, torch.ops.quantized
+        scale, zero = d.OUT_SCALE, d.OUT_ZERO
+        calls: dict[str, Callable[[], Any]] = {
+            "quantize": lambda: torch.quantize_per_tensor(x, d.A_SCALE, d.A_ZERO, torch.quint8),
+            "dequantize": lambda: qa.dequantize(),
+            "relu": lambda: torch.relu(qa),
+            "add": lambda: ops.add(qa, qb, scale, zero),
+            "add_relu": lambda: ops.add_relu(qa, qb, scale, zero),
+            "mul": lambda: ops.mul(qa, qb, scale, zero),
+        }
+        if case.operation not in calls:
+            return Unavailable(f"torch has no {case.operation} without a way through float")
+        as_float = case.operation == "dequantize"
+        result = (lambda output: output) if as_float else _integers
+        return self._prepared(calls[case.operation], result)
+
+    def prepare_rnn(self, case: RnnCase) -> Prepared:
+        cell = getattr(nn, case.cell)
+        quantized = _ao("quantization").quantize_dynamic(nn.Sequential(case.network()), {cell})
+        network, x = quantized[0], case.input()
+        return self._prepared(lambda: network(x), lambda output: output[0])
+
+    def prepare_model(self, case: ModelCase) -> Prepared:
+        ao = _ao("quantization")
+        x = case.input()
+        if case.mode == "dynamic":
+            network = ao.quantize_dynamic(case.network(Parts.plain()), {nn.Linear})
+            return self._prepared(lambda: network(x), lambda output: output)
+        fx = _ao("quantization.quantize_fx")
+        mapping = ao.get_default_qconfig_mapping(self.name)
+        prepared = fx.prepare_fx(case.network(Parts.plain()), mapping, (x,))
+        for batch in case.calibration():
+            prepared(batch)
+        converted = fx.convert_fx(prepared).to(memory_format=torch.channels_last)
+        return self._prepared(lambda: converted(x), lambda output: output)
+
+
+PEERS: list[Peer] = [
+    TorchEngine("fbgemm", 2),
+    TorchEngine("onednn", 3),
+    TorchEngine("qnnpack", 4),
+]

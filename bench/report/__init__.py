@@ -1,0 +1,1 @@
+"""What a document looks like: on the terminal, as Markdown, CSV and plots."""

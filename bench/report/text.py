@@ -1,0 +1,244 @@
+"""A document as sections of words and tables, which terminal and Markdown share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from octavo.bench import timing
+from octavo.bench.document import Document
+from octavo.bench.measure import SUBJECT
+
+Record = dict[str, Any]
+_SLOWEST_LAYERS = 12
+NOTHING = "-"  # the cell of a time that there is not
+_TITLES = {
+    "gemm": "linear operator, u8 x s8 per channel -> u8",
+    "linear": "nn modules",
+    "conv": "2-D convolutions, u8 x s8 per channel -> u8",
+    "elementwise": "element-wise operations",
+    "overhead": "1x32 to 64, the cost of a call",
+    "rnn": "dynamic recurrent networks (time steps, batch, hidden)",
+    "model": "whole networks",
+}
+
+
+@dataclass
+class Section:
+    """A heading, a table, and lines below it."""
+
+    title: str
+    headings: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+
+def number(value: float) -> str:
+    """Three significant digits, without exponents."""
+    for limit, digits in ((10.0, 2), (100.0, 1)):
+        if abs(value) < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def machine_lines(document: Document) -> list[str]:
+    """Whose figures these are."""
+    machine, settings = document["machine"], document["settings"]
+    versions = [f"{name} {version}" for name, version in document["versions"].items() if version]
+    caches = ", ".join(f"{level} {size // 1024} KiB" for level, size in machine["caches"].items())
+    weights = "from memory (cold)" if settings["cold"] else "hot"
+    return [
+        f"CPU: {machine['cpu']}, {machine['cores']} cores to run on; {caches}",
+        f"CPU features: {', '.join(machine['features']) or 'none that matter'}",
+        f"Versions: {', '.join(versions)}",
+        f"Threads: {settings['threads']}; {settings['rounds']} rounds; weights {weights}",
+    ]
+
+
+def absent_lines(document: Document) -> list[str]:
+    """Levels that were asked for and not measured."""
+    return [
+        f"{level['isa']}: {level['reason']}"
+        for level in document["levels"]
+        if level["status"] != "measured"
+    ]
+
+
+def roofs(document: Document) -> Section | None:
+    """What the machine can do at best."""
+    measured = [level for level in document["levels"] if level["status"] == "measured"]
+    if not measured:
+        return None
+    places = list(measured[0]["roofs"]["bandwidth"])
+    section = Section("Limits of this machine, measured")
+    section.headings = ["level", "arithmetic, GOP/s", *(f"{p} read / copy, GB/s" for p in places)]
+    for level in measured:
+        found = level["roofs"]
+        cells = [level["isa"], number(found["compute"])]
+        for place in places:
+            bandwidth = found["bandwidth"][place]
+            cells.append(f"{number(bandwidth['read'])} / {number(bandwidth['copy'])}")
+        section.rows.append(cells)
+    return section
+
+
+def sections(document: Document) -> list[Section]:
+    """One for each level and subcommand."""
+    found = []
+    for level in document["levels"]:
+        for command in dict.fromkeys(case["command"] for case in document["cases"]):
+            records = [
+                case
+                for case in document["cases"]
+                if case["command"] == command and case["isa"] == level["isa"]
+            ]
+            if records:
+                found.append(_section(level, command, records, document["settings"]["peers"]))
+            found += [_layers(level["isa"], case) for case in records if "layers" in case]
+    return found
+
+
+def _layers(isa: str, case: Record) -> Section:
+    total = sum(layer["median_us"] for layer in case["layers"])
+    slowest = case["layers"][:_SLOWEST_LAYERS]
+    title = f"{isa}: {case['name']}, slowest {len(slowest)} of {len(case['layers'])} layers"
+    section = Section(title, ["layer", "type", "kernel", "µs", "share"])
+    for layer in slowest:
+        share = _percent(layer["median_us"] / total)
+        kernel = layer["kernel"] or NOTHING
+        cells = [layer["name"], layer["type"], kernel, number(layer["median_us"]), share]
+        section.rows.append(cells)
+    return section
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Shown only where a case has a value."""
+
+    heading: str
+    cell: Callable[[Record], str | None]
+
+
+def _ours(record: Record) -> str | None:
+    times = record["times"].get(SUBJECT)
+    return times and f"{number(times['median_us'])} ± {number(times['iqr_us'])}"
+
+
+def _field(key: str, form: Callable[[Any], str]) -> Callable[[Record], str | None]:
+    return lambda record: None if record.get(key) is None else form(record[key])
+
+
+def _bandwidth(record: Record) -> str | None:
+    if "fraction_of_bandwidth" not in record:
+        return None
+    return f"{_percent(record['fraction_of_bandwidth'])} of {record['memory']}"
+
+
+_COLUMNS = [
+    _Column("case", lambda record: record["name"]),
+    _Column("kernel", _field("kernel", str)),
+    _Column("octavo", _ours),
+    _Column("GOP/s", _field("gops", number)),
+    _Column("of peak", _field("fraction_of_peak", _percent)),
+    _Column("GB/s", _field("gbs", number)),
+    _Column("of bandwidth", _bandwidth),
+]
+
+
+def _peer(name: str) -> Callable[[Record], str | None]:
+    def cell(record: Record) -> str | None:
+        times = record["times"].get(name)
+        if times is None:
+            return None
+        ratio = record["ratios"].get(name)
+        mark = "" if times["close"] else " ≠"
+        return number(times["median_us"]) + (f" ({ratio:.2f})" if ratio else "") + mark
+
+    return cell
+
+
+def _section(
+    level: dict[str, Any], command: str, records: list[Record], peers: Sequence[str]
+) -> Section:
+    section = Section(f"{level['isa']}: {command}, {_TITLES.get(command, '')}".rstrip(", "))
+    columns = list(_COLUMNS)
+    for name in peers:
+        star = "" if level["peers"][name]["keeps_to_level"] else "*"
+        columns.append(_Column(f"{name}{star}", _peer(name)))
+    cells = [[column.cell(record) for column in columns] for record in records]
+    kept = [i for i in range(len(columns)) if any(row[i] is not None for row in cells)]
+    section.headings = [columns[i].heading for i in kept]
+    section.rows = [[row[i] or NOTHING for i in kept] for row in cells]
+    section.lines = _ratio_lines(records, peers) + _peer_lines(level, records, peers)
+    return section
+
+
+def _ratio_lines(records: list[Record], peers: Sequence[str]) -> list[str]:
+    lines = []
+    for name in peers:
+        ratios = {case["name"]: case["ratios"][name] for case in records if name in case["ratios"]}
+        if ratios:
+            worst = min(ratios, key=lambda case: ratios[case])
+            lines.append(
+                f"Against {name}: geometric mean {timing.geometric_mean(list(ratios.values())):.2f}"
+                f", worst {ratios[worst]:.2f} ({worst})."
+            )
+    return lines
+
+
+def _peer_lines(level: dict[str, Any], records: list[Record], peers: Sequence[str]) -> list[str]:
+    """What is missing, what does not keep to the level, what computes something else."""
+    lines = []
+    lines += _accuracy((SUBJECT, *peers), records)
+    for name in (SUBJECT, *peers):
+        lines += _absences(name, records)
+    for name in peers:
+        timed = any(name in case["times"] for case in records)
+        facts = level["peers"][name]
+        if timed and facts["note"]:
+            star = "" if facts["keeps_to_level"] else "*"
+            lines.append(f"{name}{star}: {facts['note']}.")
+        odd = {
+            case["name"]: case["times"][name]["check"]
+            for case in records
+            if name in case["times"] and not case["times"][name]["close"]
+        }
+        if odd:
+            first = next(iter(odd))
+            lines.append(
+                f"≠ {name}: the result differs from exact arithmetic in {len(odd)} of "
+                f"{len(records)} cases ({first}: {odd[first]})."
+            )
+    return lines
+
+
+def _accuracy(names: Sequence[str], records: list[Record]) -> list[str]:
+    """Signal-to-noise ratios of float results, the lowest of each contender."""
+    found: dict[str, float] = {}
+    for case in records:
+        for name, times in case["times"].items():
+            value, unit, _ = (times["check"] + "  ").split(" ", 2)
+            if unit == "dB":
+                found[name] = min(found.get(name, float(value)), float(value))
+    ratios = [f"{name} {found[name]:.0f} dB" for name in names if name in found]
+    return (
+        [f"Lowest signal-to-noise ratio of float results: {', '.join(ratios)}."] if ratios else []
+    )
+
+
+def _absences(name: str, records: list[Record]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for case in records:
+        if name in case["unavailable"]:
+            reasons.setdefault(case["unavailable"][name], []).append(case["name"])
+    lines = []
+    for reason, cases in reasons.items():
+        where = "" if len(cases) == len(records) else f" in {', '.join(cases[:4])}"
+        more = f" and {len(cases) - 4} more" if where and len(cases) > 4 else ""
+        lines.append(f"Not measured, {name}{where}{more}: {reason}.")
+    return lines
