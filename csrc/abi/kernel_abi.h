@@ -11,8 +11,8 @@
 namespace octavo {
 
 // What a kernel stores.
-enum class OutKind : uint8_t { kI32 = 0, kU8 = 1, kS8 = 2, kF32 = 3 };
-constexpr int kOutKinds = 4;
+enum class OutKind : uint8_t { kI32 = 0, kU8 = 1, kS8 = 2, kF32 = 3, kBF16 = 4, kF16 = 5 };
+constexpr int kOutKinds = 6;
 
 // Arrays indexed by output channel are padded to this many elements, so that vector code may read
 // whole vectors.
@@ -27,9 +27,9 @@ constexpr int kChannelPad = 64;
 struct Epilogue {
   const int32_t*
       acc_init;  // [n] start value of the accumulator: -za * sum_k(w), activation offset included
-  const float* mult;  // [n] integer outputs: sa * sw / sy. kF32: sa * sw
-  const float* bias;  // [n] integer outputs: bias / (sa * sw), added before mult. kF32: bias, added
-                      // after mult
+  const float* mult;  // [n] integer outputs: sa * sw / sy. Floats: sa * sw
+  const float* bias;  // [n] integer outputs: bias / (sa * sw), added before mult. Floats: bias,
+                      // added after mult
 
   // Activations quantized per row (dynamic quantization): scale and zero point of each row; or
   // null. Then acc_init is 0, and mult leaves sa out.
@@ -50,7 +50,7 @@ struct Epilogue {
   int32_t add_signed;  // 0: uint8, 1: int8
 
   // Clamp. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo = 0).
-  // kF32: in real values.
+  // Floats: in real values.
   float lo, hi;
   int32_t out_zero;
 };

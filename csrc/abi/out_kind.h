@@ -23,13 +23,20 @@ static inline void with_kind(OutKind kind, F f) {
       return f(KindConstant<OutKind::kS8>{});
     case OutKind::kF32:
       return f(KindConstant<OutKind::kF32>{});
+    case OutKind::kBF16:
+      return f(KindConstant<OutKind::kBF16>{});
+    case OutKind::kF16:
+      return f(KindConstant<OutKind::kF16>{});
   }
 }
 
 // Bytes of an output element.
 constexpr ptrdiff_t kind_bytes(OutKind kind) {
-  return kind == OutKind::kU8 || kind == OutKind::kS8 ? 1 : 4;
+  if (kind == OutKind::kU8 || kind == OutKind::kS8) return 1;
+  return kind == OutKind::kBF16 || kind == OutKind::kF16 ? 2 : 4;
 }
+
+constexpr bool is_float(OutKind kind) { return kind >= OutKind::kF32; }
 
 }  // namespace
 }  // namespace octavo

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "abi/half.h"
 #include "abi/kernel_abi.h"
 
 namespace octavo {
@@ -77,6 +78,12 @@ static inline void store_output(OutKind kind, uint32_t raw_acc, const Epilogue& 
       break;
     case OutKind::kF32:
       static_cast<float*>(row)[col] = dequantize_accumulator(acc, e, m, n);
+      break;
+    case OutKind::kBF16:
+      static_cast<uint16_t*>(row)[col] = float_to_bf16(dequantize_accumulator(acc, e, m, n));
+      break;
+    case OutKind::kF16:
+      static_cast<uint16_t*>(row)[col] = float_to_f16(dequantize_accumulator(acc, e, m, n));
       break;
   }
 }

@@ -93,6 +93,7 @@ uint64_t detect() {
   };
   add(Feature::avx2, os_avx && has(leaf1.ecx, 28) && has(leaf7.ebx, 5));
   add(Feature::fma, os_avx && has(leaf1.ecx, 12));
+  add(Feature::f16c, os_avx && has(leaf1.ecx, 29));
   add(Feature::avx_vnni, os_avx && has(leaf7_1.eax, 4));
   const bool avx512 = os_avx512 && has(leaf7.ebx, 16) && has(leaf7.ebx, 17) && has(leaf7.ebx, 30) &&
                       has(leaf7.ebx, 31);

@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "abi/out_kind.h"
 #include "cpu/dispatch.h"
 
 namespace octavo {
@@ -144,7 +145,7 @@ ChannelParamsCache::Lease QuantizedWeight::channel_params(QParams input, const O
                                                           int32_t offset) const {
   // The clamp does not shape the arrays, so ReLU and the output's zero point are no part of the
   // key.
-  const bool real_output = output.kind == OutKind::kF32 || output.kind == OutKind::kI32;
+  const bool real_output = is_float(output.kind) || output.kind == OutKind::kI32;
   const ChannelParamsKey key{input.scale, input.zero_point + offset, real_output,
                              real_output ? 0.0f : output.out.scale};
   return channel_params_.get(key, [&](ChannelParams& params) { fill(key, params); });
@@ -188,6 +189,8 @@ Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& param
     }
     case OutKind::kI32:
     case OutKind::kF32:
+    case OutKind::kBF16:
+    case OutKind::kF16:
       e.lo = output.relu ? 0.0f : -inf;
       e.hi = inf;
       break;

@@ -1,6 +1,7 @@
 #include <limits>
 #include <vector>
 
+#include "abi/out_kind.h"
 #include "abi/requantize.h"
 #include "ref/layer.h"
 
@@ -70,7 +71,7 @@ ChannelEpilogue::ChannelEpilogue(const Layer& layer, Affine input, const Output&
 }
 
 void ChannelEpilogue::store(int64_t acc, int64_t row, int32_t channel, void* out) const {
-  const int64_t size = kind_ == OutKind::kU8 || kind_ == OutKind::kS8 ? 1 : 4;
+  const int64_t size = kind_bytes(kind_);
   char* out_row = static_cast<char*>(out) + row * static_cast<int64_t>(mult_.size()) * size;
   store_output(kind_, static_cast<uint32_t>(acc), epilogue_, static_cast<int32_t>(row), channel,
                out_row, channel);

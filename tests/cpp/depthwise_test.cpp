@@ -1,6 +1,7 @@
 // Every depthwise kernel of every ISA against the reference, to the bit, between guard pages.
 #include <algorithm>
 
+#include "abi/out_kind.h"
 #include "gemm_case.h"
 #include "pack/packed_weight.h"
 
@@ -130,7 +131,7 @@ class DepthwiseProblem {
       kernel_.add_signed = choice.residual == 2;
       kernel_.add_zero = 7;
     }
-    const bool real = case_.kind == OutKind::kF32 || case_.kind == OutKind::kI32;
+    const bool real = is_float(case_.kind) || case_.kind == OutKind::kI32;
     const int32_t qmin = case_.kind == OutKind::kS8 ? -128 : 0;
     kernel_.out_zero = real ? 0 : qmin + random.integer(0, 255);
     kernel_.lo = real ? 0.0f : static_cast<float>(qmin - kernel_.out_zero);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "abi/out_kind.h"
 #include "abi/requantize.h"
 #include "pack/packed_weight.h"
 
@@ -279,7 +280,7 @@ void EpilogueCase::set_kind(Random& random, OutKind kind) {
     e->lo = -inf;
     e->hi = inf;
   }
-  if (kind == OutKind::kF32) {
+  if (is_float(kind)) {
     const int32_t form = random.integer(0, 2);
     const float lo = form == 0 ? -inf : 0.0f, hi = form == 2 ? 6.0f : inf;
     for (Epilogue* e : {&kernel_, &reference_}) {

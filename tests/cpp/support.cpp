@@ -89,6 +89,10 @@ const char* kind_name(OutKind kind) {
       return "s8";
     case OutKind::kF32:
       return "f32";
+    case OutKind::kBF16:
+      return "bf16";
+    case OutKind::kF16:
+      return "f16";
   }
   return "?";
 }

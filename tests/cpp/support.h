@@ -117,8 +117,10 @@ std::string first_difference(const void* got, const void* expected, size_t size)
 
 const char* kind_name(OutKind kind);
 inline size_t kind_size(OutKind kind) {
-  return kind == OutKind::kU8 || kind == OutKind::kS8 ? 1 : 4;
+  if (kind == OutKind::kU8 || kind == OutKind::kS8) return 1;
+  return kind == OutKind::kBF16 || kind == OutKind::kF16 ? 2 : 4;
 }
-constexpr OutKind kAllKinds[] = {OutKind::kI32, OutKind::kU8, OutKind::kS8, OutKind::kF32};
+constexpr OutKind kAllKinds[] = {OutKind::kI32, OutKind::kU8,   OutKind::kS8,
+                                 OutKind::kF32, OutKind::kBF16, OutKind::kF16};
 
 }  // namespace octavo::testing

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
+#include "abi/out_kind.h"
 
 namespace octavo {
 namespace {
@@ -60,6 +61,40 @@ static inline __m256 residual8(const Epilogue& e, int32_t m, int32_t n, int lane
   return _mm256_mul_ps(steps, _mm256_set1_ps(e.add_scale));
 }
 
+// abi/half.h, vector by vector.
+static inline __m128i bf16_lanes8(__m256 x) {
+  const __m256i u = _mm256_castps_si256(x), high = _mm256_srli_epi32(u, 16);
+  const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+  const __m256i rounded =
+      _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  const __m256i words = _mm256_blendv_epi8(rounded, quiet, nan);
+  return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+template <OutKind kOut>
+static inline void store_floats8(__m256 x, void* out, __m256i mask, int lanes) {
+  if constexpr (kOut == OutKind::kF32) {
+    if (lanes >= 8) {
+      _mm256_storeu_ps(static_cast<float*>(out), x);
+    } else {
+      _mm256_maskstore_ps(static_cast<float*>(out), mask, x);
+    }
+  } else {
+    const __m128i halves = kOut == OutKind::kBF16
+                               ? bf16_lanes8(x)
+                               : _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if (lanes >= 8) {
+      _mm_storeu_si128(static_cast<__m128i*>(out), halves);
+    } else if (lanes > 0) {
+      alignas(16) uint16_t all[8];
+      _mm_store_si128(reinterpret_cast<__m128i*>(all), halves);
+      std::memcpy(out, all, static_cast<size_t>(lanes) * 2);
+    }
+  }
+}
+
 // Stores the first `lanes` (1 .. 8 count, more means 8) for row m and channels n .. n + 7; `out` is
 // the first element.
 template <OutKind kOut>
@@ -74,11 +109,11 @@ static inline void store_lanes8(__m256i acc, const Epilogue& e, int32_t m, int32
   const __m256 lo = _mm256_set1_ps(e.lo), hi = _mm256_set1_ps(e.hi);
   __m256 x = _mm256_cvtepi32_ps(acc);
   if (e.row_scale) x = _mm256_mul_ps(x, _mm256_set1_ps(e.row_scale[m]));
-  if constexpr (kOut == OutKind::kF32) {
+  if constexpr (is_float(kOut)) {
     x = _mm256_mul_ps(x, load_floats8(e.mult + n, mask));
     x = _mm256_add_ps(x, load_floats8(e.bias + n, mask));
     x = _mm256_min_ps(hi, _mm256_max_ps(lo, x));  // NaN passes through
-    _mm256_maskstore_ps(static_cast<float*>(out), mask, x);
+    store_floats8<kOut>(x, out, mask, lanes);
   } else {
     x = _mm256_add_ps(x, load_floats8(e.bias + n, mask));
     x = _mm256_mul_ps(x, load_floats8(e.mult + n, mask));

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "abi/kernel_abi.h"
+#include "abi/out_kind.h"
 
 namespace octavo {
 namespace {
@@ -42,6 +43,29 @@ static inline __m512 residual(const Epilogue& e, int32_t m, int32_t n, __mmask16
   return _mm512_mul_ps(steps, _mm512_set1_ps(e.add_scale));
 }
 
+// abi/half.h, vector by vector.
+static inline __m256i bf16_lanes(__m512 x) {
+  const __m512i u = _mm512_castps_si512(x), high = _mm512_srli_epi32(u, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i rounded =
+      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+  return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet));
+}
+
+template <OutKind kOut>
+static inline void store_floats(__m512 x, void* out, __mmask16 mask) {
+  if constexpr (kOut == OutKind::kF32) {
+    _mm512_mask_storeu_ps(out, mask, x);
+  } else if constexpr (kOut == OutKind::kBF16) {
+    _mm256_mask_storeu_epi16(out, mask, bf16_lanes(x));
+  } else {
+    _mm256_mask_storeu_epi16(out, mask,
+                             _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+}
+
 // Stores the lanes of `mask` for row m (index into the per-row arrays) and channels n .. n + 15.
 // `out` is the address of the first lane's element.
 template <OutKind kOut>
@@ -55,11 +79,11 @@ static inline void store_lanes(__m512i acc, const Epilogue& e, int32_t m, int32_
   const __m512 lo = _mm512_set1_ps(e.lo), hi = _mm512_set1_ps(e.hi);
   __m512 x = _mm512_cvtepi32_ps(acc);
   if (e.row_scale) x = _mm512_mul_ps(x, _mm512_set1_ps(e.row_scale[m]));
-  if constexpr (kOut == OutKind::kF32) {
+  if constexpr (is_float(kOut)) {
     x = _mm512_mul_ps(x, load_floats(e.mult + n, mask));
     x = _mm512_add_ps(x, load_floats(e.bias + n, mask));
     x = _mm512_min_ps(hi, _mm512_max_ps(lo, x));  // NaN passes through
-    _mm512_mask_storeu_ps(out, mask, x);
+    store_floats<kOut>(x, out, mask);
   } else {
     x = _mm512_add_ps(x, load_floats(e.bias + n, mask));
     x = _mm512_mul_ps(x, load_floats(e.mult + n, mask));
