@@ -176,6 +176,11 @@ struct PoolArgs {  // one output pixel: `taps` input pixels of `channels` bytes
   int32_t zero_point;
 };
 
+// The smallest and largest of some values and 0; both NaN where one of the values is NaN.
+struct FloatRange {
+  float lo = 0.0f, hi = 0.0f;
+};
+
 struct ElementwiseFns {
   // q = clamp(zero + rne(x * inv_scale), lo, hi); NaN gives clamp(zero). [output is int8]
   void (*quantize[2])(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
@@ -186,8 +191,11 @@ struct ElementwiseFns {
   void (*mul[2])(const BinaryArgs*);           // [a, b and out are int8]
   void (*requantize[2][2])(const UnaryArgs*);  // [input is int8][output is int8]
   void (*clamp[2])(const void* in, int64_t size, int32_t lo, int32_t hi, void* out);  // [int8]
-  void (*max_pool[2])(const PoolArgs*);                                               // [int8]
-  void (*avg_pool[2])(const PoolArgs*);                                               // [int8]
+  // Extends `range` by the values.
+  void (*range)(const float* x, int64_t size, FloatRange* range);
+  void (*to_float[2])(const void* halves, int64_t size, float* x);  // [0: bfloat16, 1: float16]
+  void (*max_pool[2])(const PoolArgs*);                             // [int8]
+  void (*avg_pool[2])(const PoolArgs*);                             // [int8]
 };
 
 // All that one ISA folder provides.

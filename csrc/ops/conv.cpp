@@ -92,7 +92,7 @@ class ConvRun {
     collect_runs(begin, end, group, scratch, runs);
     const KernelScope scope(*call_.set);
     run_rows(call_, {group, panel_begin, panel_end}, runs.data(), static_cast<int32_t>(runs.size()),
-             scratch + gather_bytes);
+             nullptr, scratch + gather_bytes);
   }
 
  private:

@@ -12,10 +12,10 @@ namespace octavo {
 namespace {
 
 // sum_k(a - za) of each row, for weights with zero points. `sums` is indexed by the rows' order in
-// the runs.
-void sum_rows(const GemmCall& call, const RowRun& run, int32_t* sums) {
+// the runs; `zeros` holds the rows' own zero points, or is null.
+void sum_rows(const GemmCall& call, const RowRun& run, const int32_t* zeros, int32_t* sums) {
   for (int32_t r = 0; r < run.rows; ++r) {
-    int32_t sum = -call.input_zero * run.taps * run.k;
+    int32_t sum = -(zeros ? zeros[r] : call.input_zero) * run.taps * run.k;
     for (int32_t t = 0; t < run.taps; ++t) {
       const uint8_t* row = run.a + r * run.a_stride + run.tap[t];
       if (call.a_signed) {
@@ -189,7 +189,7 @@ size_t run_scratch_bytes(const GemmCall& call, int64_t rows) {
 }
 
 void run_rows(const GemmCall& call, const PanelRange& panels, const RowRun* runs, int32_t run_count,
-              uint8_t* scratch) {
+              const RowParams* row_params, uint8_t* scratch) {
   if (run_count == 0) return;
   int32_t rows = 0;
   for (int32_t i = 0; i < run_count; ++i) rows += runs[i].rows;
@@ -204,8 +204,16 @@ void run_rows(const GemmCall& call, const PanelRange& panels, const RowRun* runs
     int32_t* sums = reinterpret_cast<int32_t*>(scratch);
     epilogue.w_zero = call.weight->zero_points();
     epilogue.row_sum = sums - runs[0].first;
-    for (int32_t i = 0; i < run_count; sums += runs[i++].rows) sum_rows(call, runs[i], sums);
+    for (int32_t i = 0; i < run_count; sums += runs[i++].rows) {
+      const int32_t* zeros =
+          row_params ? row_params->zero_point + (runs[i].first - runs[0].first) : nullptr;
+      sum_rows(call, runs[i], zeros, sums);
+    }
     scratch += row_sum_bytes(call, rows);
+  }
+  if (row_params) {
+    epilogue.row_scale = row_params->scale - runs[0].first;
+    epilogue.row_zero = row_params->zero_point - runs[0].first;
   }
   args.prepared = scratch;
   const GemmKernel* kernel = cpu::select_gemm(*call.set, call.packed->format(), rows,

@@ -55,10 +55,16 @@ struct PanelRange {
   int32_t group, begin, end;
 };
 
-// Computes the panels for the runs, whose output rows follow one another. The caller brackets it
-// with KernelScope.
+// Qparams of each row, in the runs' order, the activation offset included: dynamic quantization.
+struct RowParams {
+  const float* scale;
+  const int32_t* zero_point;
+};
+
+// Computes the panels for the runs, whose output rows follow one another; `row_params`
+// is null where the call's qparams are those of every row. The caller brackets it with KernelScope.
 void run_rows(const GemmCall& call, const PanelRange& panels, const RowRun* runs, int32_t run_count,
-              uint8_t* scratch);
+              const RowParams* row_params, uint8_t* scratch);
 
 // The kernel set's per-task hooks.
 class KernelScope {

@@ -88,6 +88,15 @@ struct Output {
 void linear(const Layer& layer, Bytes x, int64_t rows, Affine input, const Output& output,
             const Residual& residual, void* out);
 
+// Float rows, quantized on the way. x and out are dense; `type` is 0 for float32, 1 for bfloat16, 2
+// for float16.
+struct Dynamic {
+  int type = 0;
+  bool per_tensor = false, reduce_range = false, relu = false;
+};
+Affine dynamic_qparams(float lo, float hi, bool reduce_range, bool limit_scale);
+void dynamic_linear(const Layer& layer, const void* x, int64_t rows, const Dynamic& how, void* out);
+
 // Channels-last convolution over (depth, height, width).
 struct Window {
   std::array<int32_t, 3> kernel{1, 1, 1}, stride{1, 1, 1}, padding{0, 0, 0}, padding_end{0, 0, 0},

@@ -3,6 +3,7 @@
 // one, so that all copies agree to the bit.
 #pragma once
 
+#include "abi/half.h"
 #include "abi/kernel_abi.h"
 #include "abi/requantize.h"
 
@@ -81,6 +82,23 @@ void clamp_portable(const void* in, int64_t size, int32_t lo, int32_t hi, void* 
   }
 }
 
+static void range_portable(const float* x, int64_t size, FloatRange* range) {
+  float lo = range->lo, hi = range->hi, nan = 0.0f;
+  for (int64_t i = 0; i < size; ++i) {
+    lo = x[i] < lo ? x[i] : lo;
+    hi = x[i] > hi ? x[i] : hi;
+    nan = x[i] == x[i] ? nan : x[i];
+  }
+  range->lo = nan == nan ? lo : nan;
+  range->hi = nan == nan ? hi : nan;
+}
+
+template <bool kF16>
+void to_float_portable(const void* halves, int64_t size, float* x) {
+  const uint16_t* in = static_cast<const uint16_t*>(halves);
+  for (int64_t i = 0; i < size; ++i) x[i] = kF16 ? f16_to_float(in[i]) : bf16_to_float(in[i]);
+}
+
 template <typename T>
 void max_pool_portable(const PoolArgs* args) {
   const PoolArgs& p = *args;
@@ -125,6 +143,8 @@ constexpr ElementwiseFns portable_elementwise() {
           {{requantize_portable<uint8_t, uint8_t>, requantize_portable<uint8_t, int8_t>},
            {requantize_portable<int8_t, uint8_t>, requantize_portable<int8_t, int8_t>}},
           {clamp_portable<uint8_t>, clamp_portable<int8_t>},
+          range_portable,
+          {to_float_portable<false>, to_float_portable<true>},
           {max_pool_portable<uint8_t>, max_pool_portable<int8_t>},
           {avg_pool_portable<uint8_t>, avg_pool_portable<int8_t>}};
 }

@@ -60,11 +60,56 @@ void dequantize_avx512(const void* q, int64_t size, float scale, int32_t zero, f
   }
 }
 
+static void range_avx512(const float* x, int64_t size, FloatRange* range) {
+  __m512 lo[2], hi[2];
+  __mmask16 nan = 0;
+  for (int j = 0; j < 2; ++j) {
+    lo[j] = _mm512_set1_ps(range->lo);
+    hi[j] = _mm512_set1_ps(range->hi);
+  }
+  // The value comes first: where it is NaN or compares equal, the bound stays.
+  const auto extend = [&](__m512 v, int j) {
+    lo[j] = _mm512_min_ps(v, lo[j]);
+    hi[j] = _mm512_max_ps(v, hi[j]);
+    nan = static_cast<__mmask16>(nan | _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
+  };
+  int64_t i = 0;
+  for (; i + 32 <= size; i += 32) {
+    extend(_mm512_loadu_ps(x + i), 0);
+    extend(_mm512_loadu_ps(x + i + 16), 1);
+  }
+  for (; i < size; i += 16)
+    extend(load_floats(x + i, lane_mask(static_cast<int>(size - i < 16 ? size - i : 16))), 0);
+  alignas(64) float low[16], high[16];
+  _mm512_store_ps(low, _mm512_min_ps(lo[0], lo[1]));
+  _mm512_store_ps(high, _mm512_max_ps(hi[0], hi[1]));
+  for (int j = 0; j < 16; ++j) {
+    range->lo = low[j] < range->lo ? low[j] : range->lo;
+    range->hi = high[j] > range->hi ? high[j] : range->hi;
+  }
+  if (nan) range->lo = range->hi = bits_float(0x7fc00000);
+}
+
+template <bool kF16>
+void to_float_avx512(const void* halves, int64_t size, float* x) {
+  const uint16_t* in = static_cast<const uint16_t*>(halves);
+  for (int64_t i = 0; i < size; i += 16) {
+    const __mmask16 mask = lane_mask(static_cast<int>(size - i < 16 ? size - i : 16));
+    const __m256i v = _mm256_maskz_loadu_epi16(mask, in + i);
+    const __m512 wide = kF16 ? _mm512_cvtph_ps(v)
+                             : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
+    _mm512_mask_storeu_ps(x + i, mask, wide);
+  }
+}
+
 constexpr ElementwiseFns elementwise_avx512() {
   ElementwiseFns fns = portable_elementwise();
   fns.quantize[0] = fns.quantize[1] = quantize_avx512;
   fns.dequantize[0] = dequantize_avx512<false>;
   fns.dequantize[1] = dequantize_avx512<true>;
+  fns.range = range_avx512;
+  fns.to_float[0] = to_float_avx512<false>;
+  fns.to_float[1] = to_float_avx512<true>;
   return fns;
 }
 
