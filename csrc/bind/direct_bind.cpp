@@ -28,28 +28,15 @@ struct LayerArguments {
   }
 };
 
-// `x` as rows of `columns` elements that lie at one stride; false where it is no such thing.
-bool as_rows(const TensorView& x, int64_t columns, MatrixView& rows) {
-  const int32_t last = x.ndim - 1;
-  if (x.size[last] != columns || (columns != 1 && x.stride[last] != 1)) return false;
-  rows = {x.data, 1, columns, columns, x.type == ElementType::kS8};
-  for (int32_t d = last - 1; d >= 0; --d) {
-    if (x.size[d] == 1) continue;
-    if (rows.rows == 1) {
-      rows.stride = x.stride[d];
-    } else if (x.stride[d] != rows.rows * rows.stride) {
-      return false;
-    }
-    rows.rows *= x.size[d];
-  }
-  return true;
-}
-
 PyObject* linear_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   const auto& weight = self_of<QuantizedWeight>(self);
   LayerArguments a;
-  MatrixView rows;
-  if (count != 5 || !a.read(args) || !as_rows(a.x.ints, weight.shape().k, rows)) Py_RETURN_NONE;
+  int64_t count_of_rows;
+  ptrdiff_t stride;
+  if (count != 5 || !a.read(args) || !as_rows(a.x.ints, weight.shape().k, count_of_rows, stride)) {
+    Py_RETURN_NONE;
+  }
+  const MatrixView rows{a.x.ints.data, count_of_rows, weight.shape().k, stride, a.x.is_signed()};
   TensorView out = a.x.ints;
   out.type = a.type;
   out.size[out.ndim - 1] = weight.channels();

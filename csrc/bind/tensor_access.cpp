@@ -193,6 +193,23 @@ bool TensorView::is_channels_last() const {
   return true;
 }
 
+bool as_rows(const TensorView& view, int64_t columns, int64_t& rows, ptrdiff_t& stride) {
+  const int32_t last = view.ndim - 1;
+  if (view.size[last] != columns || (columns != 1 && view.stride[last] != 1)) return false;
+  rows = 1;
+  stride = columns;
+  for (int32_t d = last - 1; d >= 0; --d) {
+    if (view.size[d] == 1) continue;
+    if (rows == 1) {
+      stride = view.stride[d];
+    } else if (view.stride[d] != rows * stride) {
+      return false;
+    }
+    rows *= view.size[d];
+  }
+  return true;
+}
+
 void make_contiguous(TensorView& view) {
   int64_t stride = 1;
   for (int32_t d = view.ndim - 1; d >= 0; stride *= view.size[d--]) view.stride[d] = stride;

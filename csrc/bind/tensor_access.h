@@ -48,6 +48,10 @@ bool read_tensor(PyObject* object, TensorView& view);
 // view.data. Returns a new reference, or null without an exception.
 PyObject* new_tensor(TensorView& view);
 
+// The tensor as rows of `columns` neighbouring elements, `stride` elements from row to row: the
+// last dimension against all others. False where it is no such thing.
+bool as_rows(const TensorView& view, int64_t columns, int64_t& rows, ptrdiff_t& stride);
+
 // Sets the strides of a contiguous tensor.
 void make_contiguous(TensorView& view);
 
