@@ -63,6 +63,19 @@ int64_t run_peak(int64_t steps) {
   return macs;
 }
 
+// Reads memory `repeats` times with the active ISA's widest loads, on this thread.
+int64_t run_read(uintptr_t address, int64_t size, int64_t repeats) {
+  if (address % 64 != 0 || size < 256 || size % 256 != 0) {
+    throw std::invalid_argument("run_read: needs an address on a cache line and whole 256 bytes");
+  }
+  const py::gil_scoped_release release;
+  const KernelSet& set = cpu::kernels();
+  int64_t sum = 0;
+  for (int64_t i = 0; i < repeats; ++i)
+    sum ^= set.read(reinterpret_cast<const void*>(address), size);
+  return sum;
+}
+
 py::dict parallel_info() {
   const PoolInfo info = pool_info();
   py::dict d;
@@ -92,6 +105,7 @@ void add_backend(py::module_& m) {
       },
       py::arg("name"));
   m.def("run_peak", run_peak, py::arg("steps"));
+  m.def("run_read", run_read, py::arg("address"), py::arg("size"), py::arg("repeats"));
   m.def("last_kernel", cpu::last_kernel);
   m.def("use_pool_after_fork", use_pool_after_fork);
   m.def("parallel_info", parallel_info);

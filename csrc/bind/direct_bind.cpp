@@ -5,6 +5,7 @@
 #include "bind/bindings.h"
 #include "bind/direct.h"
 #include "ops/conv.h"
+#include "ops/dynamic_linear.h"
 #include "ops/elementwise.h"
 
 namespace py = pybind11;
@@ -142,7 +143,32 @@ PyObject* dequantize_direct(PyObject*, PyObject* const* args, Py_ssize_t count) 
   }));
 }
 
+// A float32, bfloat16 or float16 tensor, one scale for all of it, 7 bits, ReLU.
+PyObject* dynamic_linear_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  const auto& weight = self_of<QuantizedWeight>(self);
+  const int32_t k = weight.shape().k;
+  TensorView x;
+  int64_t rows;
+  ptrdiff_t stride;
+  if (count != 4 || !read_tensor(args[0], x) || !is_float(x.type) || !as_rows(x, k, rows, stride) ||
+      is_tracing()) {
+    Py_RETURN_NONE;
+  }
+  const auto type =
+      static_cast<FloatType>(static_cast<int>(x.type) - static_cast<int>(ElementType::kF32));
+  const FloatView floats{x.data, type, rows, k, stride};
+  const DynamicSpec spec{args[1] == Py_True, args[2] == Py_True, args[3] == Py_True};
+  TensorView out = x;
+  out.size[out.ndim - 1] = weight.channels();
+  make_contiguous(out);
+  const ptrdiff_t out_stride = weight.channels() * (type == FloatType::kF32 ? 4 : 2);
+  return or_none(run_into_new(out, rows * weight.shape().elements(), [&](void* to) {
+    dynamic_linear(weight, floats, spec, to, out_stride);
+  }));
+}
+
 PyMethodDef linear_method = fast_method("run_direct", linear_direct);
+PyMethodDef dynamic_linear_method = fast_method("run_dynamic_direct", dynamic_linear_direct);
 PyMethodDef conv2d_method = fast_method("run_direct", conv2d_direct);
 PyMethodDef quantize_function = fast_method("quantize_direct", quantize_direct);
 PyMethodDef dequantize_function = fast_method("dequantize_direct", dequantize_direct);
@@ -150,10 +176,15 @@ PyMethodDef dequantize_function = fast_method("dequantize_direct", dequantize_di
 }  // namespace
 
 void add_direct(py::module_& m) {
+  static_assert(static_cast<int>(ElementType::kBF16) - static_cast<int>(ElementType::kF32) ==
+                    static_cast<int>(FloatType::kBF16) &&
+                static_cast<int>(ElementType::kF16) - static_cast<int>(ElementType::kF32) ==
+                    static_cast<int>(FloatType::kF16));
   static_assert(static_cast<int>(Storage::kU8) == static_cast<int>(ElementType::kU8) &&
                 static_cast<int>(Storage::kS8) == static_cast<int>(ElementType::kS8) &&
                 static_cast<int>(Storage::kI32) == static_cast<int>(ElementType::kI32));
   add_method(py::type::of<QuantizedWeight>(), &linear_method);
+  add_method(py::type::of<QuantizedWeight>(), &dynamic_linear_method);
   add_method(py::type::of<ConvWeight>(), &conv2d_method);
   add_function(m, &quantize_function);
   add_function(m, &dequantize_function);

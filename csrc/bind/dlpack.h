@@ -12,7 +12,7 @@ namespace octavo::bind::dlpack {
 constexpr uint32_t kMajor = 1;
 constexpr int32_t kCpu = 1;  // device type
 
-enum TypeCode : uint8_t { kInt = 0, kUInt = 1, kFloat = 2 };
+enum TypeCode : uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4 };
 
 struct Version {
   uint32_t major, minor;

@@ -15,7 +15,7 @@ namespace {
 // What we hold of torch, for as long as the process lives.
 struct Torch {
   PyTypeObject* tensor = nullptr;
-  PyObject* dtype[4] = {};  // by ElementType
+  PyObject* dtype[kElementTypes] = {};  // by ElementType
   PyObject* empty_strided = nullptr;
   PyObject* empty_strided_names = nullptr;
   PyObject* cpu = nullptr;
@@ -26,11 +26,13 @@ struct Torch {
 Torch torch;
 TensorAccess access = TensorAccess::kNone;
 
-constexpr dlpack::DataType kDlTypes[] = {
-    {dlpack::kUInt, 8, 1}, {dlpack::kInt, 8, 1}, {dlpack::kInt, 32, 1}, {dlpack::kFloat, 32, 1}};
+constexpr dlpack::DataType kDlTypes[] = {{dlpack::kUInt, 8, 1},    {dlpack::kInt, 8, 1},
+                                         {dlpack::kInt, 32, 1},    {dlpack::kFloat, 32, 1},
+                                         {dlpack::kBfloat, 16, 1}, {dlpack::kFloat, 16, 1}};
 
 int64_t element_bytes(ElementType type) {
-  return type == ElementType::kU8 || type == ElementType::kS8 ? 1 : 4;
+  if (type == ElementType::kU8 || type == ElementType::kS8) return 1;
+  return type == ElementType::kBF16 || type == ElementType::kF16 ? 2 : 4;
 }
 
 // The exception, if any, is forgotten: the caller's caller takes the other path.
@@ -72,8 +74,8 @@ bool read_by_exchange(PyObject* object, TensorView& view) {
   if (torch.exchange->tensor_from_object(object, &t) != 0) return failed();
   if (t.device.type != dlpack::kCpu || t.ndim < 1 || t.ndim > kMaxDims || !t.data) return false;
   int type = 0;
-  while (type < 4 && !(t.dtype == kDlTypes[type])) ++type;
-  if (type == 4) return false;
+  while (type < kElementTypes && !(t.dtype == kDlTypes[type])) ++type;
+  if (type == kElementTypes) return false;
   view.type = static_cast<ElementType>(type);
   view.data = static_cast<char*>(t.data) + t.byte_offset;
   view.ndim = t.ndim;
@@ -100,8 +102,8 @@ bool read_by_attributes(PyObject* object, TensorView& view) {
   if (attribute(object, torch.name_is_cpu).ptr() != Py_True) return failed();
   const py::object dtype = attribute(object, torch.name_dtype);
   int type = 0;
-  while (type < 4 && dtype.ptr() != torch.dtype[type]) ++type;
-  if (type == 4) return failed();
+  while (type < kElementTypes && dtype.ptr() != torch.dtype[type]) ++type;
+  if (type == kElementTypes) return failed();
   view.type = static_cast<ElementType>(type);
   int32_t strides = 0;
   if (!read_sizes(attribute(object, torch.name_shape), view.ndim, view.size) ||
@@ -219,8 +221,8 @@ void connect_torch() {
   const py::module_ module = py::module_::import("torch");
   const auto keep = [](py::object object) { return object.release().ptr(); };
   torch.tensor = reinterpret_cast<PyTypeObject*>(keep(module.attr("Tensor")));
-  const char* const dtypes[] = {"uint8", "int8", "int32", "float32"};
-  for (int i = 0; i < 4; ++i) torch.dtype[i] = keep(module.attr(dtypes[i]));
+  const char* const dtypes[] = {"uint8", "int8", "int32", "float32", "bfloat16", "float16"};
+  for (int i = 0; i < kElementTypes; ++i) torch.dtype[i] = keep(module.attr(dtypes[i]));
   torch.empty_strided = keep(module.attr("empty_strided"));
   torch.empty_strided_names = keep(py::make_tuple("dtype", "device"));
   torch.cpu = keep(module.attr("device")("cpu"));
@@ -247,7 +249,7 @@ bool read_tensor(PyObject* object, TensorView& view) {
   const bool read = access == TensorAccess::kExchange ? read_by_exchange(object, view)
                                                       : read_by_attributes(object, view);
   if (!read || view.elements() == 0) return false;
-  return view.type != ElementType::kF32 || !has_negative_bit(object);
+  return !is_float(view.type) || !has_negative_bit(object);
 }
 
 PyObject* new_tensor(TensorView& view) {

@@ -12,7 +12,9 @@
 
 namespace octavo::bind {
 
-enum class ElementType : uint8_t { kU8 = 0, kS8 = 1, kI32 = 2, kF32 = 3 };
+enum class ElementType : uint8_t { kU8 = 0, kS8 = 1, kI32 = 2, kF32 = 3, kBF16 = 4, kF16 = 5 };
+constexpr int kElementTypes = 6;
+constexpr bool is_float(ElementType type) { return type >= ElementType::kF32; }
 
 constexpr int32_t kMaxDims = 8;
 

@@ -1,5 +1,7 @@
+#include "abi/out_kind.h"
 #include "bind/bindings.h"
 #include "ops/conv.h"
+#include "ops/dynamic_linear.h"
 
 namespace py = pybind11;
 
@@ -9,7 +11,7 @@ namespace {
 using Release = py::call_guard<py::gil_scoped_release>;
 
 OutKind out_kind(int code) {
-  if (code < 0 || code >= kOutKinds) throw std::invalid_argument("output kind must be 0 .. 3");
+  if (code < 0 || code >= kOutKinds) throw std::invalid_argument("output kind must be 0 .. 5");
   return static_cast<OutKind>(code);
 }
 
@@ -37,10 +39,18 @@ void run_linear(const QuantizedWeight& w, uintptr_t x, int64_t rows, int64_t col
                 ptrdiff_t stride, bool is_signed, float x_scale, int32_t x_zero, int kind,
                 float out_scale, int32_t out_zero, bool relu, uintptr_t out) {
   const OutputSpec spec{out_kind(kind), {out_scale, out_zero}, relu};
-  const ptrdiff_t out_stride =
-      w.channels() * (spec.kind == OutKind::kU8 || spec.kind == OutKind::kS8 ? 1 : 4);
+  const ptrdiff_t out_stride = w.channels() * kind_bytes(spec.kind);
   linear(w, {pointer<const void>(x, rows * columns), rows, columns, stride, is_signed},
          {x_scale, x_zero}, spec, pointer<void>(out, rows * w.channels()), out_stride);
+}
+
+void run_dynamic(const QuantizedWeight& w, uintptr_t x, int type, int64_t rows, int64_t columns,
+                 ptrdiff_t stride, bool per_tensor, bool reduce_range, bool relu, uintptr_t out) {
+  if (type < 0 || type > 2) throw std::invalid_argument("float type must be 0 .. 2");
+  const FloatView floats{pointer<const void>(x, rows * columns), static_cast<FloatType>(type), rows,
+                         columns, stride};
+  dynamic_linear(w, floats, {per_tensor, reduce_range, relu},
+                 pointer<void>(out, rows * w.channels()), w.channels() * (type == 0 ? 4 : 2));
 }
 
 std::unique_ptr<ConvWeight> make_conv2d(uintptr_t weights, int32_t out_channels,
@@ -79,6 +89,7 @@ void add_weights(py::module_& m) {
   py::class_<QuantizedWeight>(m, "LinearWeight")
       .def(py::init(&make_linear), Release())
       .def("run", &run_linear, Release())
+      .def("run_dynamic", &run_dynamic, Release())
       .def(
           "unpack",
           [](const QuantizedWeight& w, uintptr_t out) { w.unpack(pointer<int8_t>(out, 1)); },

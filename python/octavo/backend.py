@@ -27,6 +27,7 @@ __all__ = [
     "missing_features",
     "parallel_info",
     "run_peak",
+    "run_read",
     "supported",
 ]
 
@@ -167,6 +168,23 @@ def run_peak(steps: int) -> int:
         Multiply-accumulates done. Divided by the time taken, that is the machine's arithmetic peak.
     """
     return _C.run_peak(steps)
+
+
+def run_read(address: int, size: int, repeats: int) -> int:
+    """Read memory on this thread with the widest loads of the instruction set in use.
+
+    Args:
+        address: start, a multiple of 64 (``tensor.data_ptr()``).
+        size: bytes, a multiple of 256.
+        repeats: how often to read all of it.
+
+    Returns:
+        A number that depends on every byte. Bytes divided by the time taken are the bandwidth.
+
+    Raises:
+        ValueError: address or size is not such a multiple.
+    """
+    return _C.run_read(address, size, repeats)
 
 
 def parallel_info() -> dict[str, str | int]:

@@ -15,6 +15,7 @@ Tensor = torch.Tensor
 STORAGE = {torch.uint8: 0, torch.int8: 1, torch.int32: 2}
 OUT_KIND = {quint8.name: 1, qint8.name: 2}
 OUT_FLOAT = 3
+FLOAT_TYPE = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 EIGHT_BIT = {torch.uint8: quint8, torch.int8: qint8}
 

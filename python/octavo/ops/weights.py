@@ -11,6 +11,7 @@ from octavo import _C
 from octavo.dtypes import QDType
 from octavo.ops._common import (
     EIGHT_BIT,
+    FLOAT_TYPE,
     OUT_FLOAT,
     OUT_KIND,
     Tensor,
@@ -112,6 +113,7 @@ class LinearWeight(_Weight):
             _bias_address(self.bias),
         )
         self.direct = self._packed.run_direct
+        self.dynamic_direct = self._packed.run_dynamic_direct
         del self._scales, self._zero_points
 
     @property
@@ -168,6 +170,54 @@ class LinearWeight(_Weight):
         x = self._rows(x)
         out = torch.empty((*x.shape[:-1], self.out_features), dtype=torch.float32)
         self._run(x, x_scale, x_zero, OUT_FLOAT, 1.0, 0, relu, out)
+        return out
+
+    def dynamic(
+        self,
+        x: Tensor,
+        per_tensor: bool = False,
+        reduce_range: bool = False,
+        relu: bool = False,
+    ) -> Tensor:
+        """``x @ weight.T + bias`` on floats: x is quantized on the way to unsigned integers of 8
+        bits (7 with ``reduce_range``), each row with a scale and zero point of its own, or with
+        ``per_tensor`` all with one.
+
+        A row (with ``per_tensor``: an x) that holds NaN or infinities gives NaN in all of its
+        outputs, and changes no other row's. ``dynamic_direct`` with the same four arguments does
+        the same in a fraction of the time, or returns None where it does not take x as it is.
+
+        Args:
+            x: float32, bfloat16 or float16 (..., in_features).
+
+        Returns:
+            (..., out_features) in x's dtype. It carries no gradient.
+
+        Raises:
+            TypeError: dtype of x.
+            ValueError: feature count.
+        """
+        if x.dtype not in FLOAT_TYPE:
+            raise TypeError(f"input: expected a float32, bfloat16 or float16 tensor, got {x.dtype}")
+        check_cpu("input", x)
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"input: expected shape (..., {self.in_features}), got {tuple(x.shape)}"
+            )
+        x = x.detach().resolve_neg().contiguous()
+        k = self.in_features
+        out = torch.empty((*x.shape[:-1], self.out_features), dtype=x.dtype)
+        self._packed.run_dynamic(
+            x.data_ptr(),
+            FLOAT_TYPE[x.dtype],
+            x.numel() // k,
+            k,
+            k,
+            per_tensor,
+            reduce_range,
+            relu,
+            out.data_ptr(),
+        )
         return out
 
     def _run(

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from octavo.dtypes import QDType, qint8
-from octavo.nn.quantized.modules.base import QuantizedOutput, expect
+from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput, expect
 from octavo.nn.quantized.modules.utils import describe, output_qparams, quantize_weight, relabel
 from octavo.tensor import QTensor
 
-__all__ = ["CallableBias", "CallableWeight", "WeightedQuantizedModule"]
+__all__ = ["CallableBias", "CallableWeight", "PackedWeightModule", "WeightedQuantizedModule"]
 
 
 class CallableWeight(QTensor):
@@ -93,8 +93,8 @@ class CallableBias(Tensor):
         return self.detach().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
-class WeightedQuantizedModule(QuantizedOutput):
-    """A quantized module with a packed int8 weight.
+class PackedWeightModule(QuantizedModule):
+    """A module with a packed int8 weight, whatever its output.
 
     Attributes:
         weight (QTensor): qint8, per tensor or per channel on axis 0; ``module.weight`` and
@@ -102,10 +102,8 @@ class WeightedQuantizedModule(QuantizedOutput):
             :meth:`set_weight_bias`.
         bias (Tensor): float32 [out]; ``module.bias()`` is None where there is none, see
             :class:`CallableBias`.
-        scale (float), zero_point (int): of the output.
     """
 
-    _out_qdtype: QDType
     _packed: Any
     _relu: bool = False
 
@@ -201,26 +199,13 @@ class WeightedQuantizedModule(QuantizedOutput):
             raise ValueError("bias holds NaN or Inf")
         return plain
 
-    def _take_float(
-        self, mod: nn.Module, observed: nn.Module, label: str, precomputed: bool = False
+    def _take_weight(
+        self, mod: nn.Module, observer: Any, label: str, precomputed: bool = False
     ) -> None:
-        """Takes weight and bias of the float module ``mod``, and output qparams and qconfig of
-        ``observed``.
-
-        A ``weight_fake_quant`` on ``mod`` serves as the weight observer (``precomputed``: without
-        seeing the weight again), otherwise ``qconfig.weight()`` does.
+        """Takes weight and bias of the float module ``mod``, quantized with the qparams that
+        ``observer`` has after seeing the weight (``precomputed``: has already).
         """
-        self._set_output(*output_qparams(observed, label))
         weight: Tensor = mod.weight  # type: ignore[assignment]
-        observer: Any = getattr(mod, "weight_fake_quant", None)
-        if observer is None:
-            qconfig = getattr(observed, "qconfig", None) or getattr(mod, "qconfig", None)
-            if qconfig is None:
-                raise ValueError(
-                    f"{label}: the float module has no qconfig; set one and run prepare() first"
-                )
-            observer = qconfig.weight().to(weight.device)
-            precomputed = False
         try:
             if not precomputed:
                 observer(weight.detach().float())
@@ -263,7 +248,6 @@ class WeightedQuantizedModule(QuantizedOutput):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
     def _load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        output = self._output_from_state(tensors)
         shape = self._weight_shape()
         weight, scales, zero_points = (
             tensors[key] for key in ("weight_int8", "weight_scale", "weight_zero_point")
@@ -293,7 +277,6 @@ class WeightedQuantizedModule(QuantizedOutput):
         self._packed = self._pack(
             weight.cpu(), scales.cpu(), zero_points.to("cpu", torch.int32), bias
         )
-        self._set_output(*output)
 
     # Copies and pickles. A packed weight belongs to its process and CPU, so pickles carry plain
     # tensors; it never changes, so deep copies share it.
@@ -310,10 +293,48 @@ class WeightedQuantizedModule(QuantizedOutput):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._packed = self._pack(*plain)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> WeightedQuantizedModule:
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedWeightModule:
         result = type(self).__new__(type(self))
         memo[id(self)] = result
         rest = {key: value for key, value in self.__dict__.items() if key != "_packed"}
         result.__dict__.update(copy.deepcopy(rest, memo))
         result.__dict__["_packed"] = self._packed
         return result
+
+
+class WeightedQuantizedModule(PackedWeightModule, QuantizedOutput):
+    """A quantized module with a packed int8 weight and a quantized output.
+
+    Attributes:
+        weight, bias: as :class:`PackedWeightModule` has them.
+        scale (float), zero_point (int): of the output.
+    """
+
+    _out_qdtype: QDType
+
+    def _take_float(
+        self, mod: nn.Module, observed: nn.Module, label: str, precomputed: bool = False
+    ) -> None:
+        """Takes weight and bias of the float module ``mod``, and output qparams and qconfig of
+        ``observed``.
+
+        A ``weight_fake_quant`` on ``mod`` serves as the weight observer (``precomputed``: without
+        seeing the weight again), otherwise ``qconfig.weight()`` does.
+        """
+        self._set_output(*output_qparams(observed, label))
+        observer: Any = getattr(mod, "weight_fake_quant", None)
+        if observer is None:
+            qconfig = getattr(observed, "qconfig", None) or getattr(mod, "qconfig", None)
+            if qconfig is None:
+                raise ValueError(
+                    f"{label}: the float module has no qconfig; set one and run prepare() first"
+                )
+            weight: Tensor = mod.weight  # type: ignore[assignment]
+            observer = qconfig.weight().to(weight.device)
+            precomputed = False
+        self._take_weight(mod, observer, label, precomputed)
+
+    def _load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        output = self._output_from_state(tensors)
+        super()._load_state_tensors(tensors)
+        self._set_output(*output)

@@ -1,0 +1,5 @@
+"""Dynamically quantized fused modules."""
+
+from octavo.nn.intrinsic.quantized.dynamic.modules.linear_relu import LinearReLU
+
+__all__ = ["LinearReLU"]
