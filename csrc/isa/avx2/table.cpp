@@ -3,7 +3,7 @@
 #error "isa/avx2 must be built with the flags of its isa.cmake"
 #endif
 
-#include "isa/avx2/depthwise-inl.h"
+#include "isa/x86_shared/depthwise_avx2-inl.h"
 #include "isa/x86_shared/elementwise_avx2-inl.h"
 #include "isa/x86_shared/gemm_inner_product-inl.h"
 #include "isa/x86_shared/gemm_split_bits-inl.h"
@@ -18,7 +18,7 @@ constexpr GemmKernel kGemm[] = {
     inner_product_row<Lanes256, 4, 3, 2, 1>("u8s8_gemm_128x16c4__avx2", kFormat, 7),
     split_bits_row<Lanes256, 2, 1>("u8s8_gemm_4x16c4__avx2", kFormat),
 };
-constexpr DepthwiseKernel kDepthwise = depthwise_row("u8s8_depthwise_4x8__avx2");
+constexpr DepthwiseKernel kDepthwise = depthwise_avx2_row("u8s8_depthwise_4x8__avx2");
 constexpr KernelSet kTable = {"avx2",
                               kGemm,
                               2,

@@ -62,7 +62,7 @@ void depthwise_avx2(const DepthwiseArgs* args) {
   });
 }
 
-constexpr DepthwiseKernel depthwise_row(const char* name) {
+constexpr DepthwiseKernel depthwise_avx2_row(const char* name) {
   return {name, {depthwise_avx2<false>, depthwise_avx2<true>}, 0};
 }
 
