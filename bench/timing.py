@@ -24,7 +24,7 @@ class Effort:
     """
 
     rounds: int = 15
-    seconds: float = 0.3
+    seconds: float = 0.25
     fewest: int = 3
 
     def plan(self, once: float) -> tuple[int, int]:

@@ -168,24 +168,29 @@ def _section(
     section = Section(f"{level['isa']}: {command}, {_TITLES.get(command, '')}".rstrip(", "))
     columns = list(_COLUMNS)
     for name in peers:
-        star = "" if level["peers"][name]["keeps_to_level"] else "*"
-        columns.append(_Column(f"{name}{star}", _peer(name)))
+        columns.append(_Column(_starred(level, name), _peer(name)))
     cells = [[column.cell(record) for column in columns] for record in records]
     kept = [i for i in range(len(columns)) if any(row[i] is not None for row in cells)]
     section.headings = [columns[i].heading for i in kept]
     section.rows = [[row[i] or NOTHING for i in kept] for row in cells]
-    section.lines = _ratio_lines(records, peers) + _peer_lines(level, records, peers)
+    section.lines = _ratio_lines(level, records, peers) + _peer_lines(level, records, peers)
     return section
 
 
-def _ratio_lines(records: list[Record], peers: Sequence[str]) -> list[str]:
+def _starred(level: dict[str, Any], name: str) -> str:
+    """The peer's name, marked where it does not keep to the level."""
+    return name if level["peers"][name]["keeps_to_level"] else f"{name}*"
+
+
+def _ratio_lines(level: dict[str, Any], records: list[Record], peers: Sequence[str]) -> list[str]:
     lines = []
     for name in peers:
         ratios = {case["name"]: case["ratios"][name] for case in records if name in case["ratios"]}
         if ratios:
             worst = min(ratios, key=lambda case: ratios[case])
+            mean = timing.geometric_mean(list(ratios.values()))
             lines.append(
-                f"Against {name}: geometric mean {timing.geometric_mean(list(ratios.values())):.2f}"
+                f"Against {_starred(level, name)}: geometric mean {mean:.2f}"
                 f", worst {ratios[worst]:.2f} ({worst})."
             )
     return lines
@@ -201,8 +206,7 @@ def _peer_lines(level: dict[str, Any], records: list[Record], peers: Sequence[st
         timed = any(name in case["times"] for case in records)
         facts = level["peers"][name]
         if timed and facts["note"]:
-            star = "" if facts["keeps_to_level"] else "*"
-            lines.append(f"{name}{star}: {facts['note']}.")
+            lines.append(f"{_starred(level, name)}: {facts['note']}.")
         odd = {
             case["name"]: case["times"][name]["check"]
             for case in records
