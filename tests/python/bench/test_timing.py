@@ -38,7 +38,7 @@ def _contender(name: str, log: list[str], pause: float = 0.0) -> timing.Contende
 def test_contenders_take_turns() -> None:
     log: list[str] = []
     names = ("a", "b", "c")
-    effort = timing.Effort(rounds=4, seconds=0.004)
+    effort = timing.Effort(rounds=4, seconds=0.04)
     times = timing.interleave([_contender(name, log) for name in names], 1, effort)
     assert log == list(names) * 5  # one turn to estimate, then the rounds
     assert all(len(times[name].samples) == 4 for name in names)
@@ -46,7 +46,7 @@ def test_contenders_take_turns() -> None:
 
 def test_median_and_interquartile_range_are_those_of_the_rounds() -> None:
     log: list[str] = []
-    effort = timing.Effort(rounds=5, seconds=0.05)
+    effort = timing.Effort(rounds=5, seconds=0.2)
     slow = timing.interleave([_contender("slow", log, 2e-3)], 1, effort)["slow"]
     assert 2000 <= slow.median < 20000
     assert slow.calls_per_sample >= 1
