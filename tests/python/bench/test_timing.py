@@ -44,6 +44,16 @@ def test_contenders_take_turns() -> None:
     assert all(len(times[name].samples) == 4 for name in names)
 
 
+def test_slow_contenders_get_all_their_rounds_spread_over_the_others() -> None:
+    log: list[str] = []
+    effort = timing.Effort(rounds=7, seconds=0.01, fewest=3)
+    slow, quick = _contender("slow", log, 0.02), _contender("quick", log)
+    alone = timing.interleave([slow], 1, effort)
+    assert len(alone["slow"].samples) == 3
+    both = timing.interleave([slow, quick], 1, effort)
+    assert {name: len(times.samples) for name, times in both.items()} == {"slow": 3, "quick": 7}
+
+
 def test_median_and_interquartile_range_are_those_of_the_rounds() -> None:
     log: list[str] = []
     effort = timing.Effort(rounds=5, seconds=0.2)
