@@ -74,23 +74,12 @@ Run = Callable[[int], None]  # does the work that many times
 
 def _reader(size: int) -> tuple[Run, int]:
     """Reads ``size`` bytes; returns the work and the bytes that it moves once."""
-    data = torch.ones(size // 4096 * 4096 or 4096, dtype=torch.uint8)
-    read: Callable[[int, int, int], int] | None = getattr(backend, "run_read", None)
-    if read is not None:
-        address, count = data.data_ptr(), data.numel()
+    data = torch.ones(max(size // 256, 1) * 256, dtype=torch.uint8)
 
-        def native(repeats: int) -> None:
-            assert read is not None
-            read(address, count, repeats)
+    def run(repeats: int) -> None:
+        backend.run_read(data.data_ptr(), data.numel(), repeats)
 
-        return native, count
-    values = data.view(torch.int64).numpy()
-
-    def fallback(repeats: int) -> None:
-        # One call for all repeats, the same row each time: calls cost more than a small row.
-        np.bitwise_or.reduce(as_strided(values, (repeats, values.size), (0, 8)), axis=1)
-
-    return fallback, data.numel()
+    return run, data.numel()
 
 
 def _torch_copier(size: int) -> tuple[Run, int]:
