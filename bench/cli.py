@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 success, 1 a level failed or a comparison found a loss, 2 wrong usage or
-        something is missing.
+        something is missing, 130 interrupted.
     """
     missing = [name for module, name in _NEEDS.items() if importlib.util.find_spec(module) is None]
     if missing:
@@ -50,4 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"octavo bench: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("octavo bench: interrupted; nothing was written", file=sys.stderr)
+        return 130
     return status

@@ -24,7 +24,7 @@ class Effort:
     """
 
     rounds: int = 15
-    seconds: float = 0.3
+    seconds: float = 0.25
     fewest: int = 3
 
     def plan(self, once: float) -> tuple[int, int]:
@@ -97,11 +97,12 @@ def interleave(
         timers[contender.name] = timer = contender.timer(threads)
         plans[contender.name] = effort.plan(timer.timeit(1).median)
     blocks: dict[str, list[Measurement]] = {name: [] for name in timers}
-    for turn in range(max((rounds for rounds, _ in plans.values()), default=0)):
+    turns = max((rounds for rounds, _ in plans.values()), default=0)
+    for turn in range(turns):
         for name, timer in timers.items():
             rounds, calls = plans[name]
             # Those with fewer rounds take them spread over the whole time.
-            if len(blocks[name]) * effort.rounds <= turn * rounds and len(blocks[name]) < rounds:
+            if len(blocks[name]) * turns <= turn * rounds:
                 tell(name)
                 blocks[name].append(timer.timeit(calls))
     return {name: _summary(measurements) for name, measurements in blocks.items()}

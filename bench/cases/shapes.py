@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -151,6 +151,7 @@ def select(
 
     Args:
         files, singles: values of ``--shapes`` and ``--shape``; where both are empty, ``default``.
+            Names of layers are preceded by their file's where there are several.
         tell: gets a sentence about layers of the other kind that files hold.
 
     Raises:
@@ -163,7 +164,8 @@ def select(
         except ValueError as error:
             raise ValueError(f"--shape {error}") from None
     for name in files or ([] if singles else [default]):
-        found += read(name)
+        prefix = f"{Path(name).stem}/" if len(files) > 1 else ""
+        found += [replace(shape, name=prefix + shape.name) for shape in read(name)]
     wanted = list(dict.fromkeys(shape for shape in found if isinstance(shape, kind)))
     left = len(found) - sum(isinstance(shape, kind) for shape in found)
     noun = "linear layers" if kind is LinearShape else "convolutions"

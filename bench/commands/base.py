@@ -158,7 +158,6 @@ def measure_and_report(options: argparse.Namespace, cases: list[Case], notes: li
 
     _check_outputs(options)
     document = runner.run(runner.Job.from_options(options), cases, notes)
-    table.show(document)
     writers = (
         (options.json, documents.write),
         (options.csv, csv.write),
@@ -169,6 +168,7 @@ def measure_and_report(options: argparse.Namespace, cases: list[Case], notes: li
         if path is not None:
             write(document, path)
             print(f"wrote {path}", file=sys.stderr)
+    table.show(document)
     states = {level["status"] for level in document["levels"]}
     if "failed" in states:
         return 1

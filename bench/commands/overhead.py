@@ -31,7 +31,6 @@ class Overhead(Suite):
             for count in threads
             for mode in ("static", "dynamic")
             for entry in ("module", "operator")
-            if (mode, entry) != ("dynamic", "operator")
         ]
 
 

@@ -87,7 +87,7 @@ class Peer:
             return Unavailable(reason)
         method = getattr(self, f"prepare_{case.kind}", None)
         if method is None:
-            return Unavailable(f"{self.name} is not measured on {case.kind} cases")
+            return Unavailable(f"not compared on {case.kind} cases")
         prepared: Prepared | Unavailable = method(case)
         return prepared
 

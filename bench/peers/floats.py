@@ -88,7 +88,7 @@ class Float32(Float):
             "mul": lambda: a * b,
         }
         if case.operation not in calls:
-            return Unavailable(f"float32 has no {case.operation}")
+            return Unavailable("float32 has no such operation")
         return Prepared(calls[case.operation])
 
 

@@ -18,6 +18,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import MODELS, Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
+from octavo.ops._common import OUT_KIND
 
 
 def _integers(output: Any) -> Tensor:
@@ -44,12 +45,21 @@ def _absent(path: str) -> Unavailable:
     return Unavailable(f"this version of Octavo has no octavo.{path}")
 
 
+def _quantize_linears(network: nn.Module) -> nn.Module:
+    """Dynamic linear layers in place of float ones."""
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if type(child) is nn.Linear:
+                setattr(parent, name, octavo.nn.quantized.dynamic.Linear.from_float(child))
+    return network
+
+
 class Octavo(Peer):
     """The subject of every comparison."""
 
     name = "octavo"
 
-    def prepare_linear(self, case: LinearCase) -> Prepared | Unavailable:
+    def prepare_linear(self, case: LinearCase) -> Prepared:
         if case.mode == "dynamic":
             return self._dynamic_linear(case)
         values = linear_data.data(case)
@@ -58,10 +68,11 @@ class Octavo(Peer):
         zeros = torch.zeros(case.n, dtype=torch.int64)
         if case.entry == "operator":
             weight = ops.LinearWeight(values.weight, values.scales, zeros, None)
-            x = values.x
+            x, out = values.x, torch.empty((case.m, case.n), dtype=torch.uint8)
+            # What a layer costs without Python's part in it: into a tensor that is there already.
+            rest = (scale, zero, OUT_KIND[octavo.quint8.name], out_scale, out_zero, False, out)
             return Prepared(
-                lambda: weight(x, scale, zero, out_scale, out_zero, octavo.quint8),
-                kernel=backend.last_kernel,
+                lambda: weight._run(x, *rest), lambda _: out, kernel=backend.last_kernel
             )
         module = octavo.nn.quantized.Linear(case.k, case.n, bias_=False)
         q_weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)
@@ -70,16 +81,17 @@ class Octavo(Peer):
         q = octavo.QTensor.from_int_repr(values.x, scale, zero)
         return Prepared(lambda: module(q), _integers, kernel=backend.last_kernel)
 
-    def _dynamic_linear(self, case: LinearCase) -> Prepared | Unavailable:
-        path = "quantization.quantize_dynamic"
-        quantize_dynamic = _lookup(path)
-        if quantize_dynamic is None:
-            return _absent(path)
+    def _dynamic_linear(self, case: LinearCase) -> Prepared:
         values = linear_data.data(case)
-        layer = nn.Linear(case.k, case.n, bias=False)
-        layer.weight = nn.Parameter(values.weight_float(), requires_grad=False)
-        module = quantize_dynamic(nn.Sequential(layer), {nn.Linear})[0]
-        x = values.x_float
+        x, zeros = values.x_float, torch.zeros(case.n, dtype=torch.int64)
+        if case.entry == "operator":
+            weight = ops.LinearWeight(values.weight, values.scales, zeros, None)
+            return Prepared(
+                lambda: weight.dynamic_direct(x, False, False, False), kernel=backend.last_kernel
+            )
+        module = octavo.nn.quantized.dynamic.Linear(case.k, case.n, bias_=False)
+        q_weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)
+        module.set_weight_bias(q_weight, None)
         return Prepared(lambda: module(x), kernel=backend.last_kernel)
 
     def prepare_conv(self, case: ConvCase) -> Prepared:
@@ -132,11 +144,7 @@ class Octavo(Peer):
         tq: Any = octavo.quantization
         x = case.input()
         if case.mode == "dynamic":
-            path = "quantization.quantize_dynamic"
-            quantize_dynamic = _lookup(path)
-            if quantize_dynamic is None:
-                return _absent(path)
-            network = quantize_dynamic(case.network(Parts.plain()), {nn.Linear})
+            network = _quantize_linears(case.network(Parts.plain()))
             return Prepared(lambda: network(x), layers=lambda: layers.measure(network, x))
         parts = Parts(tq.QuantStub, tq.DeQuantStub, octavo.nn.quantized.FloatFunctional)
         lacking = [name for name in MODELS[case.model].needs if _lookup(name) is None]

@@ -139,7 +139,7 @@ class TorchEngine(Peer):
             "mul": lambda: ops.mul(qa, qb, scale, zero),
         }
         if case.operation not in calls:
-            return Unavailable(f"torch has no {case.operation} without a way through float")
+            return Unavailable("torch has no such operation without a way through float")
         as_float = case.operation == "dequantize"
         result = (lambda output: output) if as_float else _integers
         return self._prepared(calls[case.operation], result)

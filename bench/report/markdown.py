@@ -13,12 +13,12 @@ _HEADER = """# Measured results
 Written by `{command}`; run it to get the figures of your own machine.
 
 Each row times Octavo and its peers in turn in one process and gives medians of rounds in
-microseconds, Octavo's with the interquartile range. Peers are
-told to keep to the instruction set of the row; those that cannot are marked with \\*. In brackets:
-the peer's time over Octavo's, above 1 where Octavo is faster. *Of peak* compares with the
-multiply-accumulate instructions of that level on registers alone, *of bandwidth* with reading (M =
-1: the weights) or copying (element-wise) as many bytes, both measured in the same run. A result
-that differs from exact arithmetic by more than one step is marked with ≠."""
+microseconds, Octavo's with the interquartile range. Peers are told to keep to the instruction set
+of the row; those that cannot are marked with \\*. In brackets: the peer's time over Octavo's, above
+1 where Octavo is faster. *Of peak* compares with the multiply-accumulate instructions of that level
+on registers alone, *of bandwidth* with reading (M = 1: the weights) or copying (element-wise) as
+many bytes, both measured in the same run. A result that differs from exact arithmetic by more than
+one step is marked with ≠."""
 
 
 def write(document: Document, path: Path) -> None:
@@ -31,6 +31,9 @@ def render(document: Document) -> str:
     parts.append(_bullets(text.machine_lines(document)))
     if document["warnings"]:
         parts.append("## Warnings\n\n" + _bullets(document["warnings"]))
+    peers = text.peer_lines(document)
+    if peers:
+        parts.append("## Peers that are missing or do not keep to a level\n\n" + _bullets(peers))
     limits = text.roofs(document)
     for section in ([limits] if limits else []) + text.sections(document):
         parts += [f"## {section.title}", _table(section)]

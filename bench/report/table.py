@@ -19,6 +19,8 @@ def show(document: Document, console: Console | None = None) -> None:
             console = Console(width=_WIDE)
     for line in text.machine_lines(document):
         _line(console, line)
+    for line in text.peer_lines(document):
+        _line(console, f"Peer {line}")
     sections = text.sections(document)
     limits = text.roofs(document)
     for section in [limits, *sections] if limits else sections:

@@ -168,41 +168,38 @@ def _section(
     section = Section(f"{level['isa']}: {command}, {_TITLES.get(command, '')}".rstrip(", "))
     columns = list(_COLUMNS)
     for name in peers:
-        star = "" if level["peers"][name]["keeps_to_level"] else "*"
-        columns.append(_Column(f"{name}{star}", _peer(name)))
+        columns.append(_Column(_starred(level, name), _peer(name)))
     cells = [[column.cell(record) for column in columns] for record in records]
     kept = [i for i in range(len(columns)) if any(row[i] is not None for row in cells)]
     section.headings = [columns[i].heading for i in kept]
     section.rows = [[row[i] or NOTHING for i in kept] for row in cells]
-    section.lines = _ratio_lines(records, peers) + _peer_lines(level, records, peers)
+    section.lines = _ratio_lines(level, records, peers) + _peer_lines(records, peers)
     return section
 
 
-def _ratio_lines(records: list[Record], peers: Sequence[str]) -> list[str]:
+def _starred(level: dict[str, Any], name: str) -> str:
+    """The peer's name, marked where it does not keep to the level."""
+    return name if level["peers"][name]["keeps_to_level"] else f"{name}*"
+
+
+def _ratio_lines(level: dict[str, Any], records: list[Record], peers: Sequence[str]) -> list[str]:
     lines = []
     for name in peers:
         ratios = {case["name"]: case["ratios"][name] for case in records if name in case["ratios"]}
         if ratios:
             worst = min(ratios, key=lambda case: ratios[case])
+            mean = timing.geometric_mean(list(ratios.values()))
             lines.append(
-                f"Against {name}: geometric mean {timing.geometric_mean(list(ratios.values())):.2f}"
+                f"Against {_starred(level, name)}: geometric mean {mean:.2f}"
                 f", worst {ratios[worst]:.2f} ({worst})."
             )
     return lines
 
 
-def _peer_lines(level: dict[str, Any], records: list[Record], peers: Sequence[str]) -> list[str]:
-    """What is missing, what does not keep to the level, what computes something else."""
-    lines = []
-    lines += _accuracy((SUBJECT, *peers), records)
-    for name in (SUBJECT, *peers):
-        lines += _absences(name, records)
+def _peer_lines(records: list[Record], peers: Sequence[str]) -> list[str]:
+    """How exact results are, what is missing, what computes something else."""
+    lines = _accuracy((SUBJECT, *peers), records) + _absences((SUBJECT, *peers), records)
     for name in peers:
-        timed = any(name in case["times"] for case in records)
-        facts = level["peers"][name]
-        if timed and facts["note"]:
-            star = "" if facts["keeps_to_level"] else "*"
-            lines.append(f"{name}{star}: {facts['note']}.")
         odd = {
             case["name"]: case["times"][name]["check"]
             for case in records
@@ -231,14 +228,35 @@ def _accuracy(names: Sequence[str], records: list[Record]) -> list[str]:
     )
 
 
-def _absences(name: str, records: list[Record]) -> list[str]:
-    reasons: dict[str, list[str]] = {}
-    for case in records:
-        if name in case["unavailable"]:
-            reasons.setdefault(case["unavailable"][name], []).append(case["name"])
+def _absences(names: Sequence[str], records: list[Record]) -> list[str]:
+    """Every contender that was not timed in a case, and why, those that share a reason together."""
+    reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name in names:
+        mine: dict[str, list[str]] = {}
+        for case in records:
+            if name in case["unavailable"]:
+                mine.setdefault(case["unavailable"][name], []).append(case["name"])
+        for reason, cases in mine.items():
+            reasons.setdefault((reason, tuple(cases)), []).append(name)
     lines = []
-    for reason, cases in reasons.items():
-        where = "" if len(cases) == len(records) else f" in {', '.join(cases[:4])}"
-        more = f" and {len(cases) - 4} more" if where and len(cases) > 4 else ""
-        lines.append(f"Not measured, {name}{where}{more}: {reason}.")
+    for (reason, where), who in reasons.items():
+        some = "" if len(where) == len(records) else f" in {', '.join(where[:4])}"
+        more = f" and {len(where) - 4} more" if some and len(where) > 4 else ""
+        lines.append(f"Not measured, {', '.join(who)}{some}{more}: {reason}.")
     return lines
+
+
+def peer_lines(document: Document) -> list[str]:
+    """Peers that cannot be used, or do not keep to a level, and why."""
+    found: dict[str, list[str]] = {}
+    measured = [level for level in document["levels"] if level["status"] == "measured"]
+    for level in measured:
+        for name, facts in level["peers"].items():
+            reason = facts["unavailable"] or facts["note"]
+            if reason:
+                line = f"{_starred(level, name)}: {reason}"
+                found.setdefault(line, []).append(level["isa"])
+    return [
+        line if len(levels) == len(measured) else f"{line} ({', '.join(levels)})"
+        for line, levels in found.items()
+    ]

@@ -121,7 +121,7 @@ def test_a_peer_that_cannot_is_named(answer: Any, reason: str) -> None:
 def test_a_peer_without_a_method_for_a_kind_is_named() -> None:
     case = ElementwiseCase(command="elementwise", name="add", operation="add", size=9)
     found = measure.measure(case, {"octavo": OCTAVO, "fake": _Fake(None)}, _PLAN)
-    assert found["unavailable"] == {"fake": "fake is not measured on elementwise cases"}
+    assert found["unavailable"] == {"fake": "not compared on elementwise cases"}
 
 
 def test_steps_are_counted() -> None:

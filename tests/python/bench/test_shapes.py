@@ -80,7 +80,9 @@ def test_layers_of_the_other_kind_are_named(tmp_path: Path) -> None:
     notes: list[str] = []
     found = shapes.select(LinearShape, ["resnet50"], ["2x3x4"], "gemm", notes.append)
     assert [shape.name for shape in found] == ["2x3x4", "classifier"]
-    assert len(notes) == 1
+    both = shapes.select(LinearShape, ["resnet50", "mobilenetv2"], [], "gemm", notes.append)
+    assert [shape.name for shape in both] == ["resnet50/classifier", "mobilenetv2/classifier"]
+    assert len(notes) == 2
     assert "convolutions" in notes[0]
     with pytest.raises(ValueError, match="no convolutions"):
         shapes.select(ConvShape, [], ["2x3x4"], "conv", notes.append)

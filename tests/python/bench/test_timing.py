@@ -38,15 +38,25 @@ def _contender(name: str, log: list[str], pause: float = 0.0) -> timing.Contende
 def test_contenders_take_turns() -> None:
     log: list[str] = []
     names = ("a", "b", "c")
-    effort = timing.Effort(rounds=4, seconds=0.004)
+    effort = timing.Effort(rounds=4, seconds=0.04)
     times = timing.interleave([_contender(name, log) for name in names], 1, effort)
     assert log == list(names) * 5  # one turn to estimate, then the rounds
     assert all(len(times[name].samples) == 4 for name in names)
 
 
+def test_slow_contenders_get_all_their_rounds_spread_over_the_others() -> None:
+    log: list[str] = []
+    effort = timing.Effort(rounds=7, seconds=0.01, fewest=3)
+    slow, quick = _contender("slow", log, 0.02), _contender("quick", log)
+    alone = timing.interleave([slow], 1, effort)
+    assert len(alone["slow"].samples) == 3
+    both = timing.interleave([slow, quick], 1, effort)
+    assert {name: len(times.samples) for name, times in both.items()} == {"slow": 3, "quick": 7}
+
+
 def test_median_and_interquartile_range_are_those_of_the_rounds() -> None:
     log: list[str] = []
-    effort = timing.Effort(rounds=5, seconds=0.05)
+    effort = timing.Effort(rounds=5, seconds=0.2)
     slow = timing.interleave([_contender("slow", log, 2e-3)], 1, effort)["slow"]
     assert 2000 <= slow.median < 20000
     assert slow.calls_per_sample >= 1
