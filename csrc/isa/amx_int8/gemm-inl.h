@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
-#include "abi/out_kind.h"
 #include "isa/amx_int8/amx-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 
@@ -92,15 +91,12 @@ static inline void accumulate(const GemmArgs& g, Scratch& scratch) {
   if constexpr (kTwoRows && kTwoColumns) tile_store<3>(scratch.acc[kTileRows] + kTileRows, kStride);
 }
 
-template <OutKind kOut>
-static inline void store_tile(const GemmArgs& g, const Scratch& scratch) {
+static inline void add_init(const GemmArgs& g, Scratch& scratch) {
   for (int c = 0; c < g.n; c += 16) {
-    const __mmask16 mask = lane_mask(g.n - c);
-    const __m512i init = load_ints(g.epilogue->acc_init + g.n0 + c, mask);
-    char* out = static_cast<char*>(g.out) + c * kind_bytes(kOut);
+    const __m512i init = load_ints(g.epilogue->acc_init + g.n0 + c, lane_mask(g.n - c));
     for (int r = 0; r < g.m; ++r) {
-      const __m512i acc = _mm512_add_epi32(init, _mm512_load_si512(&scratch.acc[r][c]));
-      store_lanes<kOut>(acc, *g.epilogue, g.m0 + r, g.n0 + c, out + r * g.out_stride, mask);
+      int32_t* acc = &scratch.acc[r][c];
+      _mm512_store_si512(acc, _mm512_add_epi32(init, _mm512_load_si512(acc)));
     }
   }
 }
@@ -120,7 +116,8 @@ void gemm_tile(const GemmArgs* args) {
   } else {
     accumulate<false, false, kSigned>(g, scratch);
   }
-  with_kind(g.kind, [&](auto kind) { store_tile<decltype(kind)::value>(g, scratch); });
+  add_init(g, scratch);
+  store_rows(scratch.acc[0], 2 * kTileRows, g, 0, g.m);
 }
 
 constexpr GemmKernel gemm_row(const char* name) {

@@ -10,7 +10,6 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
-#include "abi/out_kind.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 #include "isa/x86_shared/gemm_inner_product-inl.h"
@@ -63,16 +62,14 @@ __attribute__((noinline)) void inner_product_tile(const GemmArgs& g, int row0,
   if constexpr (kFirstTile) column_sum = sum;
   const __mmask16 mask = lane_mask(g.n);
   const __m512i init = _mm512_sub_epi32(load_ints(g.epilogue->acc_init + g.n0, mask), column_sum);
-  with_kind(g.kind, [&](auto kind) OCTAVO_INLINE {
-    char* out = static_cast<char*>(g.out) + row0 * g.out_stride;
-    unroll<MR>([&](auto r) OCTAVO_INLINE {
-      int32_t row_sum;
-      std::memcpy(&row_sum, row + r * stride, sizeof row_sum);
-      const __m512i start = _mm512_sub_epi32(init, _mm512_set1_epi32(row_sum));
-      store_lanes<decltype(kind)::value>(_mm512_add_epi32(acc[r], start), *g.epilogue,
-                                         g.m0 + row0 + r, g.n0, out + r * g.out_stride, mask);
-    });
+  alignas(64) int32_t tile[MR][16];
+  unroll<MR>([&](auto r) OCTAVO_INLINE {
+    int32_t row_sum;
+    std::memcpy(&row_sum, row + r * stride, sizeof row_sum);
+    const __m512i start = _mm512_sub_epi32(init, _mm512_set1_epi32(row_sum));
+    _mm512_store_si512(tile[r], _mm512_add_epi32(acc[r], start));
   });
+  store_rows(tile[0], 16, g, row0, MR);
 }
 
 template <int MR, int... Rest>

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
-#include "abi/out_kind.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 
@@ -45,19 +44,6 @@ static inline OCTAVO_INLINE void step(__m512i (&acc)[MR][NV], const int8_t* b, c
   });
 }
 
-template <int MR, int NV, OutKind kOut>
-static inline OCTAVO_INLINE void store_tile(const __m512i (&acc)[MR][NV], const GemmArgs& g,
-                                            int row0) {
-  constexpr ptrdiff_t kSize = kind_bytes(kOut);
-  unroll<MR>([&](auto r) OCTAVO_INLINE {
-    char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
-    unroll<NV>([&](auto v) OCTAVO_INLINE {
-      store_lanes<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 16,
-                        out + v * 16 * kSize, lane_mask(g.n - v * 16));
-    });
-  });
-}
-
 // Register budget (32 zmm): MR * NV <= 24 accumulators, NV vectors of B, 1 broadcast of A.
 //
 // Rows are addressed from every third one, so that base + {0, 1, 2} * stride needs no pointer per
@@ -88,8 +74,11 @@ __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0) {
       b += b_stride;
     }
   }
-  with_kind(g.kind, [&](auto kind)
-                        OCTAVO_INLINE { store_tile<MR, NV, decltype(kind)::value>(acc, g, row0); });
+  alignas(64) int32_t tile[MR][NV * 16];
+  unroll<MR>([&](auto r) OCTAVO_INLINE {
+    unroll<NV>([&](auto v) OCTAVO_INLINE { _mm512_store_si512(&tile[r][v * 16], acc[r][v]); });
+  });
+  store_rows(tile[0], NV * 16, g, row0, MR);
 }
 
 // Cuts the tile's rows into the row counts that were compiled, largest first.

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
-#include "abi/out_kind.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 
@@ -39,18 +38,6 @@ static inline OCTAVO_INLINE void step(__m256i (&acc)[MR][NV], const int8_t* b, c
   unroll<MR>([&](auto r) OCTAVO_INLINE {
     const __m256i va = broadcast4<kSigned>(a4(r));
     unroll<NV>([&](auto v) OCTAVO_INLINE { acc[r][v] = dot4(acc[r][v], va, vb[v]); });
-  });
-}
-
-template <int MR, int NV, OutKind kOut>
-static inline OCTAVO_INLINE void store_tile(const __m256i (&acc)[MR][NV], const GemmArgs& g,
-                                            int row0) {
-  unroll<MR>([&](auto r) OCTAVO_INLINE {
-    char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
-    unroll<NV>([&](auto v) OCTAVO_INLINE {
-      store_lanes8<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + v * 8,
-                         out + v * 8 * kind_bytes(kOut), g.n - v * 8);
-    });
   });
 }
 
@@ -114,9 +101,13 @@ __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0) {
       });
     });
   });
-  with_kind(g.kind, [&](auto kind) OCTAVO_INLINE {
-    store_tile<MR, NV, decltype(kind)::value>(acc[0], g, row0);
+  alignas(64) int32_t tile[MR][NV * 8];
+  unroll<MR>([&](auto r) OCTAVO_INLINE {
+    unroll<NV>([&](auto v) OCTAVO_INLINE {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(&tile[r][v * 8]), acc[0][r][v]);
+    });
   });
+  store_rows8(tile[0], NV * 8, g, row0, MR);
 }
 
 // Cuts the tile's rows into the row counts that were compiled, largest first.

@@ -35,10 +35,11 @@ static inline void depthwise_block(const DepthwiseArgs& d, int pixel, int channe
       acc[p] = _mm256_add_epi32(acc[p], _mm256_madd_epi16(a, weight));
     });
   }
+  const Channels8 channels(e, d.n0 + channel, lanes);
   constexpr ptrdiff_t kSize = kind_bytes(kOut);
   unroll<PIXELS>([&](auto p) OCTAVO_INLINE {
     char* out = static_cast<char*>(d.out) + (pixel + p) * d.out_stride + channel * kSize;
-    store_lanes8<kOut>(acc[p], e, d.m0 + pixel + p, d.n0 + channel, out, lanes);
+    store_lanes8<kOut>(acc[p], e, channels, d.m0 + pixel + p, out);
   });
 }
 

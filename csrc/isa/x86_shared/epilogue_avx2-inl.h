@@ -41,15 +41,35 @@ static inline int64_t low_bytes(__m256i q) {
   return _mm_cvtsi128_si64(joined);
 }
 
-static inline __m256i correct_accumulators8(__m256i acc, const Epilogue& e, int32_t m, int32_t n,
-                                            __m256i mask) {
+// What the epilogue of 8 neighbouring channels needs, loaded once for all rows of a tile: the first
+// `lanes` (1 .. 8 count, more means 8) from channel n on.
+struct Channels8 {
+  Channels8(const Epilogue& e, int32_t n, int lanes)
+      : n(n),
+        lanes(lanes),
+        mask(lane_mask8(lanes)),
+        mult(load_floats8(e.mult + n, mask)),
+        bias(load_floats8(e.bias + n, mask)),
+        lo(_mm256_set1_ps(e.lo)),
+        hi(_mm256_set1_ps(e.hi)),
+        out_zero(_mm256_set1_epi32(e.out_zero)) {}
+
+  int32_t n;
+  int lanes;
+  __m256i mask;
+  __m256 mult, bias, lo, hi;
+  __m256i out_zero;
+};
+
+static inline __m256i correct_accumulators8(__m256i acc, const Epilogue& e, int32_t m,
+                                            const Channels8& c) {
   if (e.row_zero) {
-    acc = _mm256_sub_epi32(
-        acc, _mm256_mullo_epi32(_mm256_set1_epi32(e.row_zero[m]), load_ints8(e.col_sum + n, mask)));
+    const __m256i sums = load_ints8(e.col_sum + c.n, c.mask);
+    acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(_mm256_set1_epi32(e.row_zero[m]), sums));
   }
   if (e.w_zero) {
-    acc = _mm256_sub_epi32(
-        acc, _mm256_mullo_epi32(_mm256_set1_epi32(e.row_sum[m]), load_ints8(e.w_zero + n, mask)));
+    const __m256i zeros = load_ints8(e.w_zero + c.n, c.mask);
+    acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(_mm256_set1_epi32(e.row_sum[m]), zeros));
   }
   return acc;
 }
@@ -95,38 +115,53 @@ static inline void store_floats8(__m256 x, void* out, __m256i mask, int lanes) {
   }
 }
 
-// Stores the first `lanes` (1 .. 8 count, more means 8) for row m and channels n .. n + 7; `out` is
-// the first element.
+// Stores row m of the channels; `out` is the first element.
 template <OutKind kOut>
-static inline void store_lanes8(__m256i acc, const Epilogue& e, int32_t m, int32_t n, void* out,
-                                int lanes) {
-  const __m256i mask = lane_mask8(lanes);
-  if (e.row_zero || e.w_zero) acc = correct_accumulators8(acc, e, m, n, mask);
+static inline void store_lanes8(__m256i acc, const Epilogue& e, const Channels8& c, int32_t m,
+                                void* out) {
+  if (e.row_zero || e.w_zero) acc = correct_accumulators8(acc, e, m, c);
   if constexpr (kOut == OutKind::kI32) {
-    _mm256_maskstore_epi32(static_cast<int*>(out), mask, acc);
+    _mm256_maskstore_epi32(static_cast<int*>(out), c.mask, acc);
     return;
   }
-  const __m256 lo = _mm256_set1_ps(e.lo), hi = _mm256_set1_ps(e.hi);
   __m256 x = _mm256_cvtepi32_ps(acc);
   if (e.row_scale) x = _mm256_mul_ps(x, _mm256_set1_ps(e.row_scale[m]));
   if constexpr (is_float(kOut)) {
-    x = _mm256_mul_ps(x, load_floats8(e.mult + n, mask));
-    x = _mm256_add_ps(x, load_floats8(e.bias + n, mask));
-    x = _mm256_min_ps(hi, _mm256_max_ps(lo, x));  // NaN passes through
-    store_floats8<kOut>(x, out, mask, lanes);
+    x = _mm256_add_ps(_mm256_mul_ps(x, c.mult), c.bias);
+    x = _mm256_min_ps(c.hi, _mm256_max_ps(c.lo, x));  // NaN passes through
+    store_floats8<kOut>(x, out, c.mask, c.lanes);
   } else {
-    x = _mm256_add_ps(x, load_floats8(e.bias + n, mask));
-    x = _mm256_mul_ps(x, load_floats8(e.mult + n, mask));
-    if (e.add) x = _mm256_add_ps(x, residual8(e, m, n, lanes));
-    x = _mm256_min_ps(_mm256_max_ps(x, lo), hi);
-    const int64_t bytes =
-        low_bytes(_mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(e.out_zero)));
-    if (lanes >= 8) {
+    x = _mm256_mul_ps(_mm256_add_ps(x, c.bias), c.mult);
+    if (e.add) x = _mm256_add_ps(x, residual8(e, m, c.n, c.lanes));
+    x = _mm256_min_ps(_mm256_max_ps(x, c.lo), c.hi);
+    const int64_t bytes = low_bytes(_mm256_add_epi32(_mm256_cvtps_epi32(x), c.out_zero));
+    if (c.lanes >= 8) {
       std::memcpy(out, &bytes, 8);
     } else {
-      std::memcpy(out, &bytes, lanes);
+      std::memcpy(out, &bytes, c.lanes);
     }
   }
+}
+
+// Stores `rows` rows of a tile from row0 on; `acc` holds their accumulators, [rows][acc_stride], on
+// vector boundaries, acc_init included.
+//
+// Not inlined: the accumulators of a kernel that has all kinds of stores inside do not stay in
+// registers (gcc 12), and those that pass through memory once, at the end, do.
+__attribute__((noinline)) static void store_rows8(const int32_t* acc, ptrdiff_t acc_stride,
+                                                  const GemmArgs& g, int row0, int rows) {
+  with_kind(g.kind, [&](auto kind) {
+    constexpr OutKind kOut = decltype(kind)::value;
+    for (int c = 0; c < g.n; c += 8) {
+      char* out = static_cast<char*>(g.out) + row0 * g.out_stride + c * kind_bytes(kOut);
+      const int32_t* from = acc + c;
+      const Channels8 channels(*g.epilogue, g.n0 + c, g.n - c);
+      for (int r = 0; r < rows; ++r, from += acc_stride, out += g.out_stride) {
+        store_lanes8<kOut>(_mm256_load_si256(reinterpret_cast<const __m256i*>(from)), *g.epilogue,
+                           channels, g.m0 + row0 + r, out);
+      }
+    }
+  });
 }
 
 }  // namespace

@@ -22,15 +22,33 @@ static inline __m512i load_ints(const int32_t* p, __mmask16 mask) {
   return _mm512_maskz_loadu_epi32(mask, p);
 }
 
-static inline __m512i correct_accumulators(__m512i acc, const Epilogue& e, int32_t m, int32_t n,
-                                           __mmask16 mask) {
+// What the epilogue of 16 neighbouring channels needs, loaded once for all rows of a tile: the
+// lanes of `mask` from channel n on.
+struct Channels {
+  Channels(const Epilogue& e, int32_t n, __mmask16 mask)
+      : n(n),
+        mask(mask),
+        mult(load_floats(e.mult + n, mask)),
+        bias(load_floats(e.bias + n, mask)),
+        lo(_mm512_set1_ps(e.lo)),
+        hi(_mm512_set1_ps(e.hi)),
+        out_zero(_mm512_set1_epi32(e.out_zero)) {}
+
+  int32_t n;
+  __mmask16 mask;
+  __m512 mult, bias, lo, hi;
+  __m512i out_zero;
+};
+
+static inline __m512i correct_accumulators(__m512i acc, const Epilogue& e, int32_t m,
+                                           const Channels& c) {
   if (e.row_zero) {
-    acc = _mm512_sub_epi32(
-        acc, _mm512_mullo_epi32(_mm512_set1_epi32(e.row_zero[m]), load_ints(e.col_sum + n, mask)));
+    const __m512i sums = load_ints(e.col_sum + c.n, c.mask);
+    acc = _mm512_sub_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(e.row_zero[m]), sums));
   }
   if (e.w_zero) {
-    acc = _mm512_sub_epi32(
-        acc, _mm512_mullo_epi32(_mm512_set1_epi32(e.row_sum[m]), load_ints(e.w_zero + n, mask)));
+    const __m512i zeros = load_ints(e.w_zero + c.n, c.mask);
+    acc = _mm512_sub_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(e.row_sum[m]), zeros));
   }
   return acc;
 }
@@ -66,32 +84,48 @@ static inline void store_floats(__m512 x, void* out, __mmask16 mask) {
   }
 }
 
-// Stores the lanes of `mask` for row m (index into the per-row arrays) and channels n .. n + 15.
-// `out` is the address of the first lane's element.
+// Stores row m (index into the per-row arrays) of the channels; `out` is the first element.
 template <OutKind kOut>
-static inline void store_lanes(__m512i acc, const Epilogue& e, int32_t m, int32_t n, void* out,
-                               __mmask16 mask) {
-  if (e.row_zero || e.w_zero) acc = correct_accumulators(acc, e, m, n, mask);
+static inline void store_lanes(__m512i acc, const Epilogue& e, const Channels& c, int32_t m,
+                               void* out) {
+  if (e.row_zero || e.w_zero) acc = correct_accumulators(acc, e, m, c);
   if constexpr (kOut == OutKind::kI32) {
-    _mm512_mask_storeu_epi32(out, mask, acc);
+    _mm512_mask_storeu_epi32(out, c.mask, acc);
     return;
   }
-  const __m512 lo = _mm512_set1_ps(e.lo), hi = _mm512_set1_ps(e.hi);
   __m512 x = _mm512_cvtepi32_ps(acc);
   if (e.row_scale) x = _mm512_mul_ps(x, _mm512_set1_ps(e.row_scale[m]));
   if constexpr (is_float(kOut)) {
-    x = _mm512_mul_ps(x, load_floats(e.mult + n, mask));
-    x = _mm512_add_ps(x, load_floats(e.bias + n, mask));
-    x = _mm512_min_ps(hi, _mm512_max_ps(lo, x));  // NaN passes through
-    store_floats<kOut>(x, out, mask);
+    x = _mm512_add_ps(_mm512_mul_ps(x, c.mult), c.bias);
+    x = _mm512_min_ps(c.hi, _mm512_max_ps(c.lo, x));  // NaN passes through
+    store_floats<kOut>(x, out, c.mask);
   } else {
-    x = _mm512_add_ps(x, load_floats(e.bias + n, mask));
-    x = _mm512_mul_ps(x, load_floats(e.mult + n, mask));
-    if (e.add) x = _mm512_add_ps(x, residual(e, m, n, mask));
-    x = _mm512_min_ps(_mm512_max_ps(x, lo), hi);
-    const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(e.out_zero));
-    _mm_mask_storeu_epi8(out, mask, _mm512_cvtepi32_epi8(q));
+    x = _mm512_mul_ps(_mm512_add_ps(x, c.bias), c.mult);
+    if (e.add) x = _mm512_add_ps(x, residual(e, m, c.n, c.mask));
+    x = _mm512_min_ps(_mm512_max_ps(x, c.lo), c.hi);
+    const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(x), c.out_zero);
+    _mm_mask_storeu_epi8(out, c.mask, _mm512_cvtepi32_epi8(q));
   }
+}
+
+// Stores `rows` rows of a tile from row0 on; `acc` holds their accumulators, [rows][acc_stride], on
+// vector boundaries, acc_init included.
+//
+// Not inlined: the accumulators of a kernel that has all kinds of stores inside do not stay in
+// registers (gcc 12), and those that pass through memory once, at the end, do.
+__attribute__((noinline)) static void store_rows(const int32_t* acc, ptrdiff_t acc_stride,
+                                                 const GemmArgs& g, int row0, int rows) {
+  with_kind(g.kind, [&](auto kind) {
+    constexpr OutKind kOut = decltype(kind)::value;
+    for (int c = 0; c < g.n; c += 16) {
+      char* out = static_cast<char*>(g.out) + row0 * g.out_stride + c * kind_bytes(kOut);
+      const int32_t* from = acc + c;
+      const Channels channels(*g.epilogue, g.n0 + c, lane_mask(g.n - c));
+      for (int r = 0; r < rows; ++r, from += acc_stride, out += g.out_stride) {
+        store_lanes<kOut>(_mm512_load_si512(from), *g.epilogue, channels, g.m0 + row0 + r, out);
+      }
+    }
+  });
 }
 
 }  // namespace

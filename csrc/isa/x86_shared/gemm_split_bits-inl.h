@@ -11,7 +11,6 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
-#include "abi/out_kind.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/prepare_rows-inl.h"
 
@@ -97,17 +96,11 @@ __attribute__((noinline)) void split_bits_rows(const GemmArgs& g, int row0) {
       });
     }
   }
-  with_kind(g.kind, [&](auto kind) OCTAVO_INLINE {
-    constexpr OutKind kOut = decltype(kind)::value;
-    unroll<MR>([&](auto r) OCTAVO_INLINE {
-      char* out = static_cast<char*>(g.out) + (row0 + r) * g.out_stride;
-      unroll<NV>([&](auto v) OCTAVO_INLINE {
-        constexpr int kColumn = v * V::kInts;
-        V::template store_outputs<kOut>(acc[r][v], *g.epilogue, g.m0 + row0 + r, g.n0 + kColumn,
-                                        out + kColumn * kind_bytes(kOut), g.n - kColumn);
-      });
-    });
+  alignas(64) int32_t tile[MR][NV * V::kInts];
+  unroll<MR>([&](auto r) OCTAVO_INLINE {
+    unroll<NV>([&](auto v) OCTAVO_INLINE { V::store(&tile[r][v * V::kInts], acc[r][v]); });
   });
+  V::store_tile(&tile[0][0], NV * V::kInts, g, row0, MR);
 }
 
 template <typename V, int NV, int MR, int... Rest>

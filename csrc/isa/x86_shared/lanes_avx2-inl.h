@@ -33,10 +33,9 @@ struct Lanes256 {
   static inline Vec load_ints(const int32_t* p, int lanes) {
     return load_ints8(p, lane_mask8(lanes));
   }
-  template <OutKind kOut>
-  static inline void store_outputs(Vec acc, const Epilogue& e, int32_t m, int32_t n, void* out,
-                                   int lanes) {
-    store_lanes8<kOut>(acc, e, m, n, out, lanes);
+  static void store_tile(const int32_t* acc, ptrdiff_t acc_stride, const GemmArgs& g, int row0,
+                         int rows) {
+    store_rows8(acc, acc_stride, g, row0, rows);
   }
 };
 

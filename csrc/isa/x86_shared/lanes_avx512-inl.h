@@ -31,10 +31,9 @@ struct Lanes512 {
   static inline Vec load_ints(const int32_t* p, int lanes) {
     return octavo::load_ints(p, lane_mask(lanes));
   }
-  template <OutKind kOut>
-  static inline void store_outputs(Vec acc, const Epilogue& e, int32_t m, int32_t n, void* out,
-                                   int lanes) {
-    store_lanes<kOut>(acc, e, m, n, out, lane_mask(lanes));
+  static void store_tile(const int32_t* acc, ptrdiff_t acc_stride, const GemmArgs& g, int row0,
+                         int rows) {
+    store_rows(acc, acc_stride, g, row0, rows);
   }
 };
 
