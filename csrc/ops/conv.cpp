@@ -178,7 +178,7 @@ void dense_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageVie
   const ConvRun run(call, walk, x, weight);
   const int32_t panels = call.packed->panels();
   const int64_t cost = walk.pixels() * w.shape().elements();
-  const int32_t panel_block = panels_per_task(panels, run.blocks() * weight.groups(), cost);
+  const int32_t panel_block = panels_per_task(*call.packed, run.blocks() * weight.groups(), cost);
   const int64_t panel_blocks = ceil_div(panels, panel_block);
   parallel_for(run.blocks() * weight.groups() * panel_blocks, cost, [&](int64_t task) {
     const int32_t p0 = static_cast<int32_t>(task % panel_blocks) * panel_block;

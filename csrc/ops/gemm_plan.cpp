@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "parallel/parallel.h"
+
 namespace octavo {
 namespace {
 
@@ -21,8 +23,11 @@ int64_t rows_per_block(const GemmCall& call, int64_t rows, int64_t row_bytes) {
                                    : std::min(kBlockBytes / call.weight->shape().k,
                                               kScratchBytes / std::max<int64_t>(row_bytes, 1));
   const int64_t most = std::max<int64_t>(1, std::max(fitting / step * step, fitting % step));
-  // Equal blocks, so that the last one is not a sliver.
-  const int64_t equal = ceil_div(rows, ceil_div(rows, most));
+  // Equal blocks, so that the last one is not a sliver, and as many for each thread.
+  int64_t blocks = ceil_div(rows, most);
+  const int64_t for_threads = round_up(blocks, max_threads());
+  if (blocks > 1 && rows >= 2 * step * for_threads) blocks = for_threads;
+  const int64_t equal = ceil_div(rows, blocks);
   return std::min(most, round_up(equal, step));
 }
 
@@ -51,7 +56,7 @@ GemmPlan plan_gemm(const GemmCall& call, int64_t rows, int64_t row_bytes) {
   plan.cost = rows * shape.elements();
   plan.block_rows = rows_per_block(call, rows, row_bytes);
   plan.row_blocks = ceil_div(rows, plan.block_rows);
-  plan.panel_block = panels_per_task(plan.panels, plan.row_blocks * plan.groups, plan.cost);
+  plan.panel_block = panels_per_task(*call.packed, plan.row_blocks * plan.groups, plan.cost);
   plan.panel_blocks = ceil_div(plan.panels, plan.panel_block);
   return plan;
 }

@@ -225,12 +225,15 @@ void run_rows(const GemmCall& call, const PanelRange& panels, const RowRun* runs
   }
 }
 
-int32_t panels_per_task(int32_t panels, int64_t row_blocks, int64_t cost) {
+int32_t panels_per_task(const PackedWeight& packed, int64_t row_blocks, int64_t cost) {
+  const int32_t panels = packed.panels();
   if (cost <= kSerialGrain) return panels;
   const int threads = max_threads();
   if (threads <= 1) return panels;
   const int64_t wanted = ceil_div(int64_t{4} * threads, row_blocks);  // tasks along the panels
-  return static_cast<int32_t>(std::max<int64_t>(1, panels / wanted));
+  // Tasks side by side meet at the ends of cache lines, even where outputs are bytes.
+  const int64_t line = ceil_div(kAlignment, packed.format().nr);
+  return static_cast<int32_t>(round_up(std::max<int64_t>(1, panels / wanted), line));
 }
 
 }  // namespace octavo

@@ -84,6 +84,6 @@ class KernelScope {
 
 // How many panels one task takes, so that tasks are enough for the threads but no smaller than need
 // be. `cost` as for parallel_for().
-int32_t panels_per_task(int32_t panels, int64_t row_blocks, int64_t cost);
+int32_t panels_per_task(const PackedWeight& packed, int64_t row_blocks, int64_t cost);
 
 }  // namespace octavo
