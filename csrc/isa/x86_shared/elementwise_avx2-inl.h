@@ -1,41 +1,114 @@
-// Quantize and dequantize with AVX2; the rest is isa/shared/elementwise-inl.h compiled for AVX2.
+// Element-wise kernels with AVX2; what is not here is isa/shared/elementwise-inl.h compiled for
+// AVX2.
 #pragma once
 
 #include <immintrin.h>
 
+#include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 
 namespace octavo {
 namespace {
 
-static inline int64_t quantize_lanes8(__m256 x, __m256 inv_scale, __m256 lo, __m256 hi,
-                                      __m256i zero) {
-  x = _mm256_mul_ps(x, inv_scale);
-  x = _mm256_and_ps(x, _mm256_cmp_ps(x, x, _CMP_ORD_Q));  // NaN becomes 0, so the zero point
-  x = _mm256_min_ps(_mm256_max_ps(x, lo), hi);
-  return low_bytes(_mm256_add_epi32(_mm256_cvtps_epi32(x), zero));
+// 32 int32 in the range of their type, as bytes in order.
+template <bool kSigned>
+static inline __m256i pack_bytes(const __m256i (&q)[4]) {
+  const __m256i low = _mm256_packs_epi32(q[0], q[1]), high = _mm256_packs_epi32(q[2], q[3]);
+  const __m256i bytes = kSigned ? _mm256_packs_epi16(low, high) : _mm256_packus_epi16(low, high);
+  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-// The same for uint8 and int8: the low byte of an int32 in range.
-static void quantize_avx2(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
-                          int32_t hi, void* q) {
-  uint8_t* out = static_cast<uint8_t*>(q);
-  const __m256 inv = _mm256_set1_ps(inv_scale);
-  const __m256 vlo = _mm256_set1_ps(static_cast<float>(lo - zero)),
-               vhi = _mm256_set1_ps(static_cast<float>(hi - zero));
-  const __m256i vzero = _mm256_set1_epi32(zero);
-  int64_t i = 0;
-  for (; i + 8 <= size; i += 8) {
-    const int64_t bytes = quantize_lanes8(_mm256_loadu_ps(x + i), inv, vlo, vhi, vzero);
-    std::memcpy(out + i, &bytes, 8);
+// What every result goes through: clamp, round half to even, add the zero point.
+struct Steps8 {
+  Steps8(float lo, float hi, int32_t zero)
+      : lo(_mm256_set1_ps(lo)), hi(_mm256_set1_ps(hi)), zero(_mm256_set1_epi32(zero)) {}
+  __m256i operator()(__m256 x) const {
+    x = _mm256_min_ps(_mm256_max_ps(x, lo), hi);
+    return _mm256_add_epi32(_mm256_cvtps_epi32(x), zero);
   }
-  if (i < size) {
-    const int lanes = static_cast<int>(size - i);
-    const int64_t bytes =
-        quantize_lanes8(load_floats8(x + i, lane_mask8(lanes)), inv, vlo, vhi, vzero);
+  __m256 lo, hi;
+  __m256i zero;
+};
+
+// out[i] = steps(value(i)): value(i, lanes) gives 8 floats, of which the first `lanes` count.
+template <bool kSigned, typename Value>
+static inline OCTAVO_INLINE void map_to_bytes(int64_t size, void* to, const Steps8& steps,
+                                              const Value& value) {
+  uint8_t* out = static_cast<uint8_t*>(to);
+  int64_t i = 0;
+  for (; i + 32 <= size; i += 32) {
+    __m256i q[4];
+    unroll<4>([&](auto j) OCTAVO_INLINE { q[j] = steps(value(i + j * 8, 8)); });
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), pack_bytes<kSigned>(q));
+  }
+  for (; i < size; i += 8) {
+    const int lanes = static_cast<int>(size - i < 8 ? size - i : 8);
+    const int64_t bytes = low_bytes(steps(value(i, lanes)));
     std::memcpy(out + i, &bytes, lanes);
   }
+}
+
+// 8 bytes less their zero point, as int32.
+template <bool kSigned>
+static inline __m256i centered(const void* bytes, int64_t i, int lanes, __m256i zero) {
+  const uint8_t* from = static_cast<const uint8_t*>(bytes) + i;
+  const __m128i q = lanes == 8 ? _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))
+                               : load_bytes8(from, lanes);
+  return _mm256_sub_epi32(kSigned ? _mm256_cvtepi8_epi32(q) : _mm256_cvtepu8_epi32(q), zero);
+}
+
+template <bool kSigned>
+void quantize_avx2(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
+                   int32_t hi, void* q) {
+  const __m256 inv = _mm256_set1_ps(inv_scale);
+  const Steps8 steps(static_cast<float>(lo - zero), static_cast<float>(hi - zero), zero);
+  map_to_bytes<kSigned>(size, q, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
+    const __m256 in = lanes == 8 ? _mm256_loadu_ps(x + i) : load_floats8(x + i, lane_mask8(lanes));
+    const __m256 v = _mm256_mul_ps(in, inv);
+    return _mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));  // NaN: the zero point
+  });
+}
+
+template <bool kIn, bool kOut>
+void requantize_avx2(const UnaryArgs* args) {
+  const UnaryArgs& p = *args;
+  const __m256 scale = _mm256_set1_ps(p.scale);
+  const __m256i zero = _mm256_set1_epi32(p.in_zero);
+  const Steps8 steps(p.lo, p.hi, p.out_zero);
+  map_to_bytes<kOut>(p.size, p.out, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(centered<kIn>(p.in, i, lanes, zero)), scale);
+  });
+}
+
+template <bool kSigned>
+void add_avx2(const BinaryArgs* args) {
+  const BinaryArgs& p = *args;
+  const __m256 a_scale = _mm256_set1_ps(p.a_scale), b_scale = _mm256_set1_ps(p.b_scale);
+  const __m256i a_zero = _mm256_set1_epi32(p.a_zero), b_zero = _mm256_set1_epi32(p.b_zero);
+  const Steps8 steps(p.lo, p.hi, p.out_zero);
+  map_to_bytes<kSigned>(p.size, p.out, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
+    const __m256i a = centered<kSigned>(p.a, i, lanes, a_zero);
+    const __m256i b = centered<kSigned>(p.b, i, lanes, b_zero);
+    return _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a), a_scale),
+                         _mm256_mul_ps(_mm256_cvtepi32_ps(b), b_scale));
+  });
+}
+
+// The factors are 9 bits wide, so vpmaddwd's lower halves give the product where the upper halves
+// of one are zero.
+template <bool kSigned>
+void mul_avx2(const BinaryArgs* args) {
+  const BinaryArgs& p = *args;
+  const __m256 scale = _mm256_set1_ps(p.a_scale);
+  const __m256i a_zero = _mm256_set1_epi32(p.a_zero), b_zero = _mm256_set1_epi32(p.b_zero);
+  const __m256i low = _mm256_set1_epi32(0xffff);
+  const Steps8 steps(p.lo, p.hi, p.out_zero);
+  map_to_bytes<kSigned>(p.size, p.out, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
+    const __m256i a = centered<kSigned>(p.a, i, lanes, a_zero);
+    const __m256i b = _mm256_and_si256(centered<kSigned>(p.b, i, lanes, b_zero), low);
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(a, b)), scale);
+  });
 }
 
 template <bool kSigned>
@@ -112,7 +185,16 @@ void to_float_avx2(const void* halves, int64_t size, float* x) {
 
 constexpr ElementwiseFns elementwise_avx2() {
   ElementwiseFns fns = portable_elementwise();
-  fns.quantize[0] = fns.quantize[1] = quantize_avx2;
+  fns.quantize[0] = quantize_avx2<false>;
+  fns.quantize[1] = quantize_avx2<true>;
+  fns.requantize[0][0] = requantize_avx2<false, false>;
+  fns.requantize[0][1] = requantize_avx2<false, true>;
+  fns.requantize[1][0] = requantize_avx2<true, false>;
+  fns.requantize[1][1] = requantize_avx2<true, true>;
+  fns.add[0] = add_avx2<false>;
+  fns.add[1] = add_avx2<true>;
+  fns.mul[0] = mul_avx2<false>;
+  fns.mul[1] = mul_avx2<true>;
   fns.dequantize[0] = dequantize_avx2<false>;
   fns.dequantize[1] = dequantize_avx2<true>;
   fns.range = range_avx2;

@@ -1,44 +1,111 @@
-// Quantize and dequantize with AVX-512; the rest is isa/shared/elementwise-inl.h compiled for
+// Element-wise kernels with AVX-512; what is not here is isa/shared/elementwise-inl.h compiled for
 // AVX-512.
 #pragma once
 
 #include <immintrin.h>
 
+#include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 
 namespace octavo {
 namespace {
 
-static inline __m128i quantize_lanes(__m512 x, __m512 inv_scale, __m512 lo, __m512 hi,
-                                     __m512i zero) {
-  x = _mm512_mul_ps(x, inv_scale);
-  x = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, x, _CMP_ORD_Q),
-                          x);  // NaN becomes 0, so the zero point
-  x = _mm512_min_ps(_mm512_max_ps(x, lo), hi);
-  return _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(x), zero));
+// 64 int32 in the range of their type, as bytes in order.
+template <bool kSigned>
+static inline __m512i pack_bytes(const __m512i (&q)[4]) {
+  const __m512i low = _mm512_packs_epi32(q[0], q[1]), high = _mm512_packs_epi32(q[2], q[3]);
+  const __m512i bytes = kSigned ? _mm512_packs_epi16(low, high) : _mm512_packus_epi16(low, high);
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, bytes);
 }
 
-// The same for uint8 and int8: the low byte of an int32 in range.
-static void quantize_avx512(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
-                            int32_t hi, void* q) {
-  uint8_t* out = static_cast<uint8_t*>(q);
-  const __m512 inv = _mm512_set1_ps(inv_scale);
-  const __m512 vlo = _mm512_set1_ps(static_cast<float>(lo - zero)),
-               vhi = _mm512_set1_ps(static_cast<float>(hi - zero));
-  const __m512i vzero = _mm512_set1_epi32(zero);
+// What every result goes through: clamp, round half to even, add the zero point.
+struct Steps16 {
+  Steps16(float lo, float hi, int32_t zero)
+      : lo(_mm512_set1_ps(lo)), hi(_mm512_set1_ps(hi)), zero(_mm512_set1_epi32(zero)) {}
+  __m512i operator()(__m512 x) const {
+    x = _mm512_min_ps(_mm512_max_ps(x, lo), hi);
+    return _mm512_add_epi32(_mm512_cvtps_epi32(x), zero);
+  }
+  __m512 lo, hi;
+  __m512i zero;
+};
+
+// out[i] = steps(value(i)): value(i, mask) gives 16 floats, of which those in the mask count.
+template <bool kSigned, typename Value>
+static inline OCTAVO_INLINE void map_to_bytes(int64_t size, void* to, const Steps16& steps,
+                                              const Value& value) {
+  uint8_t* out = static_cast<uint8_t*>(to);
   int64_t i = 0;
   for (; i + 64 <= size; i += 64) {
-    for (int j = 0; j < 64; j += 16) {
-      const __m128i lanes = quantize_lanes(_mm512_loadu_ps(x + i + j), inv, vlo, vhi, vzero);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i + j), lanes);
-    }
+    __m512i q[4];
+    unroll<4>([&](auto j) OCTAVO_INLINE { q[j] = steps(value(i + j * 16, 0xffff)); });
+    _mm512_storeu_si512(out + i, pack_bytes<kSigned>(q));
   }
   for (; i < size; i += 16) {
     const __mmask16 mask = lane_mask(static_cast<int>(size - i < 16 ? size - i : 16));
-    _mm_mask_storeu_epi8(out + i, mask,
-                         quantize_lanes(load_floats(x + i, mask), inv, vlo, vhi, vzero));
+    _mm_mask_storeu_epi8(out + i, mask, _mm512_cvtepi32_epi8(steps(value(i, mask))));
   }
+}
+
+// 16 bytes less their zero point, as int32.
+template <bool kSigned>
+static inline __m512i centered(const void* bytes, int64_t i, __mmask16 mask, __m512i zero) {
+  const __m128i q = _mm_maskz_loadu_epi8(mask, static_cast<const uint8_t*>(bytes) + i);
+  return _mm512_sub_epi32(kSigned ? _mm512_cvtepi8_epi32(q) : _mm512_cvtepu8_epi32(q), zero);
+}
+
+template <bool kSigned>
+void quantize_avx512(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
+                     int32_t hi, void* q) {
+  const __m512 inv = _mm512_set1_ps(inv_scale);
+  const Steps16 steps(static_cast<float>(lo - zero), static_cast<float>(hi - zero), zero);
+  map_to_bytes<kSigned>(size, q, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
+    const __m512 v = _mm512_mul_ps(load_floats(x + i, mask), inv);
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v);  // NaN: the zero point
+  });
+}
+
+template <bool kIn, bool kOut>
+void requantize_avx512(const UnaryArgs* args) {
+  const UnaryArgs& p = *args;
+  const __m512 scale = _mm512_set1_ps(p.scale);
+  const __m512i zero = _mm512_set1_epi32(p.in_zero);
+  const Steps16 steps(p.lo, p.hi, p.out_zero);
+  map_to_bytes<kOut>(p.size, p.out, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(centered<kIn>(p.in, i, mask, zero)), scale);
+  });
+}
+
+template <bool kSigned>
+void add_avx512(const BinaryArgs* args) {
+  const BinaryArgs& p = *args;
+  const __m512 a_scale = _mm512_set1_ps(p.a_scale), b_scale = _mm512_set1_ps(p.b_scale);
+  const __m512i a_zero = _mm512_set1_epi32(p.a_zero), b_zero = _mm512_set1_epi32(p.b_zero);
+  const Steps16 steps(p.lo, p.hi, p.out_zero);
+  map_to_bytes<kSigned>(p.size, p.out, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
+    const __m512i a = centered<kSigned>(p.a, i, mask, a_zero);
+    const __m512i b = centered<kSigned>(p.b, i, mask, b_zero);
+    return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a), a_scale),
+                         _mm512_mul_ps(_mm512_cvtepi32_ps(b), b_scale));
+  });
+}
+
+// The factors are 9 bits wide, so vpmaddwd's lower halves give the product where the upper halves
+// of one are zero.
+template <bool kSigned>
+void mul_avx512(const BinaryArgs* args) {
+  const BinaryArgs& p = *args;
+  const __m512 scale = _mm512_set1_ps(p.a_scale);
+  const __m512i a_zero = _mm512_set1_epi32(p.a_zero), b_zero = _mm512_set1_epi32(p.b_zero);
+  const __m512i low = _mm512_set1_epi32(0xffff);
+  const Steps16 steps(p.lo, p.hi, p.out_zero);
+  map_to_bytes<kSigned>(p.size, p.out, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
+    const __m512i a = centered<kSigned>(p.a, i, mask, a_zero);
+    const __m512i b = _mm512_and_si512(centered<kSigned>(p.b, i, mask, b_zero), low);
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(a, b)), scale);
+  });
 }
 
 template <bool kSigned>
@@ -104,7 +171,16 @@ void to_float_avx512(const void* halves, int64_t size, float* x) {
 
 constexpr ElementwiseFns elementwise_avx512() {
   ElementwiseFns fns = portable_elementwise();
-  fns.quantize[0] = fns.quantize[1] = quantize_avx512;
+  fns.quantize[0] = quantize_avx512<false>;
+  fns.quantize[1] = quantize_avx512<true>;
+  fns.requantize[0][0] = requantize_avx512<false, false>;
+  fns.requantize[0][1] = requantize_avx512<false, true>;
+  fns.requantize[1][0] = requantize_avx512<true, false>;
+  fns.requantize[1][1] = requantize_avx512<true, true>;
+  fns.add[0] = add_avx512<false>;
+  fns.add[1] = add_avx512<true>;
+  fns.mul[0] = mul_avx512<false>;
+  fns.mul[1] = mul_avx512<true>;
   fns.dequantize[0] = dequantize_avx512<false>;
   fns.dequantize[1] = dequantize_avx512<true>;
   fns.range = range_avx512;
