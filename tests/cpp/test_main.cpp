@@ -16,8 +16,8 @@ namespace {
 const CaseDescriber* running = nullptr;
 
 // Formatting here is not async-signal-safe; the process is lost already, and the name of the case
-// is worth the risk.
-void on_fault(int signal) {
+// is worth the risk. Sanitizers report faults themselves.
+[[maybe_unused]] void on_fault(int signal) {
   std::fprintf(stderr, "\nfatal signal %d (%s) in case: %s\n", signal, strsignal(signal),
                running ? running->describe().c_str() : "no kernel case");
   std::fflush(stderr);
