@@ -87,7 +87,8 @@ class Octavo(Peer):
         if case.entry == "operator":
             weight = ops.LinearWeight(values.weight, values.scales, zeros, None)
             return Prepared(
-                lambda: weight.dynamic_direct(x, False, False, False), kernel=backend.last_kernel
+                lambda: weight.dynamic_direct(x, False, False, False, False),
+                kernel=backend.last_kernel,
             )
         module = octavo.nn.quantized.dynamic.Linear(case.k, case.n, bias_=False)
         q_weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)

@@ -53,6 +53,8 @@ struct Epilogue {
   // Floats: in real values.
   float lo, hi;
   int32_t out_zero;
+
+  int32_t gelu;  // float outputs: 1 applies GELU (abi/gelu.h) before the clamp
 };
 
 // One m x n tile of output, summed over the whole K = taps * k (the batch-reduce form: a GEMM and a

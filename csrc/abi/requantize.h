@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "abi/gelu.h"
 #include "abi/half.h"
 #include "abi/kernel_abi.h"
 
@@ -54,10 +55,10 @@ static inline float dequantize_accumulator(int32_t acc, const Epilogue& e, int32
   if (e.row_scale) x = x * e.row_scale[m];
   x = x * e.mult[n];
   x = x + e.bias[n];
+  if (e.gelu) x = gelu(x);
   // Unlike clamp_float, NaN passes through, as in float code: x86 max/min with the value as second
   // operand.
-  x = e.lo > x ? e.lo : x;
-  return e.hi < x ? e.hi : x;
+  return clamp_or_nan(x, e.lo, e.hi);
 }
 
 // Stores one output of the given kind at column `col` of the tile's row pointer.

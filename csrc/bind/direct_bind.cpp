@@ -143,21 +143,22 @@ PyObject* dequantize_direct(PyObject*, PyObject* const* args, Py_ssize_t count) 
   }));
 }
 
-// A float32, bfloat16 or float16 tensor, one scale for all of it, 7 bits, ReLU.
+// A float32, bfloat16 or float16 tensor, one scale for all of it, 7 bits, ReLU, GELU.
 PyObject* dynamic_linear_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   const auto& weight = self_of<QuantizedWeight>(self);
   const int32_t k = weight.shape().k;
   TensorView x;
   int64_t rows;
   ptrdiff_t stride;
-  if (count != 4 || !read_tensor(args[0], x) || !is_float(x.type) || !as_rows(x, k, rows, stride) ||
+  if (count != 5 || !read_tensor(args[0], x) || !is_float(x.type) || !as_rows(x, k, rows, stride) ||
       is_tracing()) {
     Py_RETURN_NONE;
   }
   const auto type =
       static_cast<FloatType>(static_cast<int>(x.type) - static_cast<int>(ElementType::kF32));
   const FloatView floats{x.data, type, rows, k, stride};
-  const DynamicSpec spec{args[1] == Py_True, args[2] == Py_True, args[3] == Py_True};
+  const DynamicSpec spec{args[1] == Py_True, args[2] == Py_True, args[3] == Py_True,
+                         args[4] == Py_True};
   TensorView out = x;
   out.size[out.ndim - 1] = weight.channels();
   make_contiguous(out);

@@ -45,11 +45,12 @@ void run_linear(const QuantizedWeight& w, uintptr_t x, int64_t rows, int64_t col
 }
 
 void run_dynamic(const QuantizedWeight& w, uintptr_t x, int type, int64_t rows, int64_t columns,
-                 ptrdiff_t stride, bool per_tensor, bool reduce_range, bool relu, uintptr_t out) {
+                 ptrdiff_t stride, bool per_tensor, bool reduce_range, bool relu, bool gelu,
+                 uintptr_t out) {
   if (type < 0 || type > 2) throw std::invalid_argument("float type must be 0 .. 2");
   const FloatView floats{pointer<const void>(x, rows * columns), static_cast<FloatType>(type), rows,
                          columns, stride};
-  dynamic_linear(w, floats, {per_tensor, reduce_range, relu},
+  dynamic_linear(w, floats, {per_tensor, reduce_range, relu, gelu},
                  pointer<void>(out, rows * w.channels()), w.channels() * (type == 0 ? 4 : 2));
 }
 

@@ -129,8 +129,8 @@ void dynamic_linear(const QuantizedWeight& weight, const FloatView& x, const Dyn
                                 std::to_string(x.columns));
   }
   // Scale 1 and zero point 0: both come row by row.
-  const GemmCall call = prepare_call(weight, false, QParams{}, {out_kind(x.type), {}, spec.relu},
-                                     x.rows, out, out_stride);
+  const OutputSpec output{out_kind(x.type), {}, spec.relu, spec.gelu};
+  const GemmCall call = prepare_call(weight, false, QParams{}, output, x.rows, out, out_stride);
   if (x.rows == 0) return;
   const ElementwiseFns& fns = call.set->elementwise;
   RowQuantizer shared{};

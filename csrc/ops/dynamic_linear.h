@@ -20,6 +20,7 @@ struct DynamicSpec {
   bool per_tensor = false;    // one scale for the whole of x instead of one for each row
   bool reduce_range = false;  // 7 bits instead of 8
   bool relu = false;
+  bool gelu = false;  // applied before relu
 };
 
 // Unsigned asymmetric qparams of values that span [lo, hi], zero included: scale = (hi - lo) / 255

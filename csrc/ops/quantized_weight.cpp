@@ -177,6 +177,10 @@ Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& param
   e.mult = params.mult.as<float>();
   e.bias = params.bias.as<float>();
   e.col_sum = weight.col_sum();
+  if (output.gelu && !is_float(output.kind)) {
+    throw std::invalid_argument("output: GELU is fused into float outputs only");
+  }
+  e.gelu = output.gelu;
   const float inf = std::numeric_limits<float>::infinity();
   switch (output.kind) {
     case OutKind::kU8:

@@ -18,11 +18,13 @@ struct QParams {
   int32_t zero_point = 0;
 };
 
-// What becomes of the accumulator. `out` is read for kU8 and kS8 only.
+// What becomes of the accumulator. `out` is read for kU8 and kS8 only; `gelu` is for floats only
+// and comes before `relu`.
 struct OutputSpec {
   OutKind kind = OutKind::kU8;
   QParams out;
   bool relu = false;
+  bool gelu = false;
 };
 
 // Weight qparams, per output channel: `scale` and `zero_point` hold one element for each of groups
@@ -89,7 +91,7 @@ class QuantizedWeight {
 };
 
 // The Epilogue of a call: qparams arrays, clamp and zero points in place; add, row_sum left null
-// for the driver.
+// for the driver. Throws std::invalid_argument for GELU with an integer output.
 Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params,
                        const OutputSpec& output);
 

@@ -3,6 +3,7 @@
 #include <limits>
 #include <vector>
 
+#include "abi/gelu.h"
 #include "abi/half.h"
 #include "ref/reference.h"
 
@@ -75,6 +76,7 @@ void dynamic_linear(const Layer& layer, const void* x, int64_t rows, const Dynam
       float y = static_cast<float>(acc) * q.scale;
       y = y * layer.scale[c];
       y = y + (layer.bias ? layer.bias[c] : 0.0f);
+      if (how.gelu) y = gelu(y);
       if (how.relu && y < 0.0f) y = 0.0f;
       store_float(y, r * n + c, how.type, out);
     }

@@ -60,6 +60,7 @@ ChannelEpilogue::ChannelEpilogue(const Layer& layer, Affine input, const Output&
   epilogue_.lo = requantized ? static_cast<float>(qmin - output.qparams.zero_point) : -inf;
   epilogue_.hi = requantized ? static_cast<float>(qmin + 255 - output.qparams.zero_point) : inf;
   if (output.relu) epilogue_.lo = 0.0f;
+  epilogue_.gelu = output.gelu;
   epilogue_.out_zero = requantized ? output.qparams.zero_point : 0;
   if (residual.bytes.data) {
     epilogue_.add = residual.bytes.data;

@@ -82,6 +82,7 @@ struct Output {
   OutKind kind = OutKind::kU8;
   Affine qparams;  // kU8 and kS8 only
   bool relu = false;
+  bool gelu = false;  // float kinds only; before relu
 };
 
 // x is dense [rows][groups * k]; out is dense [rows][groups * n].
@@ -92,7 +93,7 @@ void linear(const Layer& layer, Bytes x, int64_t rows, Affine input, const Outpu
 // for float16.
 struct Dynamic {
   int type = 0;
-  bool per_tensor = false, reduce_range = false, relu = false;
+  bool per_tensor = false, reduce_range = false, relu = false, gelu = false;
 };
 Affine dynamic_qparams(float lo, float hi, bool reduce_range, bool limit_scale);
 void dynamic_linear(const Layer& layer, const void* x, int64_t rows, const Dynamic& how, void* out);

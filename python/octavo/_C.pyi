@@ -148,11 +148,12 @@ class LinearWeight:
         per_tensor: bool,
         reduce_range: bool,
         relu: bool,
+        gelu: bool,
         out: int,
         /,
     ) -> None: ...
     def run_dynamic_direct(
-        self, x: object, per_tensor: bool, reduce_range: bool, relu: bool, /
+        self, x: object, per_tensor: bool, reduce_range: bool, relu: bool, gelu: bool, /
     ) -> torch.Tensor | None: ...
     def unpack(self, out: int, /) -> None: ...
     def packed_bytes(self) -> int: ...

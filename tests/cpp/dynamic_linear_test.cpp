@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "abi/gelu.h"
 #include "abi/half.h"
 #include "guard_buffer.h"
 #include "layer_case.h"
@@ -62,10 +63,11 @@ class DynamicLinearTest : public IsaTest {
     const LayerCase layer(random, 1, s.n, 1, s.k, zeros, random.chance(2), 0.02f);
     const QuantizedWeight weight(layer.weights.data(), {1, s.n, 1, s.k}, layer.params, false);
     const std::vector<uint8_t> x = inputs(random, s, type, finite);
-    const DynamicSpec spec{random.chance(2), random.chance(2), random.chance(2)};
+    const DynamicSpec spec{random.chance(2), random.chance(2), random.chance(2), random.chance(2)};
     std::vector<uint8_t> expected(s.m * s.n * kBytes[type]), out(expected.size(), 0xEE);
     ref::dynamic_linear(layer.reference(), x.data(), s.m,
-                        {type, spec.per_tensor, spec.reduce_range, spec.relu}, expected.data());
+                        {type, spec.per_tensor, spec.reduce_range, spec.relu, spec.gelu},
+                        expected.data());
     dynamic_linear(weight, {x.data(), static_cast<FloatType>(type), s.m, s.k, s.k}, spec,
                    out.data(), s.n * kBytes[type]);
     for (int64_t i = 0; i < s.m * s.n; ++i) {
@@ -74,7 +76,8 @@ class DynamicLinearTest : public IsaTest {
       ASSERT_TRUE((std::isnan(got) && std::isnan(want)) || got == want)
           << "type " << type << " m=" << s.m << " n=" << s.n << " k=" << s.k << " element " << i
           << ": got " << got << ", expected " << want << (spec.per_tensor ? " per tensor" : "")
-          << (spec.reduce_range ? " reduced" : "") << (spec.relu ? " relu" : "");
+          << (spec.reduce_range ? " reduced" : "") << (spec.relu ? " relu" : "")
+          << (spec.gelu ? " gelu" : "");
     }
   }
 };
@@ -153,6 +156,21 @@ TEST_P(DynamicLinearTest, RefusesOtherWidthsAndAcceptsNoRows) {
 }
 
 OCTAVO_INSTANTIATE_ISA_TESTS(DynamicLinearTest);
+
+TEST(GeluTest, IsCloseToTheDefinition) {
+  for (double x = -12.0; x <= 12.0; x += 1.0 / 4096) {
+    const auto f = static_cast<float>(x);
+    const double exact = 0.5 * f * std::erfc(-static_cast<double>(f) / std::sqrt(2.0));
+    EXPECT_NEAR(gelu(f), exact, f > 0 ? 3e-7 * exact : 5e-7) << f;
+    EXPECT_LE(gelu(-std::abs(f)), 0.0f) << f;
+  }
+  const float inf = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(gelu(inf), inf);
+  EXPECT_EQ(gelu(-inf), 0.0f);
+  EXPECT_EQ(gelu(0.0f), 0.0f);
+  EXPECT_EQ(gelu(1e30f), 1e30f);
+  EXPECT_TRUE(std::isnan(gelu(std::numeric_limits<float>::quiet_NaN())));
+}
 
 // Every fp16 value there and back; roundings at ties, the ends of the range and below it.
 TEST(HalfTest, ConvertsAsIeeeDoes) {

@@ -55,6 +55,7 @@ OutputSpec random_output(Random& random, OutKind kind, float scale) {
   OutputSpec output;
   output.kind = kind;
   output.relu = kind != OutKind::kI32 && random.chance(3);
+  output.gelu = is_float(kind) && random.chance(3);
   if (kind == OutKind::kU8 || kind == OutKind::kS8) {
     output.out = {scale, random.pick(kZeros) - (kind == OutKind::kS8 ? 128 : 0)};
   }
@@ -62,7 +63,7 @@ OutputSpec random_output(Random& random, OutKind kind, float scale) {
 }
 
 ref::Output reference_output(const OutputSpec& output) {
-  return {output.kind, {output.out.scale, output.out.zero_point}, output.relu};
+  return {output.kind, {output.out.scale, output.out.zero_point}, output.relu, output.gelu};
 }
 
 std::vector<const char*> kernel_choices(const KernelSet& set) {

@@ -54,7 +54,7 @@ struct Problem {
         engine(static_cast<uint32_t>(in.integer(0, 65535))),
         kind(static_cast<OutKind>(in.integer(0, kOutKinds - 1))),
         float_type(in.integer(0, 2)),
-        dynamic{in.flag(), in.flag(), relu},
+        dynamic{in.flag(), in.flag(), relu, in.flag()},
         input{std::exp2(static_cast<float>(in.integer(-12, 8))),
               in.integer(0, 255) - (is_signed ? 128 : 0)},
         output{std::exp2(static_cast<float>(in.integer(-10, 14))) * input.scale,
@@ -162,9 +162,10 @@ void check(const Problem& p) {
   ref::linear(p.layer(), {p.x.data(), p.is_signed}, p.m, {p.input.scale, p.input.zero_point},
               {p.kind, {p.output.scale, p.output.zero_point}, p.relu}, {}, expected.data());
   std::vector<uint8_t> floats(size_t{1} * p.m * p.n * (p.float_type == 0 ? 4 : 2));
-  ref::dynamic_linear(p.layer(), p.floats.data(), p.m,
-                      {p.float_type, p.dynamic.per_tensor, p.dynamic.reduce_range, p.relu},
-                      floats.data());
+  ref::dynamic_linear(
+      p.layer(), p.floats.data(), p.m,
+      {p.float_type, p.dynamic.per_tensor, p.dynamic.reduce_range, p.relu, p.dynamic.gelu},
+      floats.data());
   for (const cpu::IsaInfo& isa : cpu::isas()) {
     if (!isa.runnable) continue;
     cpu::force_isa(isa.name);

@@ -24,7 +24,7 @@ def outputs(weight: ops.LinearWeight, x: Tensor, floats: Tensor, relu: bool) -> 
     yield weight.dequantized_output(x, 0.02, 3, relu)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for per_tensor in (False, True):
-            yield weight.dynamic(floats.to(dtype), per_tensor, per_tensor, relu)
+            yield weight.dynamic(floats.to(dtype), per_tensor, per_tensor, relu, gelu=not relu)
 
 
 def random_linear(

@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "abi/gelu.h"
 #include "abi/kernel_abi.h"
 #include "abi/out_kind.h"
 
@@ -93,6 +94,24 @@ static inline __m128i bf16_lanes8(__m256 x) {
   return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
 }
 
+// abi/gelu.h, vector by vector.
+static inline __m256 gelu_lanes8(__m256 x) {
+  const __m256 one = _mm256_set1_ps(1.0f), half = _mm256_set1_ps(0.5f);
+  const __m256 limit = _mm256_set1_ps(kErfIsOne);
+  x = _mm256_max_ps(_mm256_set1_ps(kGeluLowest), x);
+  __m256 z = _mm256_mul_ps(x, _mm256_set1_ps(kSqrtHalf));
+  z = _mm256_min_ps(limit, _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), limit), z));
+  const __m256 t = _mm256_mul_ps(z, z);
+  __m256 p = _mm256_set1_ps(kGeluNumerator[0]), q = _mm256_set1_ps(kGeluDenominator[0]);
+  for (int i = 1; i < kGeluTerms; ++i) {
+    p = _mm256_add_ps(_mm256_mul_ps(p, t), _mm256_set1_ps(kGeluNumerator[i]));
+    q = _mm256_add_ps(_mm256_mul_ps(q, t), _mm256_set1_ps(kGeluDenominator[i]));
+  }
+  __m256 erf = _mm256_div_ps(_mm256_mul_ps(z, p), q);
+  erf = _mm256_min_ps(one, _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), one), erf));
+  return _mm256_mul_ps(x, _mm256_add_ps(half, _mm256_mul_ps(half, erf)));
+}
+
 template <OutKind kOut>
 static inline void store_floats8(__m256 x, void* out, __m256i mask, int lanes) {
   if constexpr (kOut == OutKind::kF32) {
@@ -128,6 +147,7 @@ static inline void store_lanes8(__m256i acc, const Epilogue& e, const Channels8&
   if (e.row_scale) x = _mm256_mul_ps(x, _mm256_set1_ps(e.row_scale[m]));
   if constexpr (is_float(kOut)) {
     x = _mm256_add_ps(_mm256_mul_ps(x, c.mult), c.bias);
+    if (e.gelu) x = gelu_lanes8(x);
     x = _mm256_min_ps(c.hi, _mm256_max_ps(c.lo, x));  // NaN passes through
     store_floats8<kOut>(x, out, c.mask, c.lanes);
   } else {

@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+#include "abi/gelu.h"
 #include "abi/kernel_abi.h"
 #include "abi/out_kind.h"
 
@@ -72,6 +73,24 @@ static inline __m256i bf16_lanes(__m512 x) {
   return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet));
 }
 
+// abi/gelu.h, vector by vector.
+static inline __m512 gelu_lanes(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f), half = _mm512_set1_ps(0.5f);
+  const __m512 limit = _mm512_set1_ps(kErfIsOne);
+  x = _mm512_max_ps(_mm512_set1_ps(kGeluLowest), x);
+  __m512 z = _mm512_mul_ps(x, _mm512_set1_ps(kSqrtHalf));
+  z = _mm512_min_ps(limit, _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), limit), z));
+  const __m512 t = _mm512_mul_ps(z, z);
+  __m512 p = _mm512_set1_ps(kGeluNumerator[0]), q = _mm512_set1_ps(kGeluDenominator[0]);
+  for (int i = 1; i < kGeluTerms; ++i) {
+    p = _mm512_add_ps(_mm512_mul_ps(p, t), _mm512_set1_ps(kGeluNumerator[i]));
+    q = _mm512_add_ps(_mm512_mul_ps(q, t), _mm512_set1_ps(kGeluDenominator[i]));
+  }
+  __m512 erf = _mm512_div_ps(_mm512_mul_ps(z, p), q);
+  erf = _mm512_min_ps(one, _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), one), erf));
+  return _mm512_mul_ps(x, _mm512_add_ps(half, _mm512_mul_ps(half, erf)));
+}
+
 template <OutKind kOut>
 static inline void store_floats(__m512 x, void* out, __mmask16 mask) {
   if constexpr (kOut == OutKind::kF32) {
@@ -97,6 +116,7 @@ static inline void store_lanes(__m512i acc, const Epilogue& e, const Channels& c
   if (e.row_scale) x = _mm512_mul_ps(x, _mm512_set1_ps(e.row_scale[m]));
   if constexpr (is_float(kOut)) {
     x = _mm512_add_ps(_mm512_mul_ps(x, c.mult), c.bias);
+    if (e.gelu) x = gelu_lanes(x);
     x = _mm512_min_ps(c.hi, _mm512_max_ps(c.lo, x));  // NaN passes through
     store_floats<kOut>(x, out, c.mask);
   } else {

@@ -178,17 +178,20 @@ class LinearWeight(_Weight):
         per_tensor: bool = False,
         reduce_range: bool = False,
         relu: bool = False,
+        gelu: bool = False,
     ) -> Tensor:
         """``x @ weight.T + bias`` on floats: x is quantized on the way to unsigned integers of 8
         bits (7 with ``reduce_range``), each row with a scale and zero point of its own, or with
         ``per_tensor`` all with one.
 
         A row (with ``per_tensor``: an x) that holds NaN or infinities gives NaN in all of its
-        outputs, and changes no other row's. ``dynamic_direct`` with the same four arguments does
+        outputs, and changes no other row's. ``dynamic_direct`` with the same five arguments does
         the same in a fraction of the time, or returns None where it does not take x as it is.
 
         Args:
             x: float32, bfloat16 or float16 (..., in_features).
+            gelu: GELU in its exact form (``approximate="none"``), fused, in float32; the same bits
+                on every CPU, as close to the true value as torch.
 
         Returns:
             (..., out_features) in x's dtype. It carries no gradient.
@@ -216,6 +219,7 @@ class LinearWeight(_Weight):
             per_tensor,
             reduce_range,
             relu,
+            gelu,
             out.data_ptr(),
         )
         return out

@@ -141,6 +141,46 @@ def test_a_row_does_not_depend_on_the_others(isa: str) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_gelu_in_the_epilogue(isa: str, dtype: torch.dtype) -> None:
+    float_module = linear(40, 37)
+    fused = nniqd.LinearGELU.from_float(nn.Sequential(float_module, nn.GELU()))
+    plain = nnqd.Linear.from_float(float_module)
+    x = (torch.randn(29, 40, generator=generator(4)) * 6).to(dtype)
+    x[3, 5] = float("nan")
+    y = run(fused, x.nan_to_num())
+    before = plain.float()(x.nan_to_num().float()).double()
+    exact = nn.functional.gelu(before)
+    rounding = {torch.float32: 0.0, torch.bfloat16: 2**-8, torch.float16: 2**-10}[dtype]
+    assert ((y.double() - exact).abs() <= 5e-7 + (3e-7 + rounding) * exact.abs()).all()
+    assert before.min() < -5
+    assert before.max() > 5
+    assert torch.equal(fused(x)[3].isnan(), torch.ones(37, dtype=torch.bool))
+    assert torch.equal(fused(x)[:3], y[:3])
+    assert backend.last_kernel().endswith(f"__{isa}")
+
+
+def test_gelu_is_the_same_on_every_isa() -> None:
+    pair = nn.Sequential(linear(64, 50), nn.GELU())
+    module = nniqd.LinearGELU.from_float(pair)
+    x = torch.randn(100, 64, generator=generator(5)) * 10
+    results = []
+    for isa in backend.supported():
+        with backend.force(isa):
+            results.append(module(x))
+    assert all(torch.equal(results[0], y) for y in results)
+    assert repr(module).startswith("DynamicQuantizedLinearGELU(in_features=64")
+
+
+def test_only_exact_gelu_is_fused() -> None:
+    pair = nn.Sequential(linear(4, 4), nn.GELU(approximate="tanh"))
+    with pytest.raises(TypeError, match=r"approximate='tanh' cannot be fused"):
+        nniqd.LinearGELU.from_float(pair)
+    with pytest.raises(TypeError, match=r"expected an nn\.Sequential of a Linear and a GELU"):
+        nniqd.LinearGELU.from_float(linear(4, 4))
+
+
+@pytest.mark.kernel
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_rows_that_are_not_finite_are_nan_and_harm_no_other(

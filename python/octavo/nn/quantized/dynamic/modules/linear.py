@@ -34,10 +34,13 @@ class _EmptyWeight:
     def dynamic_direct(self, *args: Any) -> None:
         return None
 
-    def dynamic(self, x: Tensor, per_tensor: bool, reduce_range: bool, relu: bool) -> Tensor:
+    def dynamic(
+        self, x: Tensor, per_tensor: bool, reduce_range: bool, relu: bool, gelu: bool
+    ) -> Tensor:
         out = x.new_zeros((*x.shape[:-1], self._shape[0]))
         if self.bias is not None:
             out += self.bias
+        out = nn.functional.gelu(out) if gelu else out
         return out.relu() if relu else out
 
 
@@ -73,6 +76,7 @@ class Linear(PackedWeightModule):
 
     _FLOAT_MODULE: ClassVar[type[nn.Module]] = nn.Linear
     _relu = False
+    _gelu = False
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class Linear(PackedWeightModule):
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor | None = self._packed.dynamic_direct(
-            x, self.per_tensor, self.reduce_range, self._relu
+            x, self.per_tensor, self.reduce_range, self._relu, self._gelu
         )
         return self._forward(x) if result is None else result
 
@@ -148,7 +152,9 @@ class Linear(PackedWeightModule):
                 f"{self.in_features} elements, got shape {tuple(x.shape)}"
             )
         try:
-            out: Tensor = self._packed.dynamic(x, self.per_tensor, self.reduce_range, self._relu)
+            out: Tensor = self._packed.dynamic(
+                x, self.per_tensor, self.reduce_range, self._relu, self._gelu
+            )
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._named(error) from error
         return out

@@ -1,5 +1,5 @@
 """Dynamically quantized fused modules."""
 
-from octavo.nn.intrinsic.quantized.dynamic.modules.linear_relu import LinearReLU
+from octavo.nn.intrinsic.quantized.dynamic.modules.fused_linear import LinearGELU, LinearReLU
 
-__all__ = ["LinearReLU"]
+__all__ = ["LinearGELU", "LinearReLU"]
