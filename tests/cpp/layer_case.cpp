@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "abi/out_kind.h"
+
 namespace octavo::testing {
 
 LayerCase::LayerCase(Random& random, int32_t groups_, int32_t n_, int32_t taps_, int32_t k_,

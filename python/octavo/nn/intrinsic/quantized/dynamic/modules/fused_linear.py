@@ -55,7 +55,7 @@ class LinearGELU(_FusedLinear):
     ``nn.Sequential`` of a Linear and a GELU.
 
     GELU is ``approximate="none"``, in float32 whatever the input's type, with the same bits on
-    every CPU: within 3e-7 of the exact value, relative, where it is positive, and within 5e-7 where
+    every CPU: within 3e-7 of the exact value, relative, where it is positive, and within 1e-6 where
     it is negative. torch.ao has no such module.
     """
 
