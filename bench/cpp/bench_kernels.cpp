@@ -44,6 +44,8 @@ constexpr GemmShape kGemmShapes[] = {
     {"batch_16x3072x768", 16, 3072, 768},
     {"batch_2x1024x1024", 2, 1024, 1024},
     {"batch_4x1024x1024", 4, 1024, 1024},
+    {"shallow_3136x256x64", 3136, 256, 64},
+    {"narrow_12544x32x32", 12544, 32, 32},
 };
 
 struct ConvShape {

@@ -103,29 +103,107 @@ static inline void store_floats(__m512 x, void* out, __mmask16 mask) {
   }
 }
 
-// Stores row m (index into the per-row arrays) of the channels; `out` is the first element.
+// What the accumulators of row m come to before the clamp: in output steps for integer kinds.
 template <OutKind kOut>
-static inline void store_lanes(__m512i acc, const Epilogue& e, const Channels& c, int32_t m,
-                               void* out) {
+static inline __m512 scale_lanes(__m512i acc, const Epilogue& e, const Channels& c, int32_t m) {
   if (e.row_zero || e.w_zero) acc = correct_accumulators(acc, e, m, c);
-  if constexpr (kOut == OutKind::kI32) {
-    _mm512_mask_storeu_epi32(out, c.mask, acc);
-    return;
-  }
   __m512 x = _mm512_cvtepi32_ps(acc);
   if (e.row_scale) x = _mm512_mul_ps(x, _mm512_set1_ps(e.row_scale[m]));
   if constexpr (is_float(kOut)) {
     x = _mm512_add_ps(_mm512_mul_ps(x, c.mult), c.bias);
-    if (e.gelu) x = gelu_lanes(x);
+    return e.gelu ? gelu_lanes(x) : x;
+  } else {
+    x = _mm512_mul_ps(_mm512_add_ps(x, c.bias), c.mult);
+    return e.add ? _mm512_add_ps(x, residual(e, m, c.n, c.mask)) : x;
+  }
+}
+
+// Stores row m (index into the per-row arrays) of the channels; `out` is the first element.
+template <OutKind kOut>
+static inline void store_lanes(__m512i acc, const Epilogue& e, const Channels& c, int32_t m,
+                               void* out) {
+  if constexpr (kOut == OutKind::kI32) {
+    if (e.row_zero || e.w_zero) acc = correct_accumulators(acc, e, m, c);
+    _mm512_mask_storeu_epi32(out, c.mask, acc);
+    return;
+  }
+  __m512 x = scale_lanes<kOut>(acc, e, c, m);
+  if constexpr (is_float(kOut)) {
     x = _mm512_min_ps(c.hi, _mm512_max_ps(c.lo, x));  // NaN passes through
     store_floats<kOut>(x, out, c.mask);
   } else {
-    x = _mm512_mul_ps(_mm512_add_ps(x, c.bias), c.mult);
-    if (e.add) x = _mm512_add_ps(x, residual(e, m, c.n, c.mask));
     x = _mm512_min_ps(_mm512_max_ps(x, c.lo), c.hi);
     const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(x), c.out_zero);
     _mm_mask_storeu_epi8(out, c.mask, _mm512_cvtepi32_epi8(q));
   }
+}
+
+static inline bool is_plain(const Epilogue& e) {
+  return !e.row_zero && !e.w_zero && !e.row_scale && !e.add;
+}
+
+// VECTORS neighbouring vectors of channels to bytes, without a mask. Only the upper clamp happens
+// in float: below, conversions give INT_MIN (for NaN too) and the packs saturate, so that bytes can
+// be compared instead.
+//
+// kPlain: nothing depends on the row, see is_plain().
+template <int VECTORS, OutKind kOut, bool kPlain>
+struct ByteColumns {
+  static_assert((VECTORS == 2 || VECTORS == 4) && (kOut == OutKind::kU8 || kOut == OutKind::kS8));
+
+  ByteColumns(const Epilogue& e, int32_t n)
+      : channels{{e, n, 0xffff},
+                 {e, n + 16, 0xffff},
+                 {e, n + (VECTORS == 4 ? 32 : 0), 0xffff},
+                 {e, n + (VECTORS == 4 ? 48 : 0), 0xffff}},
+        out_zero(_mm512_set1_epi16(static_cast<int16_t>(e.out_zero))),
+        lo(_mm512_set1_epi8(static_cast<char>(static_cast<int>(e.lo) + e.out_zero))) {}
+
+  __m512i steps(const int32_t* acc, int v, const Epilogue& e, int32_t m) const {
+    if (v >= VECTORS) return _mm512_setzero_si512();
+    const __m512i sums = _mm512_load_si512(acc + v * 16);
+    __m512 x;
+    if constexpr (kPlain) {
+      x = _mm512_mul_ps(_mm512_add_ps(_mm512_cvtepi32_ps(sums), channels[v].bias),
+                        channels[v].mult);
+    } else {
+      x = scale_lanes<kOut>(sums, e, channels[v], m);
+    }
+    return _mm512_cvtps_epi32(_mm512_min_ps(channels[v].hi, x));
+  }
+
+  void store(const int32_t* acc, const Epilogue& e, int32_t m, void* out) const {
+    const __m512i low = _mm512_packs_epi32(steps(acc, 0, e, m), steps(acc, 1, e, m));
+    const __m512i high = _mm512_packs_epi32(steps(acc, 2, e, m), steps(acc, 3, e, m));
+    const __m512i a = _mm512_adds_epi16(low, out_zero), b = _mm512_adds_epi16(high, out_zero);
+    const __m512i bytes = kOut == OutKind::kU8 ? _mm512_max_epu8(_mm512_packus_epi16(a, b), lo)
+                                               : _mm512_max_epi8(_mm512_packs_epi16(a, b), lo);
+    // Packing works on 128-bit lanes: dword j of lane i comes from vector j.
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i ordered = _mm512_permutexvar_epi32(order, bytes);
+    if constexpr (VECTORS == 4) {
+      _mm512_storeu_si512(out, ordered);
+    } else {
+      _mm256_storeu_si256(static_cast<__m256i*>(out), _mm512_castsi512_si256(ordered));
+    }
+  }
+
+  Channels channels[4];
+  __m512i out_zero, lo;
+};
+
+// Columns [c, g.n) of the tile, as many blocks of VECTORS vectors as there are; returns what
+// follows them.
+template <int VECTORS, OutKind kOut, bool kPlain>
+static inline int store_byte_columns(const int32_t* acc, ptrdiff_t acc_stride, const GemmArgs& g,
+                                     int row0, int rows, int c) {
+  for (; c + VECTORS * 16 <= g.n; c += VECTORS * 16) {
+    const ByteColumns<VECTORS, kOut, kPlain> columns(*g.epilogue, g.n0 + c);
+    char* out = static_cast<char*>(g.out) + row0 * g.out_stride + c;
+    for (int r = 0; r < rows; ++r, out += g.out_stride)
+      columns.store(acc + r * acc_stride + c, *g.epilogue, g.m0 + row0 + r, out);
+  }
+  return c;
 }
 
 // Stores `rows` rows of a tile from row0 on; `acc` holds their accumulators, [rows][acc_stride], on
@@ -137,7 +215,17 @@ __attribute__((noinline)) static void store_rows(const int32_t* acc, ptrdiff_t a
                                                  const GemmArgs& g, int row0, int rows) {
   with_kind(g.kind, [&](auto kind) {
     constexpr OutKind kOut = decltype(kind)::value;
-    for (int c = 0; c < g.n; c += 16) {
+    int c = 0;
+    if constexpr (kOut == OutKind::kU8 || kOut == OutKind::kS8) {
+      if (is_plain(*g.epilogue)) {
+        c = store_byte_columns<4, kOut, true>(acc, acc_stride, g, row0, rows, c);
+        c = store_byte_columns<2, kOut, true>(acc, acc_stride, g, row0, rows, c);
+      } else {
+        c = store_byte_columns<4, kOut, false>(acc, acc_stride, g, row0, rows, c);
+        c = store_byte_columns<2, kOut, false>(acc, acc_stride, g, row0, rows, c);
+      }
+    }
+    for (; c < g.n; c += 16) {
       char* out = static_cast<char*>(g.out) + row0 * g.out_stride + c * kind_bytes(kOut);
       const int32_t* from = acc + c;
       const Channels channels(*g.epilogue, g.n0 + c, lane_mask(g.n - c));
