@@ -35,6 +35,21 @@ float checked(float x, const char* what) {
       "Calibrate again with data of the range that the layer sees.");
 }
 
+void check_clamp(const Clamp& clamp) {
+  if (clamp.lo <= clamp.hi) return;
+  throw std::invalid_argument("clamp: the lower bound " + std::to_string(clamp.lo) +
+                              " must not exceed the upper bound " + std::to_string(clamp.hi));
+}
+
+// A bound in steps from the zero point, which lie in [least, most].
+float to_steps(float bound, float inverse_scale, float least, float most) {
+  const float steps = bound * inverse_scale;
+  // 0 times the inverse of a scale so small that it has none is the zero point, as quantize() has
+  // it.
+  return std::isnan(steps) ? std::max(0.0f, least)
+                           : std::nearbyint(std::min(std::max(steps, least), most));
+}
+
 }  // namespace
 
 QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape,
@@ -177,22 +192,24 @@ Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& param
   e.mult = params.mult.as<float>();
   e.bias = params.bias.as<float>();
   e.col_sum = weight.col_sum();
-  const float inf = std::numeric_limits<float>::infinity();
+  check_clamp(output.clamp);
   switch (output.kind) {
     case OutKind::kU8:
     case OutKind::kS8: {
       const int32_t qmin = output.kind == OutKind::kU8 ? 0 : -128;
       e.out_zero = output.out.zero_point;
-      e.lo = static_cast<float>(output.relu ? 0 : qmin - e.out_zero);
-      e.hi = static_cast<float>(qmin + 255 - e.out_zero);
+      const float least = static_cast<float>(qmin - e.out_zero), most = least + 255.0f;
+      const float inverse = 1.0f / output.out.scale;
+      e.lo = to_steps(output.clamp.lo, inverse, output.relu ? 0.0f : least, most);
+      e.hi = to_steps(output.clamp.hi, inverse, least, most);
       break;
     }
     case OutKind::kI32:
     case OutKind::kF32:
     case OutKind::kBF16:
     case OutKind::kF16:
-      e.lo = output.relu ? 0.0f : -inf;
-      e.hi = inf;
+      e.lo = output.relu ? std::max(0.0f, output.clamp.lo) : output.clamp.lo;
+      e.hi = output.clamp.hi;
       break;
   }
   return e;

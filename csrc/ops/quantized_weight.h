@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -18,11 +19,19 @@ struct QParams {
   int32_t zero_point = 0;
 };
 
+// Bounds in real values. On a quantized output they are rounded to its grid, as values are that are
+// quantized, so that the result is what a clamp of the stored output would give.
+struct Clamp {
+  float lo = -std::numeric_limits<float>::infinity();
+  float hi = std::numeric_limits<float>::infinity();
+};
+
 // What becomes of the accumulator. `out` is read for kU8 and kS8 only.
 struct OutputSpec {
   OutKind kind = OutKind::kU8;
   QParams out;
   bool relu = false;
+  Clamp clamp = {};  // after `relu`; int32 outputs take neither
 };
 
 // Weight qparams, per output channel: `scale` and `zero_point` hold one element for each of groups
@@ -89,7 +98,7 @@ class QuantizedWeight {
 };
 
 // The Epilogue of a call: qparams arrays, clamp and zero points in place; add, row_sum left null
-// for the driver.
+// for the driver. Throws std::invalid_argument for a clamp whose bounds are NaN or out of order.
 Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params,
                        const OutputSpec& output);
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 #include "abi/kernel_abi.h"
@@ -82,6 +83,7 @@ struct Output {
   OutKind kind = OutKind::kU8;
   Affine qparams;  // kU8 and kS8 only
   bool relu = false;
+  float clamp_lo = -INFINITY, clamp_hi = INFINITY;  // real values, after relu
 };
 
 // x is dense [rows][groups * k]; out is dense [rows][groups * n].
