@@ -62,19 +62,6 @@ void dense_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageVie
   });
 }
 
-// A 1x1 convolution over evenly spaced pixels is a matrix product of the image as it lies.
-bool is_pointwise(const ConvGeometry& g, const ImageView& x) {
-  for (int d = 0; d < 3; ++d) {
-    if (g.kernel[d] != 1 || g.stride[d] != 1 || g.padding[d] != 0 || g.padding_end[d] != 0)
-      return false;
-  }
-  const ptrdiff_t pitch = x.stride[2];
-  const bool rows = x.size[1] <= 1 || x.stride[1] == x.size[2] * pitch;
-  const bool planes = x.size[0] <= 1 || x.stride[0] == x.size[1] * x.size[2] * pitch;
-  const bool images = x.batch <= 1 || x.batch_stride == x.size[0] * x.size[1] * x.size[2] * pitch;
-  return rows && planes && images;
-}
-
 }  // namespace
 
 int64_t ConvGeometry::output_size(int dim, int64_t input) const {
@@ -107,7 +94,7 @@ void conv(const ConvWeight& weight, const ImageView& x, QParams input, const Out
   }
   if (weight.weight().is_depthwise()) {
     depthwise_conv(weight.weight(), walk, x, input, output, residual, out);
-  } else if (is_pointwise(g, x)) {
+  } else if (walk.is_pointwise()) {
     const MatrixView rows{x.data, walk.pixels(), x.channels, x.stride[2], x.is_signed};
     const ptrdiff_t out_stride =
         weight.weight().channels() * static_cast<ptrdiff_t>(element_size(output.kind));

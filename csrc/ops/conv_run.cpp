@@ -14,14 +14,16 @@ constexpr int64_t kGatherLimit = 768 * 1024;
 }  // namespace
 
 ConvRun::ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& x,
-                 const ConvGeometry& geometry, int32_t groups, uint8_t* shared)
-    : call_(call), walk_(walk), x_(x), geometry_(geometry) {
+                 const ConvGeometry& geometry, int32_t groups, uint8_t* shared,
+                 const ScatteredOutput* scattered)
+    : call_(call), walk_(walk), x_(x), geometry_(geometry), scattered_(scattered) {
   const WeightShape& shape = call.weight->shape();
   const int32_t taps = geometry.taps();
   tap_k_ = static_cast<int32_t>(shape.depth() / taps);
   tap_offsets_ = reinterpret_cast<ptrdiff_t*>(shared);
   walk.tap_offsets(tap_offsets_);
   joins_rows_ = groups == 1 && walk.has_contiguous_rows();
+  pointwise_ = walk.is_pointwise();
   in_place_ = shape.taps == taps && tap_k_ % call.kernel->k_step == 0;
   // A gathered row holds its taps one behind another: one long tap, unless the packed taps have
   // padding between them.
@@ -42,22 +44,54 @@ ConvRun::ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& 
 
 void ConvRun::operator()(int64_t block, const PanelRange& panels) const {
   const int64_t begin = block * block_rows_, end = std::min(begin + block_rows_, walk_.pixels());
-  const int64_t gather_bytes = block_rows_ * pitch_;
-  uint8_t* scratch = thread_scratch(gather_bytes + run_scratch_bytes(call_, block_rows_));
+  const int64_t gather_bytes = pointwise_ ? 0 : block_rows_ * pitch_;
+  const int64_t place_bytes =
+      scattered_ ? round_up(block_rows_ * sizeof(ScatteredRows::Row), kAlignment) : 0;
+  const int64_t tile = scattered_ ? tile_bytes(call_) : 0;
+  const size_t run_bytes = run_scratch_bytes(call_, block_rows_);
+  uint8_t* gathered = thread_scratch(gather_bytes + place_bytes + tile + run_bytes);
+  uint8_t* rest = gathered + gather_bytes;
   thread_local std::vector<RowRun> runs;
   runs.clear();
-  collect_runs(begin, end, panels.group, scratch, runs);
+  const int32_t group = scattered_ ? panels.group / scattered_->groups : panels.group;
+  collect_runs(begin, end, group, gathered, runs);
   const KernelScope scope(*call_.set);
-  run_rows(call_, panels, runs.data(), static_cast<int32_t>(runs.size()), nullptr,
-           scratch + gather_bytes);
+  const int32_t count = static_cast<int32_t>(runs.size());
+  if (!scattered_) {
+    run_rows(call_, panels, runs.data(), count, nullptr, rest);
+    return;
+  }
+  auto* places = reinterpret_cast<ScatteredRows::Row*>(rest);
+  place_rows(begin, end, places);
+  rest += place_bytes;
+  const ScatteredRows scatter{places, scattered_->group_offset, rest};
+  run_rows(call_, panels, runs.data(), count, nullptr, rest + tile, &scatter);
 }
 
-// Cuts [begin, end) into tiles of the kernel's rows. A tile whose windows lie inside one image
-// row is read in place; any other is gathered, the zero point standing where windows leave the
-// image. Neighbours of a kind join.
+// Pixels of a row of the image are evenly spaced; what follows may lie anywhere.
+void ConvRun::place_rows(int64_t begin, int64_t end, ScatteredRows::Row* rows) const {
+  for (int64_t row = begin; row < end;) {
+    const OutputPixel p = walk_.pixel(row);
+    ptrdiff_t offset = p.batch * scattered_->batch_stride;
+    for (int d = 0; d < 3; ++d) offset += p.at[d] * scattered_->stride[d];
+    const int64_t line = std::min(end - row, walk_.size(2) - p.at[2]);
+    for (int64_t i = 0; i < line; ++i) *rows++ = {offset + i * scattered_->stride[2], line - i};
+    row += line;
+  }
+}
+
+// Cuts [begin, end) into tiles of the kernel's rows, unless they lie as a matrix. A tile whose
+// windows lie inside one image row is read in place; any other is gathered, the zero point standing
+// where windows leave the image. Neighbours of a kind join.
 void ConvRun::collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered,
                            std::vector<RowRun>& runs) const {
   const int64_t group_offset = int64_t{group} * tap_k_;
+  if (pointwise_) {
+    const uint8_t* a = walk_.origin(walk_.pixel(begin)) + group_offset;
+    runs.push_back(
+        {a, x_.stride[2], tap_offsets_, 1, tap_k_, static_cast<int32_t>(end - begin), begin});
+    return;
+  }
   bool last_in_place = false;
   for (int64_t row = begin; row < end; row += call_.kernel->m_step) {
     const int32_t rows = static_cast<int32_t>(std::min<int64_t>(call_.kernel->m_step, end - row));

@@ -55,7 +55,7 @@ float to_steps(float bound, float inverse_scale, float least, float most) {
 QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape,
                                  WeightParams params, bool depthwise)
     : shape_(shape), params_(std::move(params)) {
-  validate();
+  check_weight_params(params_, channels(), shape_.depth());
   const auto& zeros = params_.zero_point;
   has_zero_points_ = std::any_of(zeros.begin(), zeros.end(), [](int32_t z) { return z != 0; });
   const int64_t padded = round_up(channels(), kChannelPad);
@@ -71,43 +71,46 @@ QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape
   }
 }
 
-void QuantizedWeight::validate() const {
-  const int32_t n = channels();
-  check_length("weight scale", params_.scale, n);
-  check_length("weight zero_point", params_.zero_point, n);
-  if (!params_.bias.empty()) check_length("bias", params_.bias, n);
-  for (size_t i = 0; i < params_.scale.size(); ++i) {
-    const float s = params_.scale[i];
+namespace {
+
+// PackedWeight checks the depth for weights as they are stored; a zero point makes them up to twice
+// as large.
+void check_depth(const WeightParams& params, int64_t depth) {
+  for (const int32_t z : params.zero_point) {
+    const int64_t largest = std::max(z + 128, 127 - z);
+    if (z == 0 || 255 * largest * depth <= std::numeric_limits<int32_t>::max()) continue;
+    throw std::invalid_argument(
+        "weight: with zero point " + std::to_string(z) + ", each output may sum at most " +
+        std::to_string(std::numeric_limits<int32_t>::max() / (255 * largest)) +
+        " products for an int32 accumulator to be exact; this one sums " + std::to_string(depth) +
+        ". Use symmetric weights or split the layer.");
+  }
+}
+
+}  // namespace
+
+void check_weight_params(const WeightParams& params, int32_t channels, int64_t depth) {
+  check_length("weight scale", params.scale, channels);
+  check_length("weight zero_point", params.zero_point, channels);
+  if (!params.bias.empty()) check_length("bias", params.bias, channels);
+  for (size_t i = 0; i < params.scale.size(); ++i) {
+    const float s = params.scale[i];
     if (!(s > 0.0f) || !std::isfinite(s)) {
       throw std::invalid_argument(
           at("weight scale", i, std::to_string(s), "scales must be positive and finite"));
     }
-    const int32_t z = params_.zero_point[i];
+    const int32_t z = params.zero_point[i];
     if (z < -128 || z > 127) {
       throw std::invalid_argument(
           at("weight zero_point", i, std::to_string(z), "int8 weights need -128..127"));
     }
   }
-  check_depth();
-  for (size_t i = 0; i < params_.bias.size(); ++i) {
-    if (!std::isfinite(params_.bias[i])) {
+  check_depth(params, depth);
+  for (size_t i = 0; i < params.bias.size(); ++i) {
+    if (!std::isfinite(params.bias[i])) {
       throw std::invalid_argument(
-          at("bias", i, std::to_string(params_.bias[i]), "the bias must be finite"));
+          at("bias", i, std::to_string(params.bias[i]), "the bias must be finite"));
     }
-  }
-}
-
-// PackedWeight checks the depth for weights as they are stored; a zero point makes them up to twice
-// as large.
-void QuantizedWeight::check_depth() const {
-  for (const int32_t z : params_.zero_point) {
-    const int64_t largest = std::max(z + 128, 127 - z);
-    if (z == 0 || 255 * largest * shape_.depth() <= std::numeric_limits<int32_t>::max()) continue;
-    throw std::invalid_argument(
-        "weight: with zero point " + std::to_string(z) + ", each output may sum at most " +
-        std::to_string(std::numeric_limits<int32_t>::max() / (255 * largest)) +
-        " products for an int32 accumulator to be exact; this one sums " +
-        std::to_string(shape_.depth()) + ". Use symmetric weights or split the layer.");
   }
 }
 

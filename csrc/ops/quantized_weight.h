@@ -42,12 +42,16 @@ struct WeightParams {
   std::vector<float> bias;  // empty: none
 };
 
+// Throws std::invalid_argument naming what is wrong: lengths, scales not positive and finite, zero
+// points outside int8, a bias that is not finite, `depth` products that int32 cannot sum exactly
+// with these zero points.
+void check_weight_params(const WeightParams& params, int32_t channels, int64_t depth);
+
 class QuantizedWeight {
  public:
   // Packs for the active ISA at once. `depthwise` asks for the depthwise layout (groups channels, n
-  // = k = 1). Throws std::invalid_argument naming what is wrong: lengths, scales not positive and
-  // finite, zero points outside int8, a bias that is not finite, a depth that int32 cannot sum
-  // exactly.
+  // = k = 1). Throws std::invalid_argument as check_weight_params() does, and for a depth that
+  // int32 cannot sum exactly.
   QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params,
                   bool depthwise);
   ~QuantizedWeight();
@@ -83,8 +87,6 @@ class QuantizedWeight {
   };
   const PackedWeight& add_form(std::shared_ptr<const PackedWeight> packed) const;
   void fill(const ChannelParamsKey& key, ChannelParams& params) const;
-  void validate() const;
-  void check_depth() const;
   void sum_taps(const int8_t* weights);
 
   WeightShape shape_;

@@ -123,6 +123,16 @@ struct Image {
 void conv(const Layer& layer, const Image& x, const Window& window, Affine input,
           const Output& output, const Residual& residual, void* out);
 
+// Transposed convolution. Plain weights are [groups][k][n][taps]; Layer's other fields as always.
+struct TransposedWindow {
+  std::array<int32_t, 3> kernel{1, 1, 1}, stride{1, 1, 1}, padding{0, 0, 0},
+      output_padding{0, 0, 0}, dilation{1, 1, 1};
+
+  int64_t output_size(int dim, int64_t input) const;  // <= 0: no output
+};
+void conv_transpose(const Layer& layer, const Image& x, const TransposedWindow& window,
+                    Affine input, const Output& output, void* out);
+
 // ---- element-wise
 // -------------------------------------------------------------------------------------------------
 
