@@ -26,12 +26,21 @@ struct OutputImage {
   }
 };
 
-void convolve_phases(const ConvTransposeWeight& weight, const PhaseSet& set, const ImageView& x,
-                     QParams input, const OutputSpec& output, const OutputImage& image) {
-  const Spatial& stride = weight.geometry().stride;
+// Outputs of a phase along each dimension.
+std::array<int64_t, 3> phase_size(const Spatial& first, const Spatial& stride,
+                                  const OutputImage& image) {
   std::array<int64_t, 3> size;
-  for (int d = 0; d < 3; ++d) size[d] = std::max<int64_t>(0, x.size[d] + set.rest[d]);
-  const WindowWalk walk(x, set.window, size);
+  for (int d = 0; d < 3; ++d)
+    size[d] = image.size[d] <= first[d] ? 0 : ceil_div(image.size[d] - first[d], stride[d]);
+  return size;
+}
+
+// Phases [begin, end) of a set, all of one size.
+void convolve_phases(const ConvTransposeWeight& weight, const PhaseSet& set, int32_t begin,
+                     int32_t end, const ImageView& x, QParams input, const OutputSpec& output,
+                     const OutputImage& image) {
+  const Spatial& stride = weight.geometry().stride;
+  const WindowWalk walk(x, set.window, phase_size(set.phases[begin], stride, image));
   const GemmCall call = prepare_call(*set.weight, x.is_signed, input, output, walk.pixels(),
                                      image.data, stride[2] * image.pixel);
   if (walk.pixels() == 0) return;
@@ -50,15 +59,31 @@ void convolve_phases(const ConvTransposeWeight& weight, const PhaseSet& set, con
       {stride[0] * image.plane(), stride[1] * image.row(), stride[2] * image.pixel},
       group_offset};
   const ConvRun run(call, walk, x, set.window, groups, shared, &scattered);
-  const int64_t cost = walk.pixels() * set.weight->shape().elements();
-  const int32_t panels = call.packed->panels() * phases;
-  const int32_t panel_block = panels_per_task(*call.packed, run.blocks() * groups, cost, phases);
+  const int32_t panels = call.packed->panels() * (end - begin);
+  const int64_t cost = walk.pixels() * set.weight->shape().elements() / phases * (end - begin);
+  const int32_t panel_block =
+      panels_per_task(*call.packed, run.blocks() * groups, cost, end - begin);
   const int64_t panel_blocks = ceil_div(panels, panel_block);
   parallel_for(run.blocks() * groups * panel_blocks, cost, [&](int64_t task) {
-    const int32_t begin = static_cast<int32_t>(task % panel_blocks) * panel_block;
-    const int32_t group = static_cast<int32_t>(task / panel_blocks % groups) * phases;
-    run(task / panel_blocks / groups, {group, begin, std::min(begin + panel_block, panels)});
+    const int32_t p0 = static_cast<int32_t>(task % panel_blocks) * panel_block;
+    const int32_t group = static_cast<int32_t>(task / panel_blocks % groups) * phases + begin;
+    run(task / panel_blocks / groups, {group, p0, std::min(p0 + panel_block, panels)});
   });
+}
+
+// Phases that lie side by side and are of one size go together: unless the output is padded, all of
+// a set.
+void convolve_set(const ConvTransposeWeight& weight, const PhaseSet& set, const ImageView& x,
+                  QParams input, const OutputSpec& output, const OutputImage& image) {
+  const Spatial& stride = weight.geometry().stride;
+  const int32_t phases = static_cast<int32_t>(set.phases.size());
+  for (int32_t begin = 0; begin < phases;) {
+    const auto size = phase_size(set.phases[begin], stride, image);
+    int32_t end = begin + 1;
+    while (end < phases && phase_size(set.phases[end], stride, image) == size) ++end;
+    convolve_phases(weight, set, begin, end, x, input, output, image);
+    begin = end;
+  }
 }
 
 // The pixels that no tap meets, which all hold the same.
@@ -83,8 +108,9 @@ void fill_unmet(const ConvTransposeWeight& weight, int64_t batch, QParams input,
 
 }  // namespace
 
-void conv_transpose(const ConvTransposeWeight& weight, const ImageView& x, QParams input,
-                    const OutputSpec& output, void* out) {
+void conv_transpose(const ConvTransposeWeight& weight, const ImageView& x,
+                    const Spatial& output_padding, QParams input, const OutputSpec& output,
+                    void* out) {
   if (x.channels != weight.in_channels()) {
     throw std::invalid_argument("input: expected " + std::to_string(weight.in_channels()) +
                                 " channels, got " + std::to_string(x.channels));
@@ -93,14 +119,19 @@ void conv_transpose(const ConvTransposeWeight& weight, const ImageView& x, QPara
   image.pixel = weight.out_channels() * static_cast<int64_t>(element_size(output.kind));
   int64_t pixels = x.batch;
   for (int d = 0; d < 3; ++d) {
-    image.size[d] = std::max<int64_t>(0, weight.geometry().output_size(d, x.size[d]));
+    if (output_padding[d] < 0) {
+      throw std::invalid_argument("output_padding: must be at least 0, got " +
+                                  std::to_string(output_padding[d]));
+    }
+    const int64_t size = weight.geometry().output_size(d, x.size[d]) + output_padding[d];
+    image.size[d] = std::max<int64_t>(0, size);
     pixels *= image.size[d];
   }
   if (pixels > std::numeric_limits<int32_t>::max()) {
     throw std::invalid_argument("input: more than 2^31 - 1 output pixels in one call");
   }
   for (const PhaseSet& set : weight.phase_sets())
-    convolve_phases(weight, set, x, input, output, image);
+    convolve_set(weight, set, x, input, output, image);
   if (weight.bias_only() && pixels > 0)
     fill_unmet(weight, x.batch, input, x.is_signed, output, image);
 }

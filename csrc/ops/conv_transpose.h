@@ -10,12 +10,11 @@ namespace octavo {
 struct ConvTransposeGeometry {
   Spatial kernel{1, 1, 1};
   Spatial stride{1, 1, 1};
-  Spatial padding{0, 0, 0};         // cut off both ends of the output
-  Spatial output_padding{0, 0, 0};  // added behind it
+  Spatial padding{0, 0, 0};  // cut off both ends of the output
   Spatial dilation{1, 1, 1};
 
   int32_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
-  // Output size; <= 0 where the padding cuts off all of it.
+  // Output size, to which a call may add some behind; <= 0 where the padding cuts off all of it.
   int64_t output_size(int dim, int64_t input) const;
 };
 
@@ -25,7 +24,6 @@ struct ConvTransposeGeometry {
 // windows make up a set.
 struct PhaseSet {
   ConvGeometry window;          // stride 1; a negative padding crops the image
-  std::array<int64_t, 3> rest;  // outputs of a phase along a dimension: input + rest, at least 0
   std::vector<Spatial> phases;  // the first output pixel of each
   std::vector<int32_t> tap;     // [phases][window.taps()]: the tap of the layer's kernel
   // The phases as further groups, in the order [groups][phases].
@@ -36,7 +34,7 @@ struct PhaseSet {
 // order: torch's [in, out / groups, *kernel].
 class ConvTransposeWeight {
  public:
-  // Throws as QuantizedWeight does, and for kernel, stride or dilation below 1, paddings below 0 or
+  // Throws as QuantizedWeight does, and for kernel, stride or dilation below 1, padding below 0 or
   // a kernel that reaches over 2^30 pixels.
   ConvTransposeWeight(const int8_t* weights, int32_t groups, int32_t n, int32_t k,
                       const ConvTransposeGeometry& geometry, const WeightParams& params);
@@ -63,8 +61,10 @@ class ConvTransposeWeight {
   std::unique_ptr<QuantizedWeight> bias_only_;
 };
 
-// Writes the dense channels-last output [batch, sizes..., groups * n].
-void conv_transpose(const ConvTransposeWeight& weight, const ImageView& x, QParams input,
-                    const OutputSpec& output, void* out);
+// Writes the dense channels-last output [batch, sizes..., groups * n], the sizes those of the
+// geometry plus `output_padding`. Throws std::invalid_argument for output paddings below 0.
+void conv_transpose(const ConvTransposeWeight& weight, const ImageView& x,
+                    const Spatial& output_padding, QParams input, const OutputSpec& output,
+                    void* out);
 
 }  // namespace octavo

@@ -30,9 +30,8 @@ void check_geometry(const ConvTransposeGeometry& g) {
   check("stride", g.stride, 1);
   check("dilation", g.dilation, 1);
   check("padding", g.padding, 0);
-  check("output_padding", g.output_padding, 0);
   for (int d = 0; d < 3; ++d) {
-    const int64_t reach = int64_t{g.dilation[d]} * (g.kernel[d] - 1) + g.output_padding[d];
+    const int64_t reach = int64_t{g.dilation[d]} * (g.kernel[d] - 1);
     if (std::max<int64_t>(reach, g.padding[d]) + g.stride[d] > kMaxReach) {
       throw std::invalid_argument(
           "kernel_size, stride, dilation, padding: a kernel that reaches over 2^30 pixels");
@@ -40,13 +39,10 @@ void check_geometry(const ConvTransposeGeometry& g) {
   }
 }
 
-int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
-
 // The windows of a phase along one dimension.
 struct Windows {
   int32_t taps;
   int64_t start;  // of the first output's window
-  int64_t rest;   // outputs: input + rest
   auto operator<=>(const Windows&) const = default;
 };
 
@@ -65,7 +61,6 @@ Axis divide(const ConvTransposeGeometry& g, int dim) {
   const int64_t s = g.stride[dim], d = g.dilation[dim], p = g.padding[dim], k = g.kernel[dim];
   const int64_t gcd = std::gcd(s, d);
   Axis axis{{}, static_cast<int32_t>(d / gcd), static_cast<int32_t>(s / gcd)};
-  const int64_t beyond = g.output_size(dim, 1) - 1;  // output size - (input - 1) * stride - 1
   // Each of the first tap_step taps is the first of a phase.
   for (int64_t tap = 0; tap < std::min<int64_t>(axis.tap_step, k); ++tap) {
     const int64_t first = ((tap * d - p) % s + s) % s;
@@ -73,9 +68,13 @@ Axis divide(const ConvTransposeGeometry& g, int dim) {
     Windows windows{};
     windows.taps = static_cast<int32_t>(taps);
     windows.start = (first + p - tap * d) / s - (taps - 1) * axis.dilation;
-    windows.rest = floor_div(beyond - first, s);
     axis.phases[windows].push_back(
         {static_cast<int32_t>(first), static_cast<int32_t>(tap + (taps - 1) * axis.tap_step)});
+  }
+  // Phases of equal size, which the first ones are, follow one another.
+  for (auto& [windows, phases] : axis.phases) {
+    std::sort(phases.begin(), phases.end(),
+              [](const AxisPhase& a, const AxisPhase& b) { return a.first < b.first; });
   }
   return axis;
 }
@@ -91,7 +90,6 @@ PhaseSet combine(const ConvTransposeGeometry& g, const std::array<Axis, 3>& axes
     set.window.kernel[d] = windows.taps;
     set.window.dilation[d] = axes[d].dilation;
     set.window.padding[d] = static_cast<int32_t>(-windows.start);
-    set.rest[d] = windows.rest;
   }
   const Spatial& kernel = set.window.kernel;
   for (const AxisPhase& z : chosen[0]->second) {
@@ -161,7 +159,7 @@ std::vector<T> repeat(const std::vector<T>& values, int32_t groups, size_t phase
 
 int64_t ConvTransposeGeometry::output_size(int dim, int64_t input) const {
   return (input - 1) * stride[dim] - 2 * int64_t{padding[dim]} +
-         int64_t{dilation[dim]} * (kernel[dim] - 1) + output_padding[dim] + 1;
+         int64_t{dilation[dim]} * (kernel[dim] - 1) + 1;
 }
 
 ConvTransposeWeight::ConvTransposeWeight(const int8_t* weights, int32_t groups, int32_t n,
