@@ -26,6 +26,22 @@ class GilRelease {
   PyThreadState* state_;
 };
 
+// What layers take: input, output scale, output zero point, output dtype, ReLU.
+struct LayerArguments {
+  QTensorView x;
+  OutputObjects objects;
+  OutputSpec output;
+  ElementType type;
+
+  bool read(PyObject* const* args) {
+    objects = {args[1], args[2], args[3]};
+    if (!read_output(objects, output.out, type) || type == ElementType::kI32) return false;
+    output.kind = type == ElementType::kU8 ? OutKind::kU8 : OutKind::kS8;
+    output.relu = args[4] == Py_True;
+    return read_qtensor(args[0], x) && x.is_8_bit() && !is_tracing();
+  }
+};
+
 // Runs kernel(void* out) with a new tensor of `out`'s type, sizes and strides. Returns the tensor,
 // or null where there is none or the kernel throws.
 template <typename Kernel>

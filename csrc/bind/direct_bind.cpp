@@ -1,33 +1,16 @@
-// The direct entry points: quantized layers, quantize and dequantize, from tensors to tensors.
-#include <algorithm>
+// The direct entry points of linear layers, quantize and dequantize, from tensors to tensors.
 #include <limits>
 
 #include "bind/bindings.h"
 #include "bind/direct.h"
-#include "ops/conv.h"
 #include "ops/dynamic_linear.h"
 #include "ops/elementwise.h"
+#include "ops/linear.h"
 
 namespace py = pybind11;
 
 namespace octavo::bind {
 namespace {
-
-// What layers take: input, output scale, output zero point, output dtype, ReLU.
-struct LayerArguments {
-  QTensorView x;
-  OutputObjects objects;
-  OutputSpec output;
-  ElementType type;
-
-  bool read(PyObject* const* args) {
-    objects = {args[1], args[2], args[3]};
-    if (!read_output(objects, output.out, type) || type == ElementType::kI32) return false;
-    output.kind = type == ElementType::kU8 ? OutKind::kU8 : OutKind::kS8;
-    output.relu = args[4] == Py_True;
-    return read_qtensor(args[0], x) && x.is_8_bit() && !is_tracing();
-  }
-};
 
 PyObject* linear_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   const auto& weight = self_of<QuantizedWeight>(self);
@@ -49,55 +32,6 @@ PyObject* linear_direct(PyObject* self, PyObject* const* args, Py_ssize_t count)
                                                     weight.channels());
                                            }),
                               a.objects));
-}
-
-// An (N, C, H, W) tensor whose channels lie together; false for any other.
-bool as_image(const TensorView& x, int32_t channels, ImageView& image) {
-  if (x.ndim != 4 || x.size[1] != channels || (channels != 1 && x.stride[1] != 1)) return false;
-  const int64_t n = x.size[0], h = x.size[2], w = x.size[3];
-  // Strides of dimensions with one element mean nothing.
-  const ptrdiff_t pixel = w == 1 ? channels : x.stride[3];
-  const ptrdiff_t row = h == 1 ? w * pixel : x.stride[2];
-  const ptrdiff_t batch = n == 1 ? h * row : x.stride[0];
-  image = {x.data, n, {1, h, w}, channels, batch, {0, row, pixel}, x.type == ElementType::kS8};
-  return true;
-}
-
-// A dense channels-last tensor of these sizes, its memory to be made.
-TensorView channels_last(ElementType type, int64_t n, int64_t c, int64_t h, int64_t w) {
-  return {nullptr, type, 4, {n, c, h, w}, {h * w * c, 1, w * c, c}};
-}
-
-// Arguments 5, if any: a QTensor to add, of the output's sizes.
-bool read_residual(PyObject* object, const TensorView& out, Residual& residual) {
-  QTensorView add;
-  if (!read_qtensor(object, add) || !add.is_8_bit() || !add.ints.is_channels_last() ||
-      !std::equal(add.ints.size, add.ints.size + 4, out.size)) {
-    return false;
-  }
-  residual = {add.ints.data, static_cast<ptrdiff_t>(out.size[1]), add.qparams, add.is_signed()};
-  return true;
-}
-
-PyObject* conv2d_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  const auto& weight = self_of<ConvWeight>(self);
-  LayerArguments a;
-  ImageView image;
-  if (count < 5 || count > 6 || !a.read(args) || !as_image(a.x.ints, weight.in_channels(), image)) {
-    Py_RETURN_NONE;
-  }
-  const ConvGeometry& g = weight.geometry();
-  TensorView out = channels_last(a.type, image.batch, weight.weight().channels(),
-                                 g.output_size(1, image.size[1]), g.output_size(2, image.size[2]));
-  if (out.elements() < 1) Py_RETURN_NONE;
-  Residual residual;
-  if (count == 6 && !read_residual(args[5], out, residual)) Py_RETURN_NONE;
-  const int64_t pixels = out.elements() / out.size[1];
-  const int64_t cost = pixels * weight.weight().shape().elements();
-  return or_none(wrap_qtensor(
-      run_into_new(out, cost,
-                   [&](void* to) { conv(weight, image, a.x.qparams, a.output, residual, to); }),
-      a.objects));
 }
 
 // A float32 tensor without gaps, scale, zero point and dtype.
@@ -170,7 +104,6 @@ PyObject* dynamic_linear_direct(PyObject* self, PyObject* const* args, Py_ssize_
 
 PyMethodDef linear_method = fast_method("run_direct", linear_direct);
 PyMethodDef dynamic_linear_method = fast_method("run_dynamic_direct", dynamic_linear_direct);
-PyMethodDef conv2d_method = fast_method("run_direct", conv2d_direct);
 PyMethodDef quantize_function = fast_method("quantize_direct", quantize_direct);
 PyMethodDef dequantize_function = fast_method("dequantize_direct", dequantize_direct);
 
@@ -186,7 +119,6 @@ void add_direct(py::module_& m) {
                 static_cast<int>(Storage::kI32) == static_cast<int>(ElementType::kI32));
   add_method(py::type::of<QuantizedWeight>(), &linear_method);
   add_method(py::type::of<QuantizedWeight>(), &dynamic_linear_method);
-  add_method(py::type::of<ConvWeight>(), &conv2d_method);
   add_function(m, &quantize_function);
   add_function(m, &dequantize_function);
   m.def("connect", [](py::type qtensor, py::object quint8, py::object qint8, py::object qint32,

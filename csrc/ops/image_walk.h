@@ -19,6 +19,8 @@ class WindowWalk {
 
   int64_t pixels() const { return image_.batch * size_[0] * size_[1] * size_[2]; }
 
+  int64_t size(int dim) const { return size_[dim]; }
+
   OutputPixel pixel(int64_t index) const {
     OutputPixel p;
     for (int d = 2; d >= 0; --d) {
@@ -65,6 +67,21 @@ class WindowWalk {
   // the image's width.
   bool has_contiguous_rows() const {
     return geometry_.dilation[2] == 1 && image_.stride[2] == image_.channels;
+  }
+
+  // Whether output pixel i reads input pixel i and nothing else, and the pixels are evenly spaced
+  // in memory: then the image is a matrix as it lies.
+  bool is_pointwise() const {
+    for (int d = 0; d < 3; ++d) {
+      if (geometry_.kernel[d] != 1 || geometry_.stride[d] != 1 || geometry_.padding[d] != 0 ||
+          size_[d] != image_.size[d])
+        return false;
+    }
+    const ptrdiff_t pitch = image_.stride[2], plane = image_.size[1] * image_.size[2] * pitch;
+    const bool rows = image_.size[1] <= 1 || image_.stride[1] == image_.size[2] * pitch;
+    const bool planes = image_.size[0] <= 1 || image_.stride[0] == plane;
+    const bool images = image_.batch <= 1 || image_.batch_stride == image_.size[0] * plane;
+    return rows && planes && images;
   }
 
   // Calls visit(first tap, address of the kernel row's first input or nullptr where the row lies

@@ -35,12 +35,27 @@ float checked(float x, const char* what) {
       "Calibrate again with data of the range that the layer sees.");
 }
 
+void check_clamp(const Clamp& clamp) {
+  if (clamp.lo <= clamp.hi) return;
+  throw std::invalid_argument("clamp: the lower bound " + std::to_string(clamp.lo) +
+                              " must not exceed the upper bound " + std::to_string(clamp.hi));
+}
+
+// A bound in steps from the zero point, which lie in [least, most].
+float to_steps(float bound, float inverse_scale, float least, float most) {
+  const float steps = bound * inverse_scale;
+  // 0 times the inverse of a scale so small that it has none is the zero point, as quantize() has
+  // it.
+  return std::isnan(steps) ? std::max(0.0f, least)
+                           : std::nearbyint(std::min(std::max(steps, least), most));
+}
+
 }  // namespace
 
 QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape,
                                  WeightParams params, bool depthwise)
     : shape_(shape), params_(std::move(params)) {
-  validate();
+  check_weight_params(params_, channels(), shape_.depth());
   const auto& zeros = params_.zero_point;
   has_zero_points_ = std::any_of(zeros.begin(), zeros.end(), [](int32_t z) { return z != 0; });
   const int64_t padded = round_up(channels(), kChannelPad);
@@ -56,43 +71,46 @@ QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape
   }
 }
 
-void QuantizedWeight::validate() const {
-  const int32_t n = channels();
-  check_length("weight scale", params_.scale, n);
-  check_length("weight zero_point", params_.zero_point, n);
-  if (!params_.bias.empty()) check_length("bias", params_.bias, n);
-  for (size_t i = 0; i < params_.scale.size(); ++i) {
-    const float s = params_.scale[i];
+namespace {
+
+// PackedWeight checks the depth for weights as they are stored; a zero point makes them up to twice
+// as large.
+void check_depth(const WeightParams& params, int64_t depth) {
+  for (const int32_t z : params.zero_point) {
+    const int64_t largest = std::max(z + 128, 127 - z);
+    if (z == 0 || 255 * largest * depth <= std::numeric_limits<int32_t>::max()) continue;
+    throw std::invalid_argument(
+        "weight: with zero point " + std::to_string(z) + ", each output may sum at most " +
+        std::to_string(std::numeric_limits<int32_t>::max() / (255 * largest)) +
+        " products for an int32 accumulator to be exact; this one sums " + std::to_string(depth) +
+        ". Use symmetric weights or split the layer.");
+  }
+}
+
+}  // namespace
+
+void check_weight_params(const WeightParams& params, int32_t channels, int64_t depth) {
+  check_length("weight scale", params.scale, channels);
+  check_length("weight zero_point", params.zero_point, channels);
+  if (!params.bias.empty()) check_length("bias", params.bias, channels);
+  for (size_t i = 0; i < params.scale.size(); ++i) {
+    const float s = params.scale[i];
     if (!(s > 0.0f) || !std::isfinite(s)) {
       throw std::invalid_argument(
           at("weight scale", i, std::to_string(s), "scales must be positive and finite"));
     }
-    const int32_t z = params_.zero_point[i];
+    const int32_t z = params.zero_point[i];
     if (z < -128 || z > 127) {
       throw std::invalid_argument(
           at("weight zero_point", i, std::to_string(z), "int8 weights need -128..127"));
     }
   }
-  check_depth();
-  for (size_t i = 0; i < params_.bias.size(); ++i) {
-    if (!std::isfinite(params_.bias[i])) {
+  check_depth(params, depth);
+  for (size_t i = 0; i < params.bias.size(); ++i) {
+    if (!std::isfinite(params.bias[i])) {
       throw std::invalid_argument(
-          at("bias", i, std::to_string(params_.bias[i]), "the bias must be finite"));
+          at("bias", i, std::to_string(params.bias[i]), "the bias must be finite"));
     }
-  }
-}
-
-// PackedWeight checks the depth for weights as they are stored; a zero point makes them up to twice
-// as large.
-void QuantizedWeight::check_depth() const {
-  for (const int32_t z : params_.zero_point) {
-    const int64_t largest = std::max(z + 128, 127 - z);
-    if (z == 0 || 255 * largest * shape_.depth() <= std::numeric_limits<int32_t>::max()) continue;
-    throw std::invalid_argument(
-        "weight: with zero point " + std::to_string(z) + ", each output may sum at most " +
-        std::to_string(std::numeric_limits<int32_t>::max() / (255 * largest)) +
-        " products for an int32 accumulator to be exact; this one sums " +
-        std::to_string(shape_.depth()) + ". Use symmetric weights or split the layer.");
   }
 }
 
@@ -181,22 +199,24 @@ Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& param
     throw std::invalid_argument("output: GELU is fused into float outputs only");
   }
   e.gelu = output.gelu;
-  const float inf = std::numeric_limits<float>::infinity();
+  check_clamp(output.clamp);
   switch (output.kind) {
     case OutKind::kU8:
     case OutKind::kS8: {
       const int32_t qmin = output.kind == OutKind::kU8 ? 0 : -128;
       e.out_zero = output.out.zero_point;
-      e.lo = static_cast<float>(output.relu ? 0 : qmin - e.out_zero);
-      e.hi = static_cast<float>(qmin + 255 - e.out_zero);
+      const float least = static_cast<float>(qmin - e.out_zero), most = least + 255.0f;
+      const float inverse = 1.0f / output.out.scale;
+      e.lo = to_steps(output.clamp.lo, inverse, output.relu ? 0.0f : least, most);
+      e.hi = to_steps(output.clamp.hi, inverse, least, most);
       break;
     }
     case OutKind::kI32:
     case OutKind::kF32:
     case OutKind::kBF16:
     case OutKind::kF16:
-      e.lo = output.relu ? 0.0f : -inf;
-      e.hi = inf;
+      e.lo = output.relu ? std::max(0.0f, output.clamp.lo) : output.clamp.lo;
+      e.hi = output.clamp.hi;
       break;
   }
   return e;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -18,12 +19,20 @@ struct QParams {
   int32_t zero_point = 0;
 };
 
+// Bounds in real values. On a quantized output they are rounded to its grid, as values are that are
+// quantized, so that the result is what a clamp of the stored output would give.
+struct Clamp {
+  float lo = -std::numeric_limits<float>::infinity();
+  float hi = std::numeric_limits<float>::infinity();
+};
+
 // What becomes of the accumulator. `out` is read for kU8 and kS8 only; `gelu` is for floats only
 // and comes before `relu`.
 struct OutputSpec {
   OutKind kind = OutKind::kU8;
   QParams out;
   bool relu = false;
+  Clamp clamp = {};  // after `relu`; int32 outputs take neither
   bool gelu = false;
 };
 
@@ -35,12 +44,16 @@ struct WeightParams {
   std::vector<float> bias;  // empty: none
 };
 
+// Throws std::invalid_argument naming what is wrong: lengths, scales not positive and finite, zero
+// points outside int8, a bias that is not finite, `depth` products that int32 cannot sum exactly
+// with these zero points.
+void check_weight_params(const WeightParams& params, int32_t channels, int64_t depth);
+
 class QuantizedWeight {
  public:
   // Packs for the active ISA at once. `depthwise` asks for the depthwise layout (groups channels, n
-  // = k = 1). Throws std::invalid_argument naming what is wrong: lengths, scales not positive and
-  // finite, zero points outside int8, a bias that is not finite, a depth that int32 cannot sum
-  // exactly.
+  // = k = 1). Throws std::invalid_argument as check_weight_params() does, and for a depth that
+  // int32 cannot sum exactly.
   QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params,
                   bool depthwise);
   ~QuantizedWeight();
@@ -76,8 +89,6 @@ class QuantizedWeight {
   };
   const PackedWeight& add_form(std::shared_ptr<const PackedWeight> packed) const;
   void fill(const ChannelParamsKey& key, ChannelParams& params) const;
-  void validate() const;
-  void check_depth() const;
   void sum_taps(const int8_t* weights);
 
   WeightShape shape_;
@@ -91,7 +102,8 @@ class QuantizedWeight {
 };
 
 // The Epilogue of a call: qparams arrays, clamp and zero points in place; add, row_sum left null
-// for the driver. Throws std::invalid_argument for GELU with an integer output.
+// for the driver. Throws std::invalid_argument for a clamp whose bounds are NaN or out of order,
+// and for GELU with an integer output.
 Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& params,
                        const OutputSpec& output);
 

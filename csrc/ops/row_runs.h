@@ -50,7 +50,8 @@ size_t element_size(OutKind kind);
 size_t run_scratch_bytes(const GemmCall& call, int64_t rows);
 size_t prepared_bytes(const GemmCall& call, int64_t rows);
 
-// Panels [begin, end) of one group.
+// Panels [begin, end), counted from the first panel of `group`. Those past its last are the next
+// groups', where those read the same rows of A.
 struct PanelRange {
   int32_t group, begin, end;
 };
@@ -61,10 +62,27 @@ struct RowParams {
   const int32_t* zero_point;
 };
 
-// Computes the panels for the runs, whose output rows follow one another; `row_params`
-// is null where the call's qparams are those of every row. The caller brackets it with KernelScope.
+// Outputs that do not lie one behind another: a row's channels of group g start at GemmCall::out +
+// row.offset + group_offset[g].
+struct ScatteredRows {
+  struct Row {
+    ptrdiff_t offset;
+    int64_t even;  // this row and those after it that lie GemmCall::out_stride apart
+  };
+  const Row* rows;                // in the runs' order
+  const ptrdiff_t* group_offset;  // [packed groups]
+  uint8_t* tile;                  // tile_bytes() of scratch
+};
+
+// Memory for the largest tile of any kernel.
+size_t tile_bytes(const GemmCall& call);
+
+// Computes the panels for the runs, whose output rows follow one another, or lie where `scatter`
+// says. `row_params` is null where the call's qparams are those of every row. The caller brackets
+// it with KernelScope.
 void run_rows(const GemmCall& call, const PanelRange& panels, const RowRun* runs, int32_t run_count,
-              const RowParams* row_params, uint8_t* scratch);
+              const RowParams* row_params, uint8_t* scratch,
+              const ScatteredRows* scatter = nullptr);
 
 // The kernel set's per-task hooks.
 class KernelScope {
@@ -82,8 +100,9 @@ class KernelScope {
   const KernelSet& set_;
 };
 
-// How many panels one task takes, so that tasks are enough for the threads but no smaller than need
-// be. `cost` as for parallel_for().
-int32_t panels_per_task(const PackedWeight& packed, int64_t row_blocks, int64_t cost);
+// How many panels of `groups` groups that read the same rows one task takes, so that tasks are
+// enough for the threads but no smaller than need be. `cost` as for parallel_for().
+int32_t panels_per_task(const PackedWeight& packed, int64_t row_blocks, int64_t cost,
+                        int32_t groups = 1);
 
 }  // namespace octavo

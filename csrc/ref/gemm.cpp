@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -61,6 +62,14 @@ ChannelEpilogue::ChannelEpilogue(const Layer& layer, Affine input, const Output&
   epilogue_.hi = requantized ? static_cast<float>(qmin + 255 - output.qparams.zero_point) : inf;
   if (output.relu) epilogue_.lo = 0.0f;
   epilogue_.gelu = output.gelu;
+  // A bound of a quantized output is quantized as a value is.
+  const auto bound = [&](float real) {
+    return requantized ? static_cast<float>(quantize(real, output.qparams, qmin, qmin + 255) -
+                                            output.qparams.zero_point)
+                       : real;
+  };
+  if (output.clamp_lo != -inf) epilogue_.lo = std::max(epilogue_.lo, bound(output.clamp_lo));
+  if (output.clamp_hi != inf) epilogue_.hi = std::min(epilogue_.hi, bound(output.clamp_hi));
   epilogue_.out_zero = requantized ? output.qparams.zero_point : 0;
   if (residual.bytes.data) {
     epilogue_.add = residual.bytes.data;

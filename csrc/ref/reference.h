@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 #include "abi/kernel_abi.h"
@@ -82,7 +83,8 @@ struct Output {
   OutKind kind = OutKind::kU8;
   Affine qparams;  // kU8 and kS8 only
   bool relu = false;
-  bool gelu = false;  // float kinds only; before relu
+  float clamp_lo = -INFINITY, clamp_hi = INFINITY;  // real values, after relu
+  bool gelu = false;                                // float kinds only; before relu
 };
 
 // x is dense [rows][groups * k]; out is dense [rows][groups * n].
@@ -121,6 +123,16 @@ struct Image {
 // out is dense [batch][sizes...][groups * n].
 void conv(const Layer& layer, const Image& x, const Window& window, Affine input,
           const Output& output, const Residual& residual, void* out);
+
+// Transposed convolution. Plain weights are [groups][k][n][taps]; Layer's other fields as always.
+struct TransposedWindow {
+  std::array<int32_t, 3> kernel{1, 1, 1}, stride{1, 1, 1}, padding{0, 0, 0},
+      output_padding{0, 0, 0}, dilation{1, 1, 1};
+
+  int64_t output_size(int dim, int64_t input) const;  // <= 0: no output
+};
+void conv_transpose(const Layer& layer, const Image& x, const TransposedWindow& window,
+                    Affine input, const Output& output, void* out);
 
 // ---- element-wise
 // -------------------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ import torch
 
 __version__: str
 
+# (depth, height, width); 1 or 0 for those that a tensor lacks.
+_Spatial = tuple[int, int, int]
+
 def connect(
     qtensor: type, quint8: object, qint8: object, qint32: object, per_tensor_affine: object, /
 ) -> None: ...
@@ -158,10 +161,46 @@ class LinearWeight:
     def unpack(self, out: int, /) -> None: ...
     def packed_bytes(self) -> int: ...
 
-class Conv2dWeight:
-    def __init__(self, *args: int) -> None: ...
-    def run(self, *args: int | float | bool) -> None: ...
-    def output_size(self, height: int, width: int, /) -> tuple[int, int]: ...
+class ConvWeight:
+    def __init__(
+        self,
+        weight: int,
+        rank: int,
+        out_channels: int,
+        in_channels_per_group: int,
+        groups: int,
+        kernel: _Spatial,
+        stride: _Spatial,
+        padding: _Spatial,
+        padding_end: _Spatial,
+        dilation: _Spatial,
+        scales: int,
+        zero_points: int,
+        bias: int,
+        /,
+    ) -> None: ...
+    def run(
+        self,
+        x: int,
+        batch: int,
+        size: _Spatial,
+        is_signed: bool,
+        x_scale: float,
+        x_zero: int,
+        out_kind: int,
+        out_scale: float,
+        out_zero: int,
+        relu: bool,
+        lo: float,
+        hi: float,
+        add: int,
+        add_scale: float,
+        add_zero: int,
+        add_signed: bool,
+        out: int,
+        /,
+    ) -> None: ...
+    def output_size(self, size: _Spatial, /) -> list[int]: ...
     def run_direct(
         self,
         x: object,
@@ -170,6 +209,7 @@ class Conv2dWeight:
         dtype: object,
         relu: bool,
         add: object = ...,
+        clamp: tuple[float, float] | None = ...,
         /,
     ) -> torch.Tensor | None: ...
     def unpack(self, out: int, /) -> None: ...

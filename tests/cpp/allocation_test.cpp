@@ -4,6 +4,7 @@
 #include <new>
 
 #include "layer_case.h"
+#include "ops/conv_transpose.h"
 #include "ops/elementwise.h"
 #include "ops/pooling.h"
 
@@ -102,6 +103,29 @@ TEST_P(AllocationTest, ConvolutionAllocatesNothing) {
         x.data(), 2, {1, side, side}, channels, side * row, {side * row, row, channels}, false};
     const OutputSpec output = random_output(random, OutKind::kU8, 0.1f);
     expect_none(c.what, [&] { conv(weight, view, input, output, {}, out.data()); });
+  }
+}
+
+TEST_P(AllocationTest, TransposedConvolutionAllocatesNothing) {
+  for (const ConvCase& c : {ConvCase{"2x2/2", 1, 20, 16, 2, 2}, ConvCase{"3x3/2", 1, 20, 3, 3, 2},
+                            ConvCase{"groups", 2, 8, 8, 4, 2}, ConvCase{"1x1/2", 1, 8, 8, 1, 2}}) {
+    Random random(3);
+    const QParams input{0.02f, 100};
+    const int32_t channels = c.groups * c.k;
+    const ConvTransposeGeometry g{
+        {1, c.kernel, c.kernel}, {1, c.stride, c.stride}, {0, 0, 0}, {1, 1, 1}};
+    const LayerCase layer(random, c.groups, c.n, g.taps(), c.k, LayerCase::Zeros::kNone, true,
+                          input.scale);
+    const ConvTransposeWeight weight(layer.weights.data(), c.groups, c.n, c.k, g, layer.params);
+    const int64_t side = 9, row = side * channels;
+    const std::vector<uint8_t> x(2 * side * row, 7);
+    std::vector<uint8_t> out(2 * g.output_size(1, side) * g.output_size(2, side) * c.groups * c.n);
+    const ImageView view{
+        x.data(), 2, {1, side, side}, channels, side * row, {side * row, row, channels}, false};
+    const OutputSpec output = random_output(random, OutKind::kU8, 0.1f);
+    expect_none(c.what, [&] {
+      conv_transpose(weight, view, {0, 0, 0}, input, output, out.data());
+    });
   }
 }
 

@@ -61,11 +61,17 @@ OutputSpec random_output(Random& random, OutKind kind, float scale) {
   if (kind == OutKind::kU8 || kind == OutKind::kS8) {
     output.out = {scale, random.pick(kZeros) - (kind == OutKind::kS8 ? 128 : 0)};
   }
+  if (kind != OutKind::kI32 && random.chance(3)) {  // from below to above what is typical
+    output.clamp.lo = scale * random.real(-150.0f, 30.0f);
+    output.clamp.hi = output.clamp.lo + scale * random.real(0.0f, 200.0f);
+  }
   return output;
 }
 
 ref::Output reference_output(const OutputSpec& output) {
-  return {output.kind, {output.out.scale, output.out.zero_point}, output.relu, output.gelu};
+  return {output.kind,     {output.out.scale, output.out.zero_point},
+          output.relu,     output.clamp.lo,
+          output.clamp.hi, output.gelu};
 }
 
 std::vector<const char*> kernel_choices(const KernelSet& set) {

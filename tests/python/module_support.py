@@ -88,14 +88,15 @@ def random_conv(
     c_out: int,
     kernel: Any,
     seed: int = 0,
-    cls: type[nnq.Conv2d] | None = None,
+    cls: Any = None,
     relu: bool = False,
     dtype: str = "quint8",
     per_channel: bool = True,
     zeros: bool = False,
+    rank: int = 2,
     **args: Any,
 ) -> Any:
-    cls = cls or (nniq.ConvReLU2d if relu else nnq.Conv2d)
+    cls = cls or (getattr(nniq, f"ConvReLU{rank}d") if relu else getattr(nnq, f"Conv{rank}d"))
     module = cls(c_in, c_out, kernel, **args)
     return set_random(module, generator(seed), dtype, per_channel=per_channel, zeros=zeros)
 
@@ -123,14 +124,34 @@ def expected_linear(module: Any, x: QTensor) -> Any:
     return ref.linear(as_ref(x), *w, output_of(module), relu=module._relu)
 
 
+# How NumPy calls the padding modes.
+NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def padded_for(module: Any, values: Any, zero: int) -> Any:
+    """Batched values with the convolution's padding laid around them, whatever its kind."""
+    if module.padding == "valid":
+        return values
+    if module.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        widths = [(total // 2, total - total // 2) for total in totals]
+    else:
+        widths = [(p, p) for p in module.padding]
+    widths = [(0, 0), (0, 0), *widths]
+    if module.padding_mode == "zeros":
+        return np.pad(values, widths, constant_values=zero)
+    return np.pad(values, widths, mode=NUMPY_MODES[module.padding_mode])
+
+
 def expected_conv(module: Any, x: QTensor, residual: QTensor | None = None) -> Any:
-    """For numeric padding of zeros; batched input."""
-    return ref.conv2d(
-        as_ref(x),
+    """For batched input."""
+    q = as_ref(x)
+    return ref.conv(
+        ref.Q(padded_for(module, q.array, q.zero), q.scale, q.zero),
         *weight_arrays(module),
         output_of(module),
         module.stride,
-        module.padding,
+        None,
         module.dilation,
         module.groups,
         module._relu,

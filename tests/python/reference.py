@@ -113,7 +113,7 @@ def linear(
     return np.ascontiguousarray(result.T).reshape(*x.array.shape[:-1], w.shape[0])
 
 
-def conv2d_accumulator(
+def conv_accumulator(
     x: Array,
     w: Array,
     stride: Sequence[int],
@@ -121,52 +121,70 @@ def conv2d_accumulator(
     dilation: Sequence[int],
     groups: int,
 ) -> Array:
-    """Exact cross-correlation of int64 x [N, C, H, W] and w [O, C / groups, kh, kw]; padding is
-    zero.
+    """Exact cross-correlation of int64 x [N, C, sizes] and w [O, C / groups, kernel sizes]; padding
+    is zero.
     """
-    n, channels, height, width = x.shape
-    outputs, per_group, kh, kw = w.shape
-    (sh, sw), (ph, pw), (dh, dw) = stride, padding, dilation
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    oh = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1
-    ow = (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
-    acc = np.zeros((n, outputs, oh, ow), np.int64)
+    n, channels, *size = x.shape
+    outputs, per_group, *kernel = w.shape
+    padded = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
+    out_size = [
+        (length + 2 * p - d * (k - 1) - 1) // s + 1
+        for length, p, d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
+    ]
+    acc = np.zeros((n, outputs, *out_size), np.int64)
     each = outputs // groups
-    for g, i, j in itertools.product(range(groups), range(kh), range(kw)):
-        window = padded[
-            :,
-            g * per_group : (g + 1) * per_group,
-            i * dh : i * dh + sh * (oh - 1) + 1 : sh,
-            j * dw : j * dw + sw * (ow - 1) + 1 : sw,
-        ]
+    for g, tap in itertools.product(range(groups), np.ndindex(*kernel)):
+        window = tuple(
+            slice(t * d, t * d + s * (o - 1) + 1, s)
+            for t, d, s, o in zip(tap, dilation, stride, out_size, strict=True)
+        )
+        taken = padded[(slice(None), slice(g * per_group, (g + 1) * per_group), *window)]
         rows = slice(g * each, (g + 1) * each)
-        acc[:, rows] += np.einsum("nchw,oc->nohw", window, w[rows, :, i, j])
+        acc[:, rows] += np.einsum("nc...,oc->no...", taken, w[(rows, slice(None), *tap)])
     assert channels == per_group * groups
     return acc
 
 
-def conv2d(
+def conv(
     x: Q,
     w: Array,
     w_scales: Array,
     w_zeros: Array,
     bias: Array | None,
     out: Q,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
+    stride: Sequence[int] | None = None,
+    padding: Sequence[int] | None = None,
+    dilation: Sequence[int] | None = None,
     groups: int = 1,
     relu: bool = False,
     residual: Q | None = None,
+    clamp: tuple[float, float] | None = None,
 ) -> Array:
-    """x [N, C, H, W]; result [N, O, H', W']. A residual has the shape of the result."""
-    zeros = np.broadcast_to(w_zeros.astype(np.int64), w.shape[:1]).reshape(-1, 1, 1, 1)
-    acc = conv2d_accumulator(x.steps, w.astype(np.int64) - zeros, stride, padding, dilation, groups)
+    """x [N, C, sizes] of any rank; result [N, O, sizes']. A residual has the shape of the result.
+
+    A clamp's bounds are quantized as values are.
+    """
+    rank = w.ndim - 2
+    zeros = np.broadcast_to(w_zeros.astype(np.int64), w.shape[:1]).reshape(-1, *(1,) * (rank + 1))
+    acc = conv_accumulator(
+        x.steps,
+        w.astype(np.int64) - zeros,
+        stride or (1,) * rank,
+        padding or (0,) * rank,
+        dilation or (1,) * rank,
+        groups,
+    )
     if residual is not None:
         residual = Q(residual.array.swapaxes(0, 1), residual.scale, residual.zero)
     acc = acc.swapaxes(0, 1)
     result = requantize_accumulator(acc, bias, x.scale, w_scales, out, relu, residual)
+    if clamp is not None:
+        low, high = quantize(np.array(clamp, f32), out.scale, out.zero, out.array.dtype)
+        result = np.minimum(np.maximum(result, low), high)
     return np.ascontiguousarray(result.swapaxes(0, 1))
+
+
+conv2d = conv
 
 
 def _pointwise(x: Array, out: Q, relu: bool) -> Array:

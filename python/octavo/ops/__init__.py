@@ -7,6 +7,7 @@ modules of :mod:`octavo.nn` are built on it. The exceptions are :mod:`octavo.ops
 every CPU: see *Numerics* in the README.
 """
 
+from octavo.ops.conv_weights import Conv1dWeight, Conv2dWeight, Conv3dWeight, ConvWeight
 from octavo.ops.elementwise import (
     add,
     cat,
@@ -19,10 +20,13 @@ from octavo.ops.elementwise import (
     requantize,
 )
 from octavo.ops.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
-from octavo.ops.weights import Conv2dWeight, LinearWeight
+from octavo.ops.weights import LinearWeight
 
 __all__ = [
+    "Conv1dWeight",
     "Conv2dWeight",
+    "Conv3dWeight",
+    "ConvWeight",
     "LinearWeight",
     "adaptive_avg_pool2d",
     "add",

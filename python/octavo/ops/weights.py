@@ -1,8 +1,8 @@
-"""Packed weights of linear layers and convolutions, and the calls that use them."""
+"""Packed weights of linear layers, and what they share with those of convolutions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,10 +17,6 @@ from octavo.ops._common import (
     Tensor,
     check_cpu,
     check_storage,
-    image,
-    image_args,
-    new_image,
-    pair,
 )
 
 
@@ -62,9 +58,9 @@ def _out_kind(dtype: QDType) -> int:
 class _Weight:
     """Qparams and bias that both kinds of weight keep, as plain tensors.
 
-    ``direct(x, out_scale, out_zero, out_dtype, relu)`` (for convolutions also ``add``) takes and
-    returns a :class:`octavo.QTensor` and does the same as a call, in a fraction of the time; or it
-    returns None, and the call tells why or does it.
+    ``direct(x, out_scale, out_zero, out_dtype, relu)`` (for convolutions also ``add`` and
+    ``clamp``) takes and returns a :class:`octavo.QTensor` and does the same as a call, in a
+    fraction of the time; or it returns None, and the call tells why or does it.
     """
 
     direct: Callable[..., Any]
@@ -250,143 +246,3 @@ class LinearWeight(_Weight):
             relu,
             out.data_ptr(),
         )
-
-
-class Conv2dWeight(_Weight):
-    """Weight of a quantized 2-D convolution, packed for the CPU it runs on; immutable and safe to
-    share by threads.
-
-    Args:
-        weight: int8 (out_channels, in_channels / groups, kernel height, kernel width).
-        scales, zero_points: 1-D, of length 1 (per tensor) or out_channels (per channel).
-        bias: float32 (out_channels,), or None.
-        stride, padding, dilation: one integer or (height, width). ``padding`` is what precedes the
-            image.
-        padding_end: what follows the image where it differs from ``padding``.
-
-    Raises:
-        TypeError, ValueError: as :class:`LinearWeight`, and for geometry below its minimum or
-            groups that do not divide out_channels.
-    """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        scales: Tensor,
-        zero_points: Tensor,
-        bias: Tensor | None,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        padding_end: int | Sequence[int] | None = None,
-    ) -> None:
-        weight = _check_weight(weight, "(out_channels, in_channels / groups, height, width)", 4)
-        self.out_channels, per_group, kh, kw = (int(size) for size in weight.shape)
-        self.in_channels = per_group * groups
-        self.kernel_size = (kh, kw)
-        self.groups = groups
-        super().__init__(self.out_channels, scales, zero_points, bias)
-        pad = pair("padding", padding)
-        taps_last = weight.permute(0, 2, 3, 1).contiguous()
-        self._packed = _C.Conv2dWeight(
-            taps_last.data_ptr(),
-            self.out_channels,
-            per_group,
-            groups,
-            kh,
-            kw,
-            *pair("stride", stride),
-            *pad,
-            *(pad if padding_end is None else pair("padding_end", padding_end)),
-            *pair("dilation", dilation),
-            self._scales.data_ptr(),
-            self._zero_points.data_ptr(),
-            _bias_address(self.bias),
-        )
-        self.direct = self._packed.run_direct
-        del self._scales, self._zero_points
-
-    @property
-    def packed_bytes(self) -> int:
-        """Memory that the packed weight takes."""
-        return self._packed.packed_bytes()
-
-    def unpack(self) -> Tensor:
-        """The plain int8 (out_channels, in_channels / groups, height, width) weight."""
-        kh, kw = self.kernel_size
-        shape = (self.out_channels, kh, kw, self.in_channels // self.groups)
-        weight = torch.empty(shape, dtype=torch.int8)
-        self._packed.unpack(weight.data_ptr())
-        return weight.permute(0, 3, 1, 2).contiguous()
-
-    def __call__(
-        self,
-        x: Tensor,
-        x_scale: float,
-        x_zero: int,
-        out_scale: float,
-        out_zero: int,
-        out_dtype: QDType,
-        relu: bool = False,
-        add: Tensor | None = None,
-        add_scale: float = 1.0,
-        add_zero: int = 0,
-    ) -> Tensor:
-        """``requantize(conv2d(x) + bias + add)``, clamped at the zero point from below where
-        ``relu``.
-
-        Args:
-            x: uint8 or int8 (N, C, H, W) or (C, H, W), any strides; read without a copy where
-                channels last.
-            out_dtype: quint8 or qint8.
-            add: uint8 or int8 of the output's shape, in its own qparams; or None.
-
-        Returns:
-            Storage laid out channels last.
-
-        Raises:
-            TypeError: dtype of x, add or out_dtype.
-            ValueError: channels, rank, shape of add, qparams out of range.
-            RuntimeError: an image smaller than the kernel.
-        """
-        kind = _out_kind(out_dtype)
-        q, unbatched = image("input", x)
-        n, c, h, w = q.shape
-        if c != self.in_channels:
-            raise ValueError(
-                f"input: expected {self.in_channels} channels, got shape {tuple(x.shape)}"
-            )
-        out_h, out_w = self._packed.output_size(h, w)
-        if out_h < 1 or out_w < 1:
-            raise RuntimeError(
-                f"input: a padded image of {h}x{w} is smaller than the kernel of "
-                f"{self.kernel_size[0]}x{self.kernel_size[1]}, so there would be no output"
-            )
-        out = new_image(n, self.out_channels, out_h, out_w, out_dtype.storage)
-        residual = None if add is None else self._residual(add, out)
-        self._packed.run(
-            *image_args(q),
-            q.dtype == torch.int8,
-            x_scale,
-            x_zero,
-            kind,
-            out_scale,
-            out_zero,
-            relu,
-            0 if residual is None else residual.data_ptr(),
-            add_scale,
-            add_zero,
-            residual is not None and residual.dtype == torch.int8,
-            out.data_ptr(),
-        )
-        return out.squeeze(0) if unbatched else out
-
-    @staticmethod
-    def _residual(add: Tensor, out: Tensor) -> Tensor:
-        residual, _ = image("add", add)
-        if residual.shape != out.shape:
-            raise ValueError(
-                f"add: expected the output's shape {tuple(out.shape)}, got {tuple(add.shape)}"
-            )
-        return residual

@@ -48,7 +48,8 @@ def image(dtype: Any = octavo.quint8) -> octavo.QTensor:
 
 
 def test_every_function_is_tested() -> None:
-    assert set(SAME) == set(qF.__all__)
+    convolutions = {"conv1d", "conv2d", "conv3d"}  # test_functional_conv.py
+    assert set(SAME) | convolutions == set(qF.__all__)
 
 
 @pytest.mark.parametrize("dtype", [octavo.quint8, octavo.qint8], ids=str)

@@ -1,6 +1,7 @@
 """Functions on quantized tensors, under the names of `torch.ao.nn.quantized.functional`.
 
-Each takes a per-tensor QTensor and returns one with the same scale, zero point and dtype. The same
+Each takes a per-tensor QTensor and returns one with the same scale, zero point and dtype (the
+convolutions with those that they are given). The same
 functions of `torch.nn.functional` accept a QTensor too; these refuse everything else. Pooling needs
 quint8 or qint8 and returns channels-last storage. All raise TypeError for an input that is not a
 QTensor, is per-channel, or has a dtype that the function does not take.
@@ -12,12 +13,16 @@ from typing import Any
 
 from octavo._tensor import compute
 from octavo._tensor.dispatch import calling_module
+from octavo.nn.quantized.conv_functional import conv1d, conv2d, conv3d
 from octavo.tensor import QTensor
 
 __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "clamp",
+    "conv1d",
+    "conv2d",
+    "conv3d",
     "hardtanh",
     "interpolate",
     "max_pool2d",

@@ -3,7 +3,7 @@ of float ones.
 """
 
 from octavo.nn.quantized.modules.activation import ReLU6
-from octavo.nn.quantized.modules.conv import Conv2d
+from octavo.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d
 from octavo.nn.quantized.modules.functional_modules import (
     FloatFunctional,
     FXFloatFunctional,
@@ -14,7 +14,9 @@ from octavo.nn.quantized.modules.pooling import MaxPool2d
 from octavo.nn.quantized.modules.quantize import DeQuantize, Quantize
 
 __all__ = [
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "DeQuantize",
     "FXFloatFunctional",
     "FloatFunctional",

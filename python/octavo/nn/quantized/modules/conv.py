@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from octavo import ops
-from octavo.dtypes import as_qdtype, qint8, quint8
+from octavo.dtypes import quint8
+from octavo.nn.quantized.modules.conv_base import ConvModule
 from octavo.nn.quantized.modules.utils import source_label
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
 from octavo.tensor import QTensor
 
-__all__ = ["Conv2d"]
-
-_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+__all__ = ["Conv1d", "Conv2d", "Conv3d"]
 
 
-def _tuple_of(value: Any, rank: int, name: str, minimum: int) -> tuple[int, ...]:
-    """``value`` as a tuple of ``rank`` ints >= minimum; else ValueError that names the argument."""
-    items = tuple(value) if isinstance(value, Iterable) else (value,) * rank
-    if len(items) == 1:
-        items = items * rank
-    if len(items) != rank or not all(isinstance(item, int) and item >= minimum for item in items):
-        raise ValueError(f"{name} must be an int >= {minimum} or {rank} of them, got {value!r}")
-    return items
-
-
-def _border_index(size: int, before: int, after: int, mode: str) -> Tensor:
-    """Which of ``size`` elements each element of the padded dimension copies."""
-    index = torch.arange(-before, size + after)
-    if mode == "replicate":
-        return index.clamp(0, size - 1)
-    if mode == "circular":
-        return index.remainder(size)
-    return (size - 1) - (index.abs() - (size - 1)).abs()  # reflect, the border itself not repeated
-
-
-class _ConvNd(WeightedQuantizedModule):
-    """What convolutions of 1, 2 and 3 spatial dimensions share."""
-
-    _FLOAT_MODULE: ClassVar[type[nn.Module]]
-    _RANK: ClassVar[int]
+class _ConvNd(ConvModule, WeightedQuantizedModule):
+    """Static convolutions of 1, 2 and 3 spatial dimensions: quantized in, quantized out."""
 
     def __init__(
         self,
@@ -60,142 +33,42 @@ class _ConvNd(WeightedQuantizedModule):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        self._check_arguments(in_channels, out_channels, groups, padding_mode, device, dtype)
-        rank = self._RANK
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        try:
-            self.kernel_size = _tuple_of(kernel_size, rank, "kernel_size", 1)
-            self.stride = _tuple_of(stride, rank, "stride", 1)
-            self.dilation = _tuple_of(dilation, rank, "dilation", 1)
-            if not isinstance(padding, str):
-                padding = _tuple_of(padding, rank, "padding", 0)
-        except ValueError as error:
-            raise ValueError(f"{self._label()}: {error}") from None
-        self.padding = padding
-        self.groups = groups
-        self.padding_mode = padding_mode
-        self.transposed = False
-        self.output_padding = (0,) * rank
-        self._plan_padding()
+        self._configure(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            padding_mode,
+            device,
+            dtype,
+        )
         self._set_output(1.0, 0, quint8)
         self._reset_weight(bias)
 
-    def _check_arguments(
-        self,
-        in_channels: int,
-        out_channels: int,
-        groups: int,
-        padding_mode: str,
-        device: Any,
-        dtype: Any,
-    ) -> None:
-        label = self._label()
-        if groups < 1 or out_channels < 1 or in_channels < 1:
-            raise ValueError(
-                f"{label}: in_channels, out_channels and groups must be >= 1, got {in_channels}, "
-                f"{out_channels}, {groups}"
-            )
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"{label}: in_channels and out_channels must be divisible by groups, got "
-                f"{in_channels}, {out_channels} and {groups}"
-            )
-        if padding_mode not in _PADDING_MODES:
-            raise ValueError(
-                f"{label}: padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}"
-            )
-        if device is not None and torch.device(device).type != "cpu":
-            raise ValueError(f"{label}: quantized modules run on the CPU, got device {device}")
-        if dtype is not None and as_qdtype(dtype) is not qint8:
-            raise ValueError(
-                f"{label}: dtype is the weight's and must be octavo.qint8, got {dtype}"
-            )
-
-    def _plan_padding(self) -> None:
-        """Splits the padding into the kernel's part and what is laid around its input.
-
-        ``_kernel_padding`` (before, after; per dimension): the kernel reads the zero point there.
-        ``_border``: the same for the modes that copy elements of the input; else None.
-        """
-        none = (0,) * self._RANK
-        before: tuple[int, ...]
-        if self.padding == "same":
-            if any(stride != 1 for stride in self.stride):
-                raise ValueError(
-                    f"{self._label()}: padding='same' needs stride 1, got {self.stride}"
-                )
-            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-            before = tuple(t // 2 for t in total)
-            after = tuple(t - t // 2 for t in total)
-        elif self.padding == "valid":
-            before = after = none
-        elif isinstance(self.padding, str):
-            raise ValueError(
-                f"{self._label()}: padding must be numbers, 'same' or 'valid', got {self.padding!r}"
-            )
-        else:
-            before = after = self.padding
-        zeros = self.padding_mode == "zeros"
-        self._kernel_padding = (before, after) if zeros else (none, none)
-        self._border = None if zeros or not any(after) else (before, after)
-
-    def _weight_shape(self) -> tuple[int, ...]:
-        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+    def _get_name(self) -> str:
+        return f"Quantized{type(self).__name__}"
 
     def extra_repr(self) -> str:
-        text = (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-            f"stride={self.stride}, scale={self._scale}, zero_point={self._zero_point}"
-        )
-        if self.padding != (0,) * self._RANK:
-            text += f", padding={self.padding}"
-        if self.dilation != (1,) * self._RANK:
-            text += f", dilation={self.dilation}"
-        if self.groups != 1:
-            text += f", groups={self.groups}"
-        if self._packed.bias is None:
-            text += ", bias=False"
-        if self.padding_mode != "zeros":
-            text += f", padding_mode={self.padding_mode}"
-        return text
+        return self._repr_of_geometry(f"scale={self._scale}, zero_point={self._zero_point}")
 
-    def _checked_input(self, input: Any) -> Tensor:
-        """The plain integer input with its explicit border; errors name the module."""
-        x = self._activation(input)
-        rank = self._RANK
-        if x.dim() not in (rank + 1, rank + 2) or x.shape[-1 - rank] != self.in_channels:
-            raise RuntimeError(
-                f"{self._label()}: the input must have shape [N, {self.in_channels}, "
-                f"{', '.join('DHW'[-rank:])}], or the same without N, got {tuple(x.shape)}"
+    def forward(self, input: QTensor) -> QTensor:
+        if self._border is None:
+            result: QTensor | None = self._packed.direct(
+                input, self._scale, self._zero_point, self._out_qdtype, self._relu
             )
-        return x if self._border is None else self._bordered(x)
+            if result is not None:
+                return result
+        return self._forward(input)
 
-    def _bordered(self, x: Tensor) -> Tensor:
-        """The input in a border of copies of its own elements; RuntimeError if it is too small."""
-        assert self._border is not None
-        for dim, (before, after) in enumerate(
-            zip(*self._border, strict=True), x.dim() - self._RANK
-        ):
-            size = x.shape[dim]
-            unlimited = after if size else 0
-            limits = {"reflect": size - 1, "circular": size, "replicate": unlimited}
-            if max(before, after) > limits[self.padding_mode]:
-                raise RuntimeError(
-                    f"{self._label()}: padding {self.padding} with mode {self.padding_mode!r} is "
-                    f"too large for an input of shape {tuple(x.shape)}"
-                )
-            x = x.index_select(dim, _border_index(size, before, after, self.padding_mode))
-        return x
-
-    @classmethod
-    def _float_conv(cls, mod: nn.Module) -> nn.Module:
-        """The float convolution in the float module; TypeError where it is of another kind."""
-        if not isinstance(mod, cls._FLOAT_MODULE):
-            raise TypeError(
-                f"{source_label(cls, mod)}: expected a torch.nn.{cls._FLOAT_MODULE.__name__}"
-            )
-        return mod
+    def _forward(self, input: QTensor) -> QTensor:
+        """`forward` for what the packed weight does not take directly."""
+        x = self._with_border(self._activation(input))
+        scale, zero_point, qdtype = self._scale, self._zero_point, self._out_qdtype
+        out = self._run(x, input._scale, input._zero_point, scale, zero_point, qdtype, self._relu)
+        return QTensor._wrap(out, scale, zero_point, qdtype)
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
@@ -213,19 +86,22 @@ class _ConvNd(WeightedQuantizedModule):
         """
         label = source_label(cls, mod)
         conv: Any = cls._float_conv(mod)
-        result = cls(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            conv.bias is not None,
-            conv.padding_mode,
-        )
+        result = cls._like_float(conv)
         result._take_float(conv, mod, label, use_precomputed_fake_quant)
         return result
+
+
+class Conv1d(_ConvNd):
+    """1-D convolution on quantized tensors: as :class:`Conv2d`, for ``[N, C, L]`` or ``[C, L]``.
+
+    The output is channels last too: the channels of a position lie together, strides
+    ``(L * C, 1, C)``.
+
+    Source: ``torch.ao.nn.quantized.Conv1d``; the differences are those of :class:`Conv2d`.
+    """
+
+    _FLOAT_MODULE = nn.Conv1d
+    _RANK = 1
 
 
 class Conv2d(_ConvNd):
@@ -258,37 +134,16 @@ class Conv2d(_ConvNd):
     _FLOAT_MODULE = nn.Conv2d
     _RANK = 2
 
-    def _pack(
-        self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
-    ) -> Any:
-        padding, padding_end = self._kernel_padding
-        return ops.Conv2dWeight(
-            weight,
-            scales,
-            zero_points,
-            bias,
-            self.stride,
-            padding,
-            self.dilation,
-            self.groups,
-            padding_end,
-        )
 
-    def _get_name(self) -> str:
-        return "QuantizedConv2d"
+class Conv3d(_ConvNd):
+    """3-D convolution on quantized tensors: as :class:`Conv2d`, for ``[N, C, D, H, W]`` or
+    ``[C, D, H, W]``.
 
-    def forward(self, input: QTensor) -> QTensor:
-        if self._border is None:
-            result: QTensor | None = self._packed.direct(
-                input, self._scale, self._zero_point, self._out_qdtype, self._relu
-            )
-            if result is not None:
-                return result
-        return self._forward(input)
+    The output is in torch's ``channels_last_3d`` layout.
 
-    def _forward(self, input: QTensor) -> QTensor:
-        """`forward` for what the packed weight does not take directly."""
-        x = self._checked_input(input)
-        scale, zero_point, qdtype = self._scale, self._zero_point, self._out_qdtype
-        out = self._run(x, input._scale, input._zero_point, scale, zero_point, qdtype, self._relu)
-        return QTensor._wrap(out, scale, zero_point, qdtype)
+    Source: ``torch.ao.nn.quantized.Conv3d``; the differences are those of :class:`Conv2d`, and the
+    padding mode reflect is accepted, as all others are.
+    """
+
+    _FLOAT_MODULE = nn.Conv3d
+    _RANK = 3

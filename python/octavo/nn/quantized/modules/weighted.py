@@ -1,7 +1,7 @@
 """The base of quantized modules with weights (Linear, convolutions).
 
 Memory: a module holds its weight once, packed for the CPU (:class:`octavo.ops.LinearWeight`,
-:class:`octavo.ops.Conv2dWeight`). The plain int8 weight is unpacked when somebody asks for it:
+:class:`octavo.ops.ConvWeight`). The plain int8 weight is unpacked when somebody asks for it:
 ``module.weight``, ``state_dict()``, pickling.
 
 State dict, plain tensors only:

@@ -23,9 +23,6 @@ class ConvAdd2d(Conv2d):
     Source: ``torch.ao.nn.intrinsic.quantized.ConvAdd2d``.
     """
 
-    def _get_name(self) -> str:
-        return f"Quantized{type(self).__name__}"
-
     def forward(self, input: QTensor, extra_input: QTensor) -> QTensor:  # type: ignore[override]
         if self._border is None:
             result: QTensor | None = self._packed.direct(
@@ -33,7 +30,7 @@ class ConvAdd2d(Conv2d):
             )
             if result is not None:
                 return result
-        x = self._checked_input(input)
+        x = self._with_border(self._activation(input))
         add = self._activation(extra_input, "extra_input")
         scale, zero_point, qdtype = self._scale, self._zero_point, self._out_qdtype
         out = self._run(

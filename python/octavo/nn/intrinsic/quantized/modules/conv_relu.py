@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from octavo.nn.quantized.modules.conv import Conv2d
+from octavo.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d
+from octavo.nn.quantized.modules.conv_base import ConvModule
 from octavo.nn.quantized.modules.utils import source_label
 
-__all__ = ["ConvReLU2d"]
+__all__ = ["ConvReLU1d", "ConvReLU2d", "ConvReLU3d"]
 
 
-class ConvReLU2d(Conv2d):
-    """:class:`octavo.nn.quantized.Conv2d` and ReLU in one: the output is clamped at its zero point.
-
-    Source: ``torch.ao.nn.intrinsic.quantized.ConvReLU2d``.
-    """
+class _ConvReLU(ConvModule):
+    """What quantized convolutions with a fused ReLU share."""
 
     _relu = True
-
-    def _get_name(self) -> str:
-        return "QuantizedConvReLU2d"
 
     @classmethod
     def _float_conv(cls, mod: nn.Module) -> nn.Module:
@@ -28,6 +23,27 @@ class ConvReLU2d(Conv2d):
             if isinstance(conv, cls._FLOAT_MODULE) and isinstance(relu, nn.ReLU):
                 return conv
         raise TypeError(
-            f"{source_label(cls, mod)}: expected octavo.nn.intrinsic.ConvReLU2d, a Conv2d and a "
-            "ReLU"
+            f"{source_label(cls, mod)}: expected octavo.nn.intrinsic.{cls.__name__}, a "
+            f"{cls._FLOAT_MODULE.__name__} and a ReLU"
         )
+
+
+class ConvReLU1d(_ConvReLU, Conv1d):
+    """:class:`octavo.nn.quantized.Conv1d` and ReLU in one: the output is clamped at its zero point.
+
+    Source: ``torch.ao.nn.intrinsic.quantized.ConvReLU1d``.
+    """
+
+
+class ConvReLU2d(_ConvReLU, Conv2d):
+    """:class:`octavo.nn.quantized.Conv2d` and ReLU in one: the output is clamped at its zero point.
+
+    Source: ``torch.ao.nn.intrinsic.quantized.ConvReLU2d``.
+    """
+
+
+class ConvReLU3d(_ConvReLU, Conv3d):
+    """:class:`octavo.nn.quantized.Conv3d` and ReLU in one: the output is clamped at its zero point.
+
+    Source: ``torch.ao.nn.intrinsic.quantized.ConvReLU3d``.
+    """

@@ -1,0 +1,166 @@
+// Convolutions of 1 to 3 spatial dimensions: the weight and its calls, by address and from tensors
+// to tensors.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+
+#include "bind/direct.h"
+#include "bind/weight_arguments.h"
+#include "ops/conv.h"
+
+namespace py = pybind11;
+
+namespace octavo::bind {
+namespace {
+
+using Release = py::call_guard<py::gil_scoped_release>;
+
+// A weight, and how many of its three spatial dimensions (the last ones) its tensors have.
+struct RankedConv {
+  ConvWeight weight;
+  int32_t rank;
+
+  // The outermost of (depth, height, width) that its tensors have.
+  int32_t first_dim() const { return 3 - rank; }
+};
+
+std::unique_ptr<RankedConv> make_conv(uintptr_t weights, int32_t rank, int32_t out_channels,
+                                      int32_t in_per_group, int32_t groups, Spatial kernel,
+                                      Spatial stride, Spatial padding, Spatial padding_end,
+                                      Spatial dilation, uintptr_t scales, uintptr_t zeros,
+                                      uintptr_t bias) {
+  if (groups < 1 || out_channels % groups != 0) {
+    throw std::invalid_argument("groups: out_channels must be divisible by it");
+  }
+  const ConvGeometry g{kernel, stride, padding, padding_end, dilation};
+  return std::make_unique<RankedConv>(RankedConv{
+      ConvWeight(pointer<const int8_t>(weights, out_channels), groups, out_channels / groups,
+                 in_per_group, g, weight_params(out_channels, scales, zeros, bias)),
+      rank});
+}
+
+std::array<int64_t, 3> output_size(const RankedConv& w, const std::array<int64_t, 3>& size) {
+  std::array<int64_t, 3> out;
+  for (int d = 0; d < 3; ++d) out[d] = w.weight.geometry().output_size(d, size[d]);
+  return out;
+}
+
+// `x` and `add` are dense and channels last.
+void run_conv(const RankedConv& w, uintptr_t x, int64_t batch, const std::array<int64_t, 3>& size,
+              bool is_signed, float x_scale, int32_t x_zero, int kind, float out_scale,
+              int32_t out_zero, bool relu, float lo, float hi, uintptr_t add, float add_scale,
+              int32_t add_zero, bool add_signed, uintptr_t out) {
+  const int32_t channels = w.weight.in_channels();
+  const ptrdiff_t row = size[2] * channels, plane = size[1] * row;
+  const ImageView image{pointer<const void>(x, batch), batch,    size, channels, size[0] * plane,
+                        {plane, row, channels},        is_signed};
+  const Residual residual{
+      pointer<const void>(add, 0), w.weight.weight().channels(), {add_scale, add_zero}, add_signed};
+  const OutputSpec output{out_kind(kind), {out_scale, out_zero}, relu, {lo, hi}};
+  conv(w.weight, image, {x_scale, x_zero}, output, residual, pointer<void>(out, batch));
+}
+
+// An ([N,] C, spatial...) tensor whose channels lie together; false for any other.
+bool as_image(const TensorView& x, const RankedConv& w, ImageView& image) {
+  const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
+  if ((c != 0 && c != 1) || x.size[c] != channels || (channels != 1 && x.stride[c] != 1)) {
+    return false;
+  }
+  image = {x.data, 1, {1, 1, 1}, channels, 0, {0, 0, 0}, x.type == ElementType::kS8};
+  // Strides of dimensions with one element mean nothing.
+  ptrdiff_t dense = channels;
+  for (int d = 2; d >= w.first_dim(); --d) {
+    const int at = c + 1 + d - w.first_dim();
+    image.size[d] = x.size[at];
+    image.stride[d] = x.size[at] == 1 ? dense : x.stride[at];
+    dense = image.size[d] * image.stride[d];
+  }
+  if (c == 1) image.batch = x.size[0];
+  image.batch_stride = image.batch == 1 ? dense : x.stride[0];
+  return true;
+}
+
+// The dense channels-last output for an image, with a batch dimension or without, its memory to be
+// made.
+TensorView output_view(ElementType type, const RankedConv& w, const ImageView& image,
+                       bool batched) {
+  TensorView out{nullptr, type, w.rank + 1 + batched, {}, {}};
+  const int64_t channels = w.weight.weight().channels();
+  const int c = batched;
+  out.size[c] = channels;
+  out.stride[c] = 1;
+  int64_t dense = channels;
+  for (int d = 2; d >= w.first_dim(); --d) {
+    const int at = c + 1 + d - w.first_dim();
+    out.size[at] = w.weight.geometry().output_size(d, image.size[d]);
+    out.stride[at] = dense;
+    dense *= out.size[at];
+  }
+  if (batched) {
+    out.size[0] = image.batch;
+    out.stride[0] = dense;
+  }
+  return out;
+}
+
+// A QTensor to add, laid out as the output is.
+bool read_residual(PyObject* object, const TensorView& out, int32_t channels, Residual& residual) {
+  QTensorView add;
+  if (!read_qtensor(object, add) || !add.is_8_bit() || add.ints.ndim != out.ndim) return false;
+  for (int d = 0; d < out.ndim; ++d) {
+    if (add.ints.size[d] != out.size[d]) return false;
+    if (out.size[d] != 1 && add.ints.stride[d] != out.stride[d]) return false;
+  }
+  residual = {add.ints.data, channels, add.qparams, add.is_signed()};
+  return true;
+}
+
+// (lo, hi) as floats.
+bool read_clamp(PyObject* object, Clamp& clamp) {
+  return PyTuple_CheckExact(object) && PyTuple_GET_SIZE(object) == 2 &&
+         read_float(PyTuple_GET_ITEM(object, 0), clamp.lo) &&
+         read_float(PyTuple_GET_ITEM(object, 1), clamp.hi);
+}
+
+// What layers take, then a QTensor to add and a clamp; both may be missing or None.
+PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  const auto& w = self_of<RankedConv>(self);
+  LayerArguments a;
+  ImageView image;
+  if (count < 5 || count > 7 || !a.read(args) || !as_image(a.x.ints, w, image)) Py_RETURN_NONE;
+  TensorView out = output_view(a.type, w, image, a.x.ints.ndim == w.rank + 2);
+  if (out.elements() < 1) Py_RETURN_NONE;
+  Residual residual;
+  const int32_t channels = w.weight.weight().channels();
+  if (count > 5 && args[5] != Py_None && !read_residual(args[5], out, channels, residual)) {
+    Py_RETURN_NONE;
+  }
+  if (count > 6 && args[6] != Py_None && !read_clamp(args[6], a.output.clamp)) Py_RETURN_NONE;
+  const int64_t cost = out.elements() / channels * w.weight.weight().shape().elements();
+  return or_none(wrap_qtensor(
+      run_into_new(out, cost,
+                   [&](void* to) { conv(w.weight, image, a.x.qparams, a.output, residual, to); }),
+      a.objects));
+}
+
+PyMethodDef conv_method = fast_method("run_direct", conv_direct);
+
+}  // namespace
+
+void add_conv(py::module_& m) {
+  py::class_<RankedConv>(m, "ConvWeight")
+      .def(py::init(&make_conv), Release())
+      .def("run", &run_conv, Release())
+      .def("output_size", &output_size)
+      .def(
+          "unpack",
+          [](const RankedConv& w, uintptr_t out) {
+            w.weight.weight().unpack(pointer<int8_t>(out, 1));
+          },
+          Release())
+      .def("packed_bytes", [](const RankedConv& w) { return w.weight.weight().packed_bytes(); });
+  add_method(py::type::of<RankedConv>(), &conv_method);
+}
+
+}  // namespace octavo::bind

@@ -1,0 +1,62 @@
+// One call of a convolution through the GEMM kernels: which rows its tasks read in place, which
+// they gather.
+#pragma once
+
+#include <vector>
+
+#include "ops/image_walk.h"
+#include "ops/row_runs.h"
+
+namespace octavo {
+
+// Outputs that are not one dense image: those of transposed convolution, which take every so many
+// pixels of it.
+struct ScatteredOutput {
+  int32_t groups;                   // packed groups that read the same group of input channels
+  ptrdiff_t batch_stride;           // bytes
+  std::array<ptrdiff_t, 3> stride;  // bytes; the last is GemmCall::out_stride
+  const ptrdiff_t* group_offset;    // [packed groups] bytes from a pixel's place to its channels
+};
+
+// What the tasks of one call share. The walk, the image and the geometry outlive it.
+class ConvRun {
+ public:
+  // Memory that the tasks share, from call_scratch().
+  static size_t shared_bytes(const ConvGeometry& geometry) {
+    return 2 * geometry.taps() * sizeof(ptrdiff_t);
+  }
+
+  ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& x,
+          const ConvGeometry& geometry, int32_t groups, uint8_t* shared,
+          const ScatteredOutput* scattered = nullptr);
+
+  // Output pixels are cut into blocks of equal size, whose gathered rows stay in the L2 cache while
+  // the panels pass by.
+  int64_t block_rows() const { return block_rows_; }
+  int64_t blocks() const { return ceil_div(walk_.pixels(), block_rows_); }
+
+  // One task: the panels for the output pixels of a block. Where outputs are scattered, the panels
+  // are those of groups that read the same input channels.
+  void operator()(int64_t block, const PanelRange& panels) const;
+
+ private:
+  void collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered,
+                    std::vector<RowRun>& runs) const;
+  bool reads_in_place(int64_t row, int32_t rows) const;
+  void gather(const OutputPixel& pixel, int64_t group_offset, uint8_t* to) const;
+  void copy_or_pad(const uint8_t* from, int32_t bytes, uint8_t* to) const;
+  void place_rows(int64_t begin, int64_t end, ScatteredRows::Row* rows) const;
+
+  const GemmCall& call_;
+  const WindowWalk& walk_;
+  const ImageView& x_;
+  const ConvGeometry& geometry_;
+  int32_t tap_k_;
+  ptrdiff_t *tap_offsets_, *gathered_taps_;
+  int32_t gathered_tap_count_, gathered_k_;
+  bool in_place_, joins_rows_, pointwise_;
+  int64_t pitch_, block_rows_;
+  const ScatteredOutput* scattered_;
+};
+
+}  // namespace octavo

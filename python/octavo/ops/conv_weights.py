@@ -1,0 +1,263 @@
+"""Packed weights of convolutions of 1, 2 and 3 spatial dimensions, and the calls that use them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from octavo import _C
+from octavo.dtypes import QDType
+from octavo.ops._common import EIGHT_BIT, OUT_FLOAT, Tensor, check_storage
+from octavo.ops.weights import _bias_address, _check_weight, _out_kind, _Weight
+
+Ints = int | Sequence[int]
+Clamp = tuple[float, float]
+
+_NO_CLAMP = (-math.inf, math.inf)
+
+
+def _spatial(name: str, value: Ints, rank: int, missing: int) -> tuple[int, int, int]:
+    """``value`` for (depth, height, width), with ``missing`` for those that the tensors lack."""
+    values = (value,) if isinstance(value, int) else tuple(int(v) for v in value)
+    if len(values) == 1:
+        values = values * rank
+    if len(values) != rank:
+        raise ValueError(f"{name}: expected one integer or {rank} of them, got {values}")
+    d, h, w = (missing,) * (3 - rank) + values
+    return d, h, w
+
+
+def _shape_text(first: str, rank: int) -> str:
+    return f"({first}, {', '.join(('depth', 'height', 'width')[-rank:])})"
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether an (N, C, ...) tensor is dense in the order N, ..., C."""
+    return x.movedim(1, -1).is_contiguous()
+
+
+def new_channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An uninitialized (N, C, ...) tensor, dense in the order N, ..., C."""
+    return torch.empty((shape[0], *shape[2:], shape[1]), dtype=dtype).movedim(-1, 1)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``x`` or a copy of it, dense in the order N, ..., C."""
+    return x if is_channels_last(x) else new_channels_last(x.shape, x.dtype).copy_(x)
+
+
+class ConvWeight(_Weight):
+    """Weight of a quantized convolution of 1, 2 or 3 spatial dimensions, packed for the CPU it runs
+    on; immutable and safe to share by threads.
+
+    Args:
+        weight: int8 (out_channels, in_channels / groups, kernel sizes); its rank is that of the
+            tensors.
+        scales, zero_points: 1-D, of length 1 (per tensor) or out_channels (per channel).
+        bias: float32 (out_channels,), or None.
+        stride, padding, dilation: one integer or one for each spatial dimension. ``padding`` is
+            what precedes the image.
+        padding_end: what follows the image where it differs from ``padding``.
+
+    Raises:
+        TypeError, ValueError: as :class:`LinearWeight`, and for geometry below its minimum or
+            groups that do not divide out_channels.
+    """
+
+    _ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
+
+    def __init__(
+        self,
+        weight: Tensor,
+        scales: Tensor,
+        zero_points: Tensor,
+        bias: Tensor | None,
+        stride: Ints = 1,
+        padding: Ints = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        padding_end: Ints | None = None,
+    ) -> None:
+        self.rank = rank = weight.dim() - 2 if weight.dim() - 2 in self._ranks else self._ranks[-1]
+        dims = _shape_text("out_channels, in_channels / groups", rank)
+        weight = _check_weight(weight, dims, rank + 2)
+        self.out_channels, per_group, *kernel = (int(size) for size in weight.shape)
+        self.in_channels = per_group * groups
+        self.kernel_size = tuple(kernel)
+        self.groups = groups
+        super().__init__(self.out_channels, scales, zero_points, bias)
+        taps_last = weight.movedim(1, -1).contiguous()
+        self._packed = _C.ConvWeight(
+            taps_last.data_ptr(),
+            rank,
+            self.out_channels,
+            per_group,
+            groups,
+            _spatial("kernel_size", kernel, rank, 1),
+            _spatial("stride", stride, rank, 1),
+            _spatial("padding", padding, rank, 0),
+            _spatial("padding_end", padding if padding_end is None else padding_end, rank, 0),
+            _spatial("dilation", dilation, rank, 1),
+            self._scales.data_ptr(),
+            self._zero_points.data_ptr(),
+            _bias_address(self.bias),
+        )
+        self.direct = self._packed.run_direct
+        del self._scales, self._zero_points
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory that the packed weight takes."""
+        return self._packed.packed_bytes()
+
+    def unpack(self) -> Tensor:
+        """The plain int8 (out_channels, in_channels / groups, kernel sizes) weight."""
+        shape = (self.out_channels, *self.kernel_size, self.in_channels // self.groups)
+        weight = torch.empty(shape, dtype=torch.int8)
+        self._packed.unpack(weight.data_ptr())
+        return weight.movedim(-1, 1).contiguous()
+
+    def __call__(
+        self,
+        x: Tensor,
+        x_scale: float,
+        x_zero: int,
+        out_scale: float,
+        out_zero: int,
+        out_dtype: QDType,
+        relu: bool = False,
+        add: Tensor | None = None,
+        add_scale: float = 1.0,
+        add_zero: int = 0,
+        clamp: Clamp | None = None,
+    ) -> Tensor:
+        """``requantize(conv(x) + bias + add)``, clamped at the zero point from below where
+        ``relu``.
+
+        Args:
+            x: uint8 or int8 (N, C, ...) or (C, ...), any strides; read without a copy where
+                channels last.
+            out_dtype: quint8 or qint8.
+            add: uint8 or int8 of the output's shape, in its own qparams; or None.
+            clamp: real bounds (lo, hi), which are rounded to the output's grid: what
+                ``hardtanh`` or ``relu6`` of the result would give.
+
+        Returns:
+            Storage laid out channels last.
+
+        Raises:
+            TypeError: dtype of x, add or out_dtype.
+            ValueError: channels, rank, shape of add, qparams out of range, a clamp whose bounds are
+                NaN or out of order.
+            RuntimeError: an image smaller than the kernel.
+        """
+        out = (_out_kind(out_dtype), out_scale, out_zero, out_dtype.storage)
+        return self._run(x, x_scale, x_zero, out, relu, clamp, add, add_scale, add_zero)
+
+    def dequantized_output(
+        self,
+        x: Tensor,
+        x_scale: float,
+        x_zero: int,
+        relu: bool = False,
+        clamp: Clamp | None = None,
+    ) -> Tensor:
+        """The same without requantization: float32, laid out channels last."""
+        return self._run(x, x_scale, x_zero, (OUT_FLOAT, 1.0, 0, torch.float32), relu, clamp)
+
+    def _run(
+        self,
+        x: Tensor,
+        x_scale: float,
+        x_zero: int,
+        output: tuple[int, float, int, torch.dtype],
+        relu: bool,
+        clamp: Clamp | None,
+        add: Tensor | None = None,
+        add_scale: float = 1.0,
+        add_zero: int = 0,
+    ) -> Tensor:
+        check_storage("input", x, EIGHT_BIT)
+        batched, shape = self._shapes(x)
+        image = channels_last(batched)
+        kind, out_scale, out_zero, dtype = output
+        out = new_channels_last(shape, dtype)
+        residual = None if add is None else self._residual(add, out, x.dim())
+        self._packed.run(
+            image.data_ptr(),
+            image.shape[0],
+            _spatial("input", image.shape[2:], self.rank, 1),
+            image.dtype == torch.int8,
+            x_scale,
+            x_zero,
+            kind,
+            out_scale,
+            out_zero,
+            relu,
+            *(_NO_CLAMP if clamp is None else clamp),
+            0 if residual is None else residual.data_ptr(),
+            add_scale,
+            add_zero,
+            residual is not None and residual.dtype == torch.int8,
+            out.data_ptr(),
+        )
+        return out.squeeze(0) if x.dim() == self.rank + 1 else out
+
+    def _shapes(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The input with a batch dimension, and the shape of its output; ValueError or RuntimeError
+        where there is none."""
+        if x.dim() not in (self.rank + 1, self.rank + 2):
+            sizes = ", ".join("L" if self.rank == 1 else "DHW"[-self.rank :])
+            raise ValueError(
+                f"input: expected a (N, C, {sizes}) or (C, {sizes}) input, got shape "
+                f"{tuple(x.shape)}"
+            )
+        batched = x if x.dim() == self.rank + 2 else x.unsqueeze(0)
+        n, c, *size = batched.shape
+        if c != self.in_channels:
+            raise ValueError(
+                f"input: expected {self.in_channels} channels, got shape {tuple(x.shape)}"
+            )
+        out_size = self._packed.output_size(_spatial("input", size, self.rank, 1))[-self.rank :]
+        if min(out_size) < 1:
+            raise RuntimeError(
+                f"input: a padded image of {_by(size)} is smaller than the kernel of "
+                f"{_by(self.kernel_size)}, so there would be no output"
+            )
+        if 0 in size:
+            raise RuntimeError(f"input: the image is empty, got shape {tuple(x.shape)}")
+        return batched, (n, self.out_channels, *out_size)
+
+    @staticmethod
+    def _residual(add: Tensor, out: Tensor, dims: int) -> Tensor:
+        check_storage("add", add, EIGHT_BIT)
+        residual = add.unsqueeze(0) if add.dim() == out.dim() - 1 == dims else add
+        if residual.shape != out.shape:
+            expected = tuple(out.shape)[out.dim() - dims :]
+            raise ValueError(f"add: expected the output's shape {expected}, got {tuple(add.shape)}")
+        return channels_last(residual)
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(str(size) for size in sizes)
+
+
+class Conv1dWeight(ConvWeight):
+    """:class:`ConvWeight` of a convolution of (N, C, L) tensors."""
+
+    _ranks = (1,)
+
+
+class Conv2dWeight(ConvWeight):
+    """:class:`ConvWeight` of a convolution of (N, C, H, W) tensors."""
+
+    _ranks = (2,)
+
+
+class Conv3dWeight(ConvWeight):
+    """:class:`ConvWeight` of a convolution of (N, C, D, H, W) tensors."""
+
+    _ranks = (3,)

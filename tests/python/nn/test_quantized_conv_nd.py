@@ -1,0 +1,278 @@
+"""Quantized Conv1d, Conv2d and Conv3d: all arguments against the integer reference and torch."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import octavo
+from module_observers import observed
+from module_support import (
+    assert_equals,
+    expected_conv,
+    generator,
+    random_conv,
+    random_q,
+    threads,
+    weight_arrays,
+)
+from octavo import QTensor
+from octavo.nn import intrinsic as nni
+from octavo.nn import quantized as nnq
+from octavo.nn.intrinsic import quantized as nniq
+from torch_oracle import torch_quantized
+
+SUPPRESS = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
+RANKS = (1, 2, 3)
+CONVS = {1: nnq.Conv1d, 2: nnq.Conv2d, 3: nnq.Conv3d}
+SPATIAL = {1: (11,), 2: (7, 6), 3: (5, 4, 6)}
+
+
+def run(module: Any, *inputs: QTensor) -> QTensor:
+    """The output, which is the same with one and three threads."""
+    with threads(1):
+        y = module(*inputs)
+    with threads(3):
+        again = module(*inputs)
+    assert torch.equal(y.int_repr(), again.int_repr())
+    return y
+
+
+def is_channels_last(x: torch.Tensor) -> bool:
+    return x.movedim(1, -1).is_contiguous()
+
+
+def relaid(x: QTensor, layout: str) -> QTensor:
+    """The same values in another memory layout."""
+    values = x.int_repr()
+    if layout == "channels last":
+        values = values.movedim(1, -1).contiguous().movedim(-1, 1)
+    elif layout == "steps":
+        values = values.repeat_interleave(2, dim=-1)[..., ::2]
+    elif layout == "slice of channels":
+        wide = torch.cat([values, values], 1).movedim(1, -1).contiguous().movedim(-1, 1)
+        values = wide[:, : x.shape[1]]
+    return QTensor.from_int_repr(values, x.q_scale(), x.q_zero_point())
+
+
+@st.composite
+def cases(draw: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Arguments of a convolution and the shape of an input that it takes."""
+    rank = draw(st.sampled_from(RANKS))
+    most = {1: 9, 2: 5, 3: 3}[rank]
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 16, 17]))
+    per_in = draw(st.sampled_from([1, 2, 3, 5, 16, 33])) if groups <= 3 else 1
+    per_out = draw(st.sampled_from([1, 2, 5, 17, 40] if groups <= 3 else [1, 1, 2]))
+    mode = draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"]))
+    kernel, stride, dilation = each(1, most), each(1, 4), each(1, 3)
+    padding: Any = each(0, 3)
+    if draw(st.integers(0, 4)) == 0:
+        padding = draw(st.sampled_from(["same", "valid"]))
+        stride = stride if padding == "valid" else (1,) * rank
+    # What the padding adds in total, and what of it may not be larger than the image.
+    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    sides = {"same": [s - s // 2 for s in spans], "valid": [0] * rank}
+    side = sides[padding] if isinstance(padding, str) else list(padding)
+    total = spans if padding == "same" else [2 * s for s in side]
+    extra = {"zeros": 0, "replicate": 0, "circular": 0, "reflect": 1}[mode]
+    least = [
+        max(1, span + 1 - added, s + extra if mode in ("reflect", "circular") else 1)
+        for span, added, s in zip(spans, total, side, strict=True)
+    ]
+    size = tuple(low + draw(st.integers(0, {1: 20, 2: 6, 3: 3}[rank])) for low in least)
+    args = {
+        "c_in": groups * per_in,
+        "c_out": groups * per_out,
+        "kernel": kernel,
+        "rank": rank,
+        "groups": groups,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "padding_mode": mode,
+        "bias": draw(st.booleans()),
+        "relu": draw(st.booleans()),
+        "per_channel": draw(st.booleans()) and groups * per_out > 1,
+        "zeros": draw(st.booleans()),
+    }
+    return args, (draw(st.integers(0, 3)), groups * per_in, *size)
+
+
+@pytest.mark.kernel
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+@settings(max_examples=120, deadline=None, suppress_health_check=SUPPRESS)
+@given(
+    case=cases(),
+    layout=st.sampled_from(["contiguous", "channels last", "steps", "slice of channels"]),
+    zero=st.sampled_from([0, 1, 127, 128, 255]),
+    signed_in=st.booleans(),
+    out=st.sampled_from(["quint8", "qint8"]),
+    seed=st.integers(0, 2**16),
+)
+def test_equals_reference(
+    isa: str,
+    case: tuple[dict[str, Any], tuple[int, ...]],
+    layout: str,
+    zero: int,
+    signed_in: bool,
+    out: str,
+    seed: int,
+) -> None:
+    args, shape = case
+    module = random_conv(seed=seed, dtype=out, **args)
+    dtype, zero = ("qint8", zero - 128) if signed_in else ("quint8", zero)
+    x = relaid(random_q(shape, generator(seed + 1), zero=zero, dtype=dtype), layout)
+    y = run(module, x)
+    assert_equals(y, module, expected_conv(module, x))
+    assert is_channels_last(y.int_repr())
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("rank", "channels", "size", "args"),
+    [
+        (1, (3, 8, 1), (1,), {"kernel": 1}),
+        (1, (3, 8, 1), (1,), {"kernel": 3, "padding": 1}),
+        (1, (3, 8, 1), (2,), {"kernel": 9, "padding": 4}),
+        (1, (16, 16, 16), (40,), {"kernel": 15, "padding": 7}),
+        (1, (80, 64, 1), (50,), {"kernel": 3, "padding": "same"}),
+        (1, (1, 1, 1), (33,), {"kernel": 4, "stride": 7}),
+        (1, (8, 16, 8), (20,), {"kernel": 2, "dilation": 5}),
+        (1, (2, 4, 1), (8,), {"kernel": 3, "padding": 8, "padding_mode": "circular"}),
+        (3, (3, 8, 1), (1, 1, 1), {"kernel": 1}),
+        (3, (3, 8, 1), (1, 1, 1), {"kernel": 3, "padding": 1}),
+        (3, (3, 8, 1), (2, 1, 3), {"kernel": 5, "padding": 2}),
+        (3, (16, 16, 16), (3, 4, 5), {"kernel": 3, "padding": 1}),
+        (3, (8, 8, 1), (7, 7, 7), {"kernel": 1, "stride": (3, 2, 4)}),
+        (3, (4, 6, 2), (4, 4, 4), {"kernel": (1, 2, 3), "padding": "same", "dilation": (2, 1, 1)}),
+        (3, (2, 4, 1), (2, 3, 2), {"kernel": 2, "padding": 1, "padding_mode": "reflect"}),
+    ],
+)
+def test_special_shapes(
+    isa: str,
+    rank: int,
+    channels: tuple[int, int, int],
+    size: tuple[int, ...],
+    args: dict[str, Any],
+) -> None:
+    c_in, c_out, groups = channels
+    module = random_conv(c_in, c_out, args["kernel"], rank=rank, groups=groups, **_rest(args))
+    x = random_q((2, c_in, *size), generator(7), zero=91)
+    assert_equals(run(module, x), module, expected_conv(module, x))
+
+
+def _rest(args: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in args.items() if key != "kernel"}
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("groups", [1, 8])
+def test_empty_batch_and_unbatched_input(isa: str, rank: int, groups: int) -> None:
+    module = random_conv(8, 16, 3, rank=rank, groups=groups, stride=2, padding=1)
+    none = run(module, random_q((0, 8, *SPATIAL[rank]), generator(0)))
+    x = random_q((1, 8, *SPATIAL[rank]), generator(0))
+    y = run(module, x)
+    assert none.shape == (0, *y.shape[1:])
+    assert none.q_scale() == module.scale
+    for batched in (x, relaid(x, "channels last")):
+        single = QTensor.from_int_repr(batched.int_repr()[0], x.q_scale(), x.q_zero_point())
+        alone = run(module, single)
+        assert alone.shape == y.shape[1:]
+        assert torch.equal(alone.int_repr(), y.int_repr()[0])
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_shapes_and_arguments_are_those_of_torch(rank: int) -> None:
+    float_class = getattr(nn, f"Conv{rank}d")
+    for args in (
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 2, "padding": "same", "padding_mode": "circular"},
+        {"kernel_size": 3, "padding": "valid", "dilation": 2, "groups": 2, "bias": False},
+    ):
+        theirs, ours = float_class(4, 6, **args), CONVS[rank](4, 6, **args)
+        for name in [
+            "in_channels",
+            "out_channels",
+            "kernel_size",
+            "stride",
+            "padding",
+            "dilation",
+            "groups",
+            "padding_mode",
+            "transposed",
+            "output_padding",
+        ]:
+            assert getattr(ours, name) == getattr(theirs, name), name
+        x = random_q((2, 4, *(size + 3 for size in SPATIAL[rank])), generator(0))
+        assert ours(x).shape == theirs(x.dequantize()).shape
+        assert (ours.bias() is None) == (theirs.bias is None)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_from_float(rank: int) -> None:
+    conv = getattr(nn, f"Conv{rank}d")(6, 8, 3, stride=2, padding=1, groups=2)
+    module = CONVS[rank].from_float(observed(conv))
+    x = octavo.quantize_per_tensor(torch.randn(2, 6, *SPATIAL[rank]), 0.03, 120, octavo.quint8)
+    y = module(x)
+    assert (y.dequantize() - conv(x.dequantize())).abs().max() < 0.06
+    fused = observed(getattr(nni, f"ConvReLU{rank}d")(conv, nn.ReLU()))
+    with_relu = getattr(nniq, f"ConvReLU{rank}d").from_float(fused)
+    assert torch.equal(with_relu(x).int_repr(), y.int_repr().clamp(min=module.zero_point))
+    assert repr(module).startswith(f"QuantizedConv{rank}d(6, 8, kernel_size=")
+    assert repr(with_relu).startswith(f"QuantizedConvReLU{rank}d(6, 8, kernel_size=")
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_state_dict_and_copies(rank: int, tmp_path: Any) -> None:
+    module = random_conv(6, 8, 3, rank=rank, groups=2, padding=1, padding_mode="replicate")
+    x = random_q((2, 6, *SPATIAL[rank]), generator(1))
+    want = module(x).int_repr()
+    torch.save(module.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert all(type(value) is torch.Tensor for value in state.values())
+    loaded = CONVS[rank](6, 8, 3, groups=2, padding=1, padding_mode="replicate")
+    loaded.load_state_dict(state)
+    for other in (loaded, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(other(x).int_repr(), want)
+        assert repr(other) == repr(module)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("groups", [1, 16])
+def test_against_torch(isa: str, rank: int, groups: int) -> None:
+    """torch's engines compute the same sums; results may differ by one step near ties."""
+    module = random_conv(16, 32, 3, rank=rank, groups=groups, padding=1)
+    w, scales, _, bias = (None if a is None else torch.from_numpy(a) for a in weight_arrays(module))
+    x = random_q((2, 16, *SPATIAL[rank]), generator(4), zero=100)
+    w, half = w // 2, x.int_repr() // 2  # where fbgemm without VNNI does not saturate
+    zeros = torch.zeros(32, dtype=torch.int64)
+    ones = [1] * rank
+    with torch_quantized():
+        theirs_w = torch._make_per_channel_quantized_tensor(w, scales.double(), zeros, 0)
+        ops = torch.ops.quantized
+        packed = getattr(ops, f"conv{rank}d_prepack")(theirs_w, bias, ones, ones, ones, groups)
+        theirs = getattr(ops, f"conv{rank}d")(
+            torch._make_per_tensor_quantized_tensor(half, 0.02, 50),
+            packed,
+            module.scale,
+            module.zero_point,
+        )
+    module.set_weight_bias(QTensor.from_int_repr(w, scales, zeros, axis=0), bias)
+    ours = module(QTensor.from_int_repr(half, 0.02, 50))
+    assert ours.shape == theirs.shape
+    difference = (ours.int_repr().int() - theirs.int_repr().int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 0.01
