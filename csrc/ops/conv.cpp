@@ -18,12 +18,16 @@ bool is_depthwise(int32_t groups, int32_t n, int32_t k, const WeightParams& para
          std::all_of(zeros.begin(), zeros.end(), [](int32_t z) { return z == 0; });
 }
 
-// Where channels come in odd numbers every tap would end in a padded k group; then the whole window
-// is one tap, and its rows are always gathered.
+// Where channels come in odd numbers every tap would end in a padded k group. Then the taps of a
+// kernel row make one tap (3 channels, 3x3: 9 bytes of 12), which can still be read in place; or,
+// if that pads more than half as much again or there are groups, the whole window, always gathered.
 WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g,
                          bool depthwise) {
-  if (k % 4 != 0 && !depthwise) return {groups, n, 1, g.taps() * k};
-  return {groups, n, g.taps(), k};
+  if (k % 4 == 0 || depthwise) return {groups, n, g.taps(), k};
+  const int32_t rows = g.taps() / g.kernel[2], row_k = g.kernel[2] * k;
+  const bool by_rows = groups == 1 && g.dilation[2] == 1 &&
+                       rows * round_up(row_k, 4) * 2 <= 3 * round_up(g.taps() * k, 4);
+  return by_rows ? WeightShape{1, n, rows, row_k} : WeightShape{groups, n, 1, g.taps() * k};
 }
 
 void check_geometry(const ConvGeometry& g) {

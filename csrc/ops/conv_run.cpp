@@ -11,6 +11,10 @@ constexpr int64_t kGatherBytes = 256 * 1024;
 // However deep the layer, a task gathers no more than this.
 constexpr int64_t kGatherLimit = 768 * 1024;
 
+// Pieces of up to this many bytes are copied 16 bytes at a time, past their ends.
+constexpr int32_t kWideCopy = 64;
+constexpr int32_t kChunk = 16;
+
 }  // namespace
 
 ConvRun::ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& x,
@@ -18,28 +22,54 @@ ConvRun::ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& 
                  const ScatteredOutput* scattered)
     : call_(call), walk_(walk), x_(x), geometry_(geometry), scattered_(scattered) {
   const WeightShape& shape = call.weight->shape();
-  const int32_t taps = geometry.taps();
-  tap_k_ = static_cast<int32_t>(shape.depth() / taps);
-  tap_offsets_ = reinterpret_cast<ptrdiff_t*>(shared);
-  walk.tap_offsets(tap_offsets_);
+  tap_k_ = static_cast<int32_t>(shape.depth() / geometry.taps());
+  window_taps_ = geometry.taps() / shape.taps;
+  packed_k_ = shape.k;
+  packed_tap_ = call.packed->padded_k();
   joins_rows_ = groups == 1 && walk.has_contiguous_rows();
   pointwise_ = walk.is_pointwise();
-  in_place_ = shape.taps == taps && tap_k_ % call.kernel->k_step == 0;
-  // A gathered row holds its taps one behind another: one long tap, unless the packed taps have
-  // padding between them.
-  const bool one_tap = shape.taps == 1 || tap_k_ % call.packed->format().kr == 0;
-  gathered_k_ = one_tap ? static_cast<int32_t>(shape.depth()) : tap_k_;
-  gathered_taps_ = tap_offsets_ + taps;
-  gathered_tap_count_ = one_tap ? 1 : taps;
-  for (int32_t t = 0; t < gathered_tap_count_; ++t) gathered_taps_[t] = ptrdiff_t{t} * gathered_k_;
-  // Rows of a gathered block start on cache lines of their own.
-  pitch_ = round_up(shape.depth(), kAlignment);
-  const int64_t mr = call.kernel->m_step;
-  const int64_t prepared = prepared_bytes(call, 1);
+  image_end_ = walk.image_end();
+  plan_reading_in_place(groups, reinterpret_cast<ptrdiff_t*>(shared));
+  plan_gathering();
+}
+
+// Kernel rows that lie together are one tap each. Where its bytes do not fill the kernel's k step,
+// as with 3 channels, a tap is read on into the pixels behind it, whose weights are 0; not past the
+// image's end, and not where rows are summed for weights with zero points.
+void ConvRun::plan_reading_in_place(int32_t groups, ptrdiff_t* shared) {
+  const int32_t taps = geometry_.taps(), columns = geometry_.kernel[2];
+  walk_.tap_offsets(shared);
+  in_place_tap_ = shared;
+  const bool by_rows = window_taps_ == columns && packed_k_ == columns * tap_k_;
+  if (joins_rows_ && (by_rows || (window_taps_ == 1 && packed_tap_ == tap_k_))) {
+    in_place_taps_ = taps / columns;
+    in_place_k_ = columns * tap_k_;
+    for (int32_t t = 0; t < in_place_taps_; ++t) shared[t] = shared[t * columns];
+  } else {
+    in_place_taps_ = taps;
+    in_place_k_ = window_taps_ == 1 ? tap_k_ : 0;
+  }
+  const int32_t step = call_.kernel->k_step;
+  if (in_place_k_ % step != 0) {
+    const bool reads_on = in_place_k_ == packed_k_ && packed_tap_ % step == 0 && groups == 1 &&
+                          !call_.weight->has_weight_zero_points();
+    in_place_k_ = reads_on ? packed_tap_ : 0;
+  }
+  in_place_ = in_place_k_ > 0;
+  inside_ = walk_.inside_range(2);
+}
+
+void ConvRun::plan_gathering() {
+  const int32_t depth = call_.weight->shape().taps * packed_tap_;
+  copies_wide_ = (joins_rows_ ? geometry_.kernel[2] : 1) * tap_k_ <= kWideCopy;
+  // Rows start on cache lines of their own.
+  pitch_ = round_up(depth + (copies_wide_ ? kChunk : 0), kAlignment);
+  const int64_t mr = call_.kernel->m_step;
+  const int64_t prepared = prepared_bytes(call_, 1);
   const int64_t fitting = kGatherBytes / std::max(pitch_, prepared) / mr * mr;
   block_rows_ = std::max<int64_t>(
       fitting, std::min<int64_t>(mr, std::max<int64_t>(1, kGatherLimit / (pitch_ + prepared))));
-  block_rows_ = std::min<int64_t>(block_rows_, round_up(std::max<int64_t>(1, walk.pixels()), mr));
+  block_rows_ = std::min<int64_t>(block_rows_, round_up(std::max<int64_t>(1, walk_.pixels()), mr));
 }
 
 void ConvRun::operator()(int64_t block, const PanelRange& panels) const {
@@ -89,60 +119,73 @@ void ConvRun::collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* g
   if (pointwise_) {
     const uint8_t* a = walk_.origin(walk_.pixel(begin)) + group_offset;
     runs.push_back(
-        {a, x_.stride[2], tap_offsets_, 1, tap_k_, static_cast<int32_t>(end - begin), begin});
+        {a, x_.stride[2], in_place_tap_, 1, tap_k_, static_cast<int32_t>(end - begin), begin});
     return;
   }
+  const ptrdiff_t a_stride = geometry_.stride[2] * x_.stride[2];
+  const int32_t depth = call_.weight->shape().taps * packed_tap_;
+  OutputPixel pixel = walk_.pixel(begin);
   bool last_in_place = false;
   for (int64_t row = begin; row < end; row += call_.kernel->m_step) {
     const int32_t rows = static_cast<int32_t>(std::min<int64_t>(call_.kernel->m_step, end - row));
-    const bool in_place = in_place_ && reads_in_place(row, rows);
+    const bool in_place = reads_in_place(pixel, rows);
     if (in_place) {
-      const OutputPixel p = walk_.pixel(row);
-      const uint8_t* a = walk_.origin(p) + group_offset;
+      const uint8_t* a = walk_.origin(pixel) + group_offset;
       const bool joins =
           last_in_place && a == runs.back().a + runs.back().rows * runs.back().a_stride;
-      if (!joins) {
-        runs.push_back({a, geometry_.stride[2] * x_.stride[2], tap_offsets_, geometry_.taps(),
-                        tap_k_, 0, row});
-      }
+      if (!joins) runs.push_back({a, a_stride, in_place_tap_, in_place_taps_, in_place_k_, 0, row});
+      walk_.advance(pixel, rows);
     } else {
       uint8_t* block = gathered + (row - begin) * pitch_;
-      for (int32_t r = 0; r < rows; ++r)
-        gather(walk_.pixel(row + r), group_offset, block + r * pitch_);
-      if (last_in_place || runs.empty()) {
-        runs.push_back({block, pitch_, gathered_taps_, gathered_tap_count_, gathered_k_, 0, row});
-      }
+      for (int32_t r = 0; r < rows; ++r, walk_.advance(pixel, 1))
+        gather(pixel, group_offset, block + r * pitch_);
+      if (last_in_place || runs.empty())
+        runs.push_back({block, pitch_, &gathered_tap_, 1, depth, 0, row});
     }
     runs.back().rows += rows;
     last_in_place = in_place;
   }
 }
 
-bool ConvRun::reads_in_place(int64_t row, int32_t rows) const {
-  const OutputPixel first = walk_.pixel(row), last = walk_.pixel(row + rows - 1);
-  const bool one_row =
-      first.batch == last.batch && first.at[0] == last.at[0] && first.at[1] == last.at[1];
-  return one_row && walk_.inside(first) && walk_.inside(last);
+bool ConvRun::reads_in_place(const OutputPixel& first, int32_t rows) const {
+  if (!in_place_ || first.at[2] < inside_[0] || first.at[2] + rows > inside_[1]) return false;
+  if (!walk_.inside(0, first.at[0]) || !walk_.inside(1, first.at[1])) return false;
+  const ptrdiff_t last_row = (rows - 1) * geometry_.stride[2] * x_.stride[2];
+  return in_place_k_ <= packed_k_ ||
+         walk_.origin(first) + last_row + in_place_tap_[in_place_taps_ - 1] + in_place_k_ <=
+             image_end_;
 }
 
 void ConvRun::gather(const OutputPixel& pixel, int64_t group_offset, uint8_t* to) const {
-  if (joins_rows_ && walk_.inside(2, pixel.at[2])) {
+  // Where a tap of the window starts in the gathered row.
+  const auto place = [&](int32_t t) {
+    return to + int64_t{t / window_taps_} * packed_tap_ + int64_t{t % window_taps_} * tap_k_;
+  };
+  if (joins_rows_ && pixel.at[2] >= inside_[0] && pixel.at[2] < inside_[1] &&
+      (window_taps_ % geometry_.kernel[2] == 0 || packed_tap_ == packed_k_)) {
     const int32_t bytes = geometry_.kernel[2] * tap_k_;
-    walk_.for_each_row(pixel, [&](int t, const uint8_t* from) {
-      copy_or_pad(from, bytes, to + int64_t{t} * tap_k_);
-    });
+    walk_.for_each_row(pixel,
+                       [&](int t, const uint8_t* from) { copy_or_pad(from, bytes, place(t)); });
   } else {
     walk_.for_each_input(pixel, [&](int t, const uint8_t* from) {
-      copy_or_pad(from ? from + group_offset : nullptr, tap_k_, to + int64_t{t} * tap_k_);
+      copy_or_pad(from ? from + group_offset : nullptr, tap_k_, place(t));
     });
+  }
+  if (packed_tap_ == packed_k_) return;
+  for (int32_t t = 0; t < call_.weight->shape().taps; ++t) {
+    for (int32_t k = packed_k_; k < packed_tap_; ++k)
+      to[int64_t{t} * packed_tap_ + k] = static_cast<uint8_t>(call_.input_zero);
   }
 }
 
+// May write kChunk - 1 bytes more, which belong to taps that follow or to the row's end.
 void ConvRun::copy_or_pad(const uint8_t* from, int32_t bytes, uint8_t* to) const {
-  if (from) {
-    std::memcpy(to, from, bytes);
-  } else {
+  if (!from) {
     std::memset(to, call_.input_zero, bytes);
+  } else if (copies_wide_ && image_end_ - from >= round_up(bytes, kChunk)) {
+    for (int32_t i = 0; i < bytes; i += kChunk) std::memcpy(to + i, from + i, kChunk);
+  } else {
+    std::memcpy(to, from, bytes);
   }
 }
 

@@ -23,7 +23,7 @@ class ConvRun {
  public:
   // Memory that the tasks share, from call_scratch().
   static size_t shared_bytes(const ConvGeometry& geometry) {
-    return 2 * geometry.taps() * sizeof(ptrdiff_t);
+    return geometry.taps() * sizeof(ptrdiff_t);
   }
 
   ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& x,
@@ -40,9 +40,11 @@ class ConvRun {
   void operator()(int64_t block, const PanelRange& panels) const;
 
  private:
+  void plan_gathering();
+  void plan_reading_in_place(int32_t groups, ptrdiff_t* shared);
   void collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered,
                     std::vector<RowRun>& runs) const;
-  bool reads_in_place(int64_t row, int32_t rows) const;
+  bool reads_in_place(const OutputPixel& first, int32_t rows) const;
   void gather(const OutputPixel& pixel, int64_t group_offset, uint8_t* to) const;
   void copy_or_pad(const uint8_t* from, int32_t bytes, uint8_t* to) const;
   void place_rows(int64_t begin, int64_t end, ScatteredRows::Row* rows) const;
@@ -51,11 +53,22 @@ class ConvRun {
   const WindowWalk& walk_;
   const ImageView& x_;
   const ConvGeometry& geometry_;
-  int32_t tap_k_;
-  ptrdiff_t *tap_offsets_, *gathered_taps_;
-  int32_t gathered_tap_count_, gathered_k_;
-  bool in_place_, joins_rows_, pointwise_;
+  int32_t tap_k_;                  // input channels of a group
+  int32_t window_taps_;            // taps of the window that make one packed tap
+  int32_t packed_k_, packed_tap_;  // bytes of a packed tap, without and with padding
+  bool joins_rows_, pointwise_;    // the taps of a kernel row are neighbours in memory
+  const uint8_t* image_end_;
+
+  // Reading in place.
+  bool in_place_;
+  int32_t in_place_taps_, in_place_k_;
+  const ptrdiff_t* in_place_tap_;
+  std::array<int64_t, 2> inside_;  // output columns whose windows lie inside the image's width
+
+  // Gathered rows hold the packed taps one behind another, padded as the weights are: one long tap.
+  ptrdiff_t gathered_tap_ = 0;
   int64_t pitch_, block_rows_;
+  bool copies_wide_;
   const ScatteredOutput* scattered_;
 };
 

@@ -1,6 +1,8 @@
 // Output pixels of a convolution or pooling, and the input pixels under their windows.
 #pragma once
 
+#include <algorithm>
+
 #include "ops/conv.h"
 
 namespace octavo {
@@ -31,6 +33,23 @@ class WindowWalk {
     return p;
   }
 
+  // Moves on by `count` pixels, which end no further than one past the last.
+  void advance(OutputPixel& p, int64_t count) const {
+    p.at[2] += count;
+    if (p.at[2] < size_[2]) return;
+    if (p.at[2] == size_[2]) {
+      p.at[2] = 0;
+      if (++p.at[1] < size_[1]) return;
+      p.at[1] = 0;
+      if (++p.at[0] < size_[0]) return;
+      p.at[0] = 0;
+      ++p.batch;
+    } else {
+      const int64_t line = (p.batch * size_[0] + p.at[0]) * size_[1] + p.at[1];
+      p = pixel(line * size_[2] + p.at[2]);
+    }
+  }
+
   // First input coordinate of the window along a dimension; negative inside the padding.
   int64_t start(int dim, int64_t out) const {
     return out * geometry_.stride[dim] - geometry_.padding[dim];
@@ -45,12 +64,28 @@ class WindowWalk {
     return inside(0, p.at[0]) && inside(1, p.at[1]) && inside(2, p.at[2]);
   }
 
+  // [begin, end) of the output positions along a dimension whose windows lie inside the image.
+  std::array<int64_t, 2> inside_range(int dim) const {
+    const int64_t stride = geometry_.stride[dim], padding = geometry_.padding[dim];
+    const int64_t span = int64_t{geometry_.kernel[dim] - 1} * geometry_.dilation[dim] + 1;
+    const int64_t room = image_.size[dim] - span + padding;
+    const int64_t begin = padding <= 0 ? 0 : (padding + stride - 1) / stride;
+    return {begin, room < 0 ? 0 : std::min(size_[dim], room / stride + 1)};
+  }
+
   // Address of the window's first tap; only valid to read where the window is inside.
   const uint8_t* origin(const OutputPixel& p) const {
     const uint8_t* base = static_cast<const uint8_t*>(image_.data) + p.batch * image_.batch_stride;
     ptrdiff_t offset = 0;
     for (int d = 0; d < 3; ++d) offset += start(d, p.at[d]) * image_.stride[d];
     return base + offset;
+  }
+
+  // Behind the image's last byte.
+  const uint8_t* image_end() const {
+    ptrdiff_t last = (image_.batch - 1) * image_.batch_stride;
+    for (int d = 0; d < 3; ++d) last += (image_.size[d] - 1) * image_.stride[d];
+    return static_cast<const uint8_t*>(image_.data) + last + image_.channels;
   }
 
   // Byte offset of each tap from the window's origin.
