@@ -8,6 +8,7 @@
 #include "bind/direct.h"
 #include "bind/weight_arguments.h"
 #include "ops/conv.h"
+#include "ops/dynamic_conv.h"
 
 namespace py = pybind11;
 
@@ -20,9 +21,6 @@ using Release = py::call_guard<py::gil_scoped_release>;
 struct RankedConv {
   ConvWeight weight;
   int32_t rank;
-
-  // The outermost of (depth, height, width) that its tensors have.
-  int32_t first_dim() const { return 3 - rank; }
 };
 
 std::unique_ptr<RankedConv> make_conv(uintptr_t weights, int32_t rank, int32_t out_channels,
@@ -61,6 +59,15 @@ void run_conv(const RankedConv& w, uintptr_t x, int64_t batch, const std::array<
   conv(w.weight, image, {x_scale, x_zero}, output, residual, pointer<void>(out, batch));
 }
 
+// `x` is dense.
+void run_dynamic(const RankedConv& w, uintptr_t x, int type, int64_t batch,
+                 const std::array<int64_t, 3>& size, bool channels_last, bool per_tensor,
+                 bool reduce_range, bool relu, uintptr_t out) {
+  const FloatImages images{pointer<const void>(x, batch), float_type(type), batch, size,
+                           w.weight.in_channels(),        channels_last};
+  dynamic_conv(w.weight, images, {per_tensor, reduce_range, relu}, pointer<void>(out, batch));
+}
+
 // An ([N,] C, spatial...) tensor whose channels lie together; false for any other.
 bool as_image(const TensorView& x, const RankedConv& w, ImageView& image) {
   const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
@@ -70,8 +77,7 @@ bool as_image(const TensorView& x, const RankedConv& w, ImageView& image) {
   image = {x.data, 1, {1, 1, 1}, channels, 0, {0, 0, 0}, x.type == ElementType::kS8};
   // Strides of dimensions with one element mean nothing.
   ptrdiff_t dense = channels;
-  for (int d = 2; d >= w.first_dim(); --d) {
-    const int at = c + 1 + d - w.first_dim();
+  for (int d = 2, at = x.ndim - 1; at > c; --d, --at) {
     image.size[d] = x.size[at];
     image.stride[d] = x.size[at] == 1 ? dense : x.stride[at];
     dense = image.size[d] * image.stride[d];
@@ -81,37 +87,48 @@ bool as_image(const TensorView& x, const RankedConv& w, ImageView& image) {
   return true;
 }
 
-// The dense channels-last output for an image, with a batch dimension or without, its memory to be
-// made.
-TensorView output_view(ElementType type, const RankedConv& w, const ImageView& image,
-                       bool batched) {
-  TensorView out{nullptr, type, w.rank + 1 + batched, {}, {}};
-  const int64_t channels = w.weight.weight().channels();
+// Sizes and strides of a dense channels-last tensor, with a batch dimension or without, its memory
+// to be made.
+TensorView channels_last(ElementType type, int32_t rank, bool batched, int64_t batch,
+                         int32_t channels, const std::array<int64_t, 3>& size) {
   const int c = batched;
-  out.size[c] = channels;
-  out.stride[c] = 1;
+  TensorView view{nullptr, type, rank + 1 + c, {}, {}};
+  view.size[c] = channels;
+  view.stride[c] = 1;
   int64_t dense = channels;
-  for (int d = 2; d >= w.first_dim(); --d) {
-    const int at = c + 1 + d - w.first_dim();
-    out.size[at] = w.weight.geometry().output_size(d, image.size[d]);
-    out.stride[at] = dense;
-    dense *= out.size[at];
+  for (int d = 2, at = view.ndim - 1; at > c; --d, --at) {
+    view.size[at] = size[d];
+    view.stride[at] = dense;
+    dense *= size[d];
   }
   if (batched) {
-    out.size[0] = image.batch;
-    out.stride[0] = dense;
+    view.size[0] = batch;
+    view.stride[0] = dense;
   }
-  return out;
+  return view;
+}
+
+// The output of an image or images.
+TensorView output_view(ElementType type, const RankedConv& w, bool batched, int64_t batch,
+                       const std::array<int64_t, 3>& size) {
+  return channels_last(type, w.rank, batched, batch, w.weight.weight().channels(),
+                       output_size(w, size));
+}
+
+// Whether a tensor has the sizes and strides of a view; strides of one element mean nothing.
+bool same_layout(const TensorView& x, const TensorView& view) {
+  if (x.ndim != view.ndim) return false;
+  for (int d = 0; d < view.ndim; ++d) {
+    if (x.size[d] != view.size[d]) return false;
+    if (view.size[d] != 1 && x.stride[d] != view.stride[d]) return false;
+  }
+  return true;
 }
 
 // A QTensor to add, laid out as the output is.
 bool read_residual(PyObject* object, const TensorView& out, int32_t channels, Residual& residual) {
   QTensorView add;
-  if (!read_qtensor(object, add) || !add.is_8_bit() || add.ints.ndim != out.ndim) return false;
-  for (int d = 0; d < out.ndim; ++d) {
-    if (add.ints.size[d] != out.size[d]) return false;
-    if (out.size[d] != 1 && add.ints.stride[d] != out.stride[d]) return false;
-  }
+  if (!read_qtensor(object, add) || !add.is_8_bit() || !same_layout(add.ints, out)) return false;
   residual = {add.ints.data, channels, add.qparams, add.is_signed()};
   return true;
 }
@@ -129,7 +146,7 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   LayerArguments a;
   ImageView image;
   if (count < 5 || count > 7 || !a.read(args) || !as_image(a.x.ints, w, image)) Py_RETURN_NONE;
-  TensorView out = output_view(a.type, w, image, a.x.ints.ndim == w.rank + 2);
+  TensorView out = output_view(a.type, w, a.x.ints.ndim == w.rank + 2, image.batch, image.size);
   if (out.elements() < 1) Py_RETURN_NONE;
   Residual residual;
   const int32_t channels = w.weight.weight().channels();
@@ -144,6 +161,37 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
       a.objects));
 }
 
+// A dense float tensor of ([N,] C, spatial...), in that order or channels last; false for any
+// other.
+bool as_float_images(const TensorView& x, const RankedConv& w, FloatImages& images) {
+  const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
+  if (!is_float(x.type) || (c != 0 && c != 1) || x.size[c] != channels) return false;
+  const int type = static_cast<int>(x.type) - static_cast<int>(ElementType::kF32);
+  images = {x.data, float_type(type), c == 1 ? x.size[0] : 1, {1, 1, 1}, channels, false};
+  for (int d = 2, at = x.ndim - 1; at > c; --d, --at) images.size[d] = x.size[at];
+  images.channels_last =
+      same_layout(x, channels_last(x.type, w.rank, c == 1, images.batch, channels, images.size));
+  return images.channels_last || x.is_contiguous();
+}
+
+// A float32, bfloat16 or float16 tensor, one scale for all of it, 7 bits, ReLU.
+PyObject* dynamic_conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  const auto& w = self_of<RankedConv>(self);
+  TensorView x;
+  FloatImages images;
+  if (count != 4 || !read_tensor(args[0], x) || !as_float_images(x, w, images) || is_tracing()) {
+    Py_RETURN_NONE;
+  }
+  const DynamicSpec spec{args[1] == Py_True, args[2] == Py_True, args[3] == Py_True};
+  TensorView out = output_view(x.type, w, x.ndim == w.rank + 2, images.batch, images.size);
+  if (out.elements() < 1) Py_RETURN_NONE;
+  const int64_t pixels = out.elements() / w.weight.weight().channels();
+  const int64_t cost = pixels * w.weight.weight().shape().elements();
+  return or_none(
+      run_into_new(out, cost, [&](void* to) { dynamic_conv(w.weight, images, spec, to); }));
+}
+
+PyMethodDef dynamic_conv_method = fast_method("run_dynamic_direct", dynamic_conv_direct);
 PyMethodDef conv_method = fast_method("run_direct", conv_direct);
 
 }  // namespace
@@ -152,6 +200,7 @@ void add_conv(py::module_& m) {
   py::class_<RankedConv>(m, "ConvWeight")
       .def(py::init(&make_conv), Release())
       .def("run", &run_conv, Release())
+      .def("run_dynamic", &run_dynamic, Release())
       .def("output_size", &output_size)
       .def(
           "unpack",
@@ -161,6 +210,7 @@ void add_conv(py::module_& m) {
           Release())
       .def("packed_bytes", [](const RankedConv& w) { return w.weight.weight().packed_bytes(); });
   add_method(py::type::of<RankedConv>(), &conv_method);
+  add_method(py::type::of<RankedConv>(), &dynamic_conv_method);
 }
 
 }  // namespace octavo::bind

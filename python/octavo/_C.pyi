@@ -200,6 +200,22 @@ class ConvWeight:
         out: int,
         /,
     ) -> None: ...
+    def run_dynamic(
+        self,
+        x: int,
+        type: int,
+        batch: int,
+        size: _Spatial,
+        channels_last: bool,
+        per_tensor: bool,
+        reduce_range: bool,
+        relu: bool,
+        out: int,
+        /,
+    ) -> None: ...
+    def run_dynamic_direct(
+        self, x: object, per_tensor: bool, reduce_range: bool, relu: bool, /
+    ) -> torch.Tensor | None: ...
     def output_size(self, size: _Spatial, /) -> list[int]: ...
     def run_direct(
         self,
