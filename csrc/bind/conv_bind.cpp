@@ -7,6 +7,7 @@
 
 #include "bind/direct.h"
 #include "bind/weight_arguments.h"
+#include "ops/channels_last.h"
 #include "ops/conv.h"
 #include "ops/dynamic_conv.h"
 
@@ -68,25 +69,6 @@ void run_dynamic(const RankedConv& w, uintptr_t x, int type, int64_t batch,
   dynamic_conv(w.weight, images, {per_tensor, reduce_range, relu}, pointer<void>(out, batch));
 }
 
-// An ([N,] C, spatial...) tensor whose channels lie together; false for any other.
-bool as_image(const TensorView& x, const RankedConv& w, ImageView& image) {
-  const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
-  if ((c != 0 && c != 1) || x.size[c] != channels || (channels != 1 && x.stride[c] != 1)) {
-    return false;
-  }
-  image = {x.data, 1, {1, 1, 1}, channels, 0, {0, 0, 0}, x.type == ElementType::kS8};
-  // Strides of dimensions with one element mean nothing.
-  ptrdiff_t dense = channels;
-  for (int d = 2, at = x.ndim - 1; at > c; --d, --at) {
-    image.size[d] = x.size[at];
-    image.stride[d] = x.size[at] == 1 ? dense : x.stride[at];
-    dense = image.size[d] * image.stride[d];
-  }
-  if (c == 1) image.batch = x.size[0];
-  image.batch_stride = image.batch == 1 ? dense : x.stride[0];
-  return true;
-}
-
 // Sizes and strides of a dense channels-last tensor, with a batch dimension or without, its memory
 // to be made.
 TensorView channels_last(ElementType type, int32_t rank, bool batched, int64_t batch,
@@ -106,6 +88,26 @@ TensorView channels_last(ElementType type, int32_t rank, bool batched, int64_t b
     view.stride[0] = dense;
   }
   return view;
+}
+
+// An ([N,] C, spatial...) tensor whose channels lie together, or one of contiguous planes, which
+// the image describes as it will lie channels last; false for any other.
+bool as_image(const TensorView& x, const RankedConv& w, ImageView& image, bool& planes) {
+  const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
+  if ((c != 0 && c != 1) || x.size[c] != channels) return false;
+  planes = channels != 1 && x.stride[c] != 1;
+  if (planes && !x.is_contiguous()) return false;
+  image = {x.data, 1, {1, 1, 1}, channels, 0, {0, 0, 0}, x.type == ElementType::kS8};
+  // Strides of dimensions with one element mean nothing.
+  ptrdiff_t dense = channels;
+  for (int d = 2, at = x.ndim - 1; at > c; --d, --at) {
+    image.size[d] = x.size[at];
+    image.stride[d] = planes || x.size[at] == 1 ? dense : x.stride[at];
+    dense = image.size[d] * image.stride[d];
+  }
+  if (c == 1) image.batch = x.size[0];
+  image.batch_stride = planes || image.batch == 1 ? dense : x.stride[0];
+  return true;
 }
 
 // The output of an image or images.
@@ -145,7 +147,10 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   const auto& w = self_of<RankedConv>(self);
   LayerArguments a;
   ImageView image;
-  if (count < 5 || count > 7 || !a.read(args) || !as_image(a.x.ints, w, image)) Py_RETURN_NONE;
+  bool planes;
+  if (count < 5 || count > 7 || !a.read(args) || !as_image(a.x.ints, w, image, planes)) {
+    Py_RETURN_NONE;
+  }
   TensorView out = output_view(a.type, w, a.x.ints.ndim == w.rank + 2, image.batch, image.size);
   if (out.elements() < 1) Py_RETURN_NONE;
   Residual residual;
@@ -155,10 +160,16 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   }
   if (count > 6 && args[6] != Py_None && !read_clamp(args[6], a.output.clamp)) Py_RETURN_NONE;
   const int64_t cost = out.elements() / channels * w.weight.weight().shape().elements();
-  return or_none(wrap_qtensor(
-      run_into_new(out, cost,
-                   [&](void* to) { conv(w.weight, image, a.x.qparams, a.output, residual, to); }),
-      a.objects));
+  const auto run = [&](void* to) {
+    AlignedBuffer laid_out(planes ? a.x.ints.elements() : 0);
+    if (planes) {
+      to_channels_last(image.data, image.batch, image.channels,
+                       image.size[0] * image.size[1] * image.size[2], laid_out.data());
+      image.data = laid_out.data();
+    }
+    conv(w.weight, image, a.x.qparams, a.output, residual, to);
+  };
+  return or_none(wrap_qtensor(run_into_new(out, cost, run), a.objects));
 }
 
 // A dense float tensor of ([N,] C, spatial...), in that order or channels last; false for any
@@ -194,9 +205,17 @@ PyObject* dynamic_conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t 
 PyMethodDef dynamic_conv_method = fast_method("run_dynamic_direct", dynamic_conv_direct);
 PyMethodDef conv_method = fast_method("run_direct", conv_direct);
 
+// Dense bytes, [batch][channels][pixels] to [batch][pixels][channels].
+void relayout(uintptr_t x, int64_t batch, int32_t channels, int64_t pixels, uintptr_t out) {
+  const int64_t elements = batch * channels * pixels;
+  to_channels_last(pointer<const void>(x, elements), batch, channels, pixels,
+                   pointer<void>(out, elements));
+}
+
 }  // namespace
 
 void add_conv(py::module_& m) {
+  m.def("to_channels_last", &relayout, Release());
   py::class_<RankedConv>(m, "ConvWeight")
       .def(py::init(&make_conv), Release())
       .def("run", &run_conv, Release())

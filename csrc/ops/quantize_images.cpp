@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 
+#include "ops/channels_last.h"
 #include "parallel/parallel.h"
 
 namespace octavo {
@@ -42,42 +42,6 @@ float* conversion_buffer() {
   return reinterpret_cast<float*>(thread_scratch(kConverted * sizeof(float)));
 }
 
-// An 8x8 block of bytes, rows as they lie in memory, transposed: swaps of halves, quarters,
-// eighths.
-void transpose_8x8(std::array<uint64_t, 8>& rows) {
-  const auto swap = [&](int distance, uint64_t mask) {
-    const int shift = 8 * distance;
-    for (int i = 0; i < 8; ++i) {
-      if (i & distance) continue;
-      const uint64_t moved = ((rows[i] >> shift) ^ rows[i + distance]) & mask;
-      rows[i + distance] ^= moved;
-      rows[i] ^= moved << shift;
-    }
-  };
-  swap(4, 0x00000000FFFFFFFFu);
-  swap(2, 0x0000FFFF0000FFFFu);
-  swap(1, 0x00FF00FF00FF00FFu);
-}
-
-// to[p * to_stride + c] = from[c * pitch + p]
-void transpose(const uint8_t* from, int64_t pitch, int32_t channels, int64_t pixels, uint8_t* to,
-               int64_t to_stride) {
-  const int32_t whole = channels / 8 * 8;
-  const int64_t whole_pixels = pixels / 8 * 8;
-  std::array<uint64_t, 8> rows;
-  for (int64_t p = 0; p < whole_pixels; p += 8) {
-    for (int32_t c = 0; c < whole; c += 8) {
-      for (int i = 0; i < 8; ++i) std::memcpy(&rows[i], from + (c + i) * pitch + p, 8);
-      transpose_8x8(rows);
-      for (int i = 0; i < 8; ++i) std::memcpy(to + (p + i) * to_stride + c, &rows[i], 8);
-    }
-  }
-  for (int32_t c = 0; c < channels; ++c) {
-    for (int64_t p = c < whole ? whole_pixels : 0; p < pixels; ++p)
-      to[p * to_stride + c] = from[c * pitch + p];
-  }
-}
-
 void quantize_channels_last(const FloatImages& x, int64_t begin, int64_t size,
                             const ByteQuantizer& how, const ElementwiseFns& fns, uint8_t* to) {
   parallel_for(ceil_div(size, kChunk), size, [&](int64_t task) {
@@ -108,7 +72,7 @@ void quantize_planes(const FloatImages& x, int64_t begin, const ByteQuantizer& h
           floats(x, begin + (c + i) * pixels + p, count, reinterpret_cast<float*>(scratch), fns);
       fns.quantize[0](values, count, how.inverse, how.zero_point, 0, how.hi, tile + i * width);
     }
-    transpose(tile, width, channels, count, to + p * x.channels + c, x.channels);
+    transpose_bytes(tile, width, channels, count, to + p * x.channels + c, x.channels);
   });
 }
 

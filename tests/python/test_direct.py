@@ -205,6 +205,8 @@ def test_conv_of_every_rank(
     same(taken(module, crop), ordinary(lambda: module(crop)))
     strided = with_int(x, x._int[..., ::2])
     same(taken(module, strided), ordinary(lambda: module(strided)))
+    for planes in (with_int(x, x._int.contiguous()), with_int(x, x._int[0].contiguous())):
+        same(taken(module, planes), ordinary(lambda planes=planes: module(planes)))
     one_more = with_int(x, x._int[None])
     args = (module._scale, module._zero_point, module._out_qdtype, module._relu)
     assert module._packed.direct(one_more, *args) is None

@@ -52,8 +52,15 @@ def new_channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x`` or a copy of it, dense in the order N, ..., C."""
-    return x if is_channels_last(x) else new_channels_last(x.shape, x.dtype).copy_(x)
+    """8-bit ``x`` or a copy of it, dense in the order N, ..., C."""
+    if is_channels_last(x):
+        return x
+    out = new_channels_last(x.shape, x.dtype)
+    if not x.is_contiguous():
+        return out.copy_(x)
+    n, c = x.shape[:2]
+    _C.to_channels_last(x.data_ptr(), n, c, x[0, 0].numel(), out.data_ptr())
+    return out
 
 
 class ConvWeight(_Weight):
