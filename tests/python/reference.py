@@ -70,6 +70,31 @@ def quantize_per_channel(
     return np.moveaxis(np.stack(out), 0, axis)
 
 
+def dynamic_qparams(lo: float, hi: float, qmax: int, per_tensor: bool) -> tuple[float, int]:
+    """Scale and zero point of values in [lo, hi] that dynamic layers quantize to 0 .. qmax.
+
+    Per tensor, a scale below 6.1e-5 becomes that, as torch has it.
+    """
+    lo, hi = min(lo, 0.0), max(hi, 0.0)
+    scale = f32((hi - lo) / qmax)
+    with np.errstate(all="ignore"):
+        if scale == 0 or np.isinf(f32(1) / scale):
+            scale = f32(0.1)
+    smallest = f32(6.1e-5)
+    if per_tensor and scale < smallest:
+        factor = float(smallest) / float(scale)
+        if lo == 0.0:
+            hi = float(smallest) * qmax
+        elif hi == 0.0:
+            lo = -float(smallest) * qmax
+        else:
+            lo, hi = lo * factor, hi * factor
+        scale = smallest
+    below, above = abs(lo / float(scale)), abs(hi / float(scale))
+    zero = below if below < qmax + above else qmax - above
+    return float(scale), int(np.rint(min(max(zero, 0.0), float(qmax))))
+
+
 def dequantize(q: Q) -> Array:
     return q.steps.astype(f32) * f32(q.scale)
 

@@ -14,6 +14,7 @@ from octavo.nn import intrinsic as nni
 
 __all__ = [
     "fuse_conv_bn",
+    "fuse_conv_bn_hardtanh",
     "fuse_conv_bn_relu",
     "fuse_convtranspose_bn",
     "fuse_linear_bn",
@@ -36,6 +37,11 @@ _CONV_RELU: dict[type, Any] = {
     nn.Conv1d: nni.ConvReLU1d,
     nn.Conv2d: nni.ConvReLU2d,
     nn.Conv3d: nni.ConvReLU3d,
+}
+_CONV_HARDTANH: dict[type, Any] = {
+    nn.Conv1d: nni.ConvHardtanh1d,
+    nn.Conv2d: nni.ConvHardtanh2d,
+    nn.Conv3d: nni.ConvHardtanh3d,
 }
 
 
@@ -101,6 +107,24 @@ def fuse_conv_bn_relu(is_qat: bool, conv: nn.Module, bn: nn.Module, relu: nn.Mod
         check_batch_norm(is_qat, conv, bn, conv.out_channels)  # type: ignore[arg-type]
         return _class_for(_CONV_BN_RELU, conv)(conv, bn, relu)  # type: ignore[no-any-return]
     return _class_for(_CONV_RELU, conv)(fuse_conv_bn(False, conv, bn), relu)  # type: ignore[no-any-return]
+
+
+def fuse_conv_bn_hardtanh(
+    is_qat: bool, conv: nn.Module, bn: nn.Module, hardtanh: nn.Module
+) -> nn.Module:
+    """Convolution, batch norm and Hardtanh or ReLU6: a ConvHardtanh with folded weights.
+
+    Raises:
+        NotImplementedError: for QAT.
+        ValueError: see :func:`check_batch_norm`.
+    """
+    if is_qat:
+        raise NotImplementedError(
+            f"fuse_modules_qat: {type(conv).__name__}, batch norm and {type(hardtanh).__name__} "
+            "have no fused form for training; fuse the first two, or use ReLU"
+        )
+    fused = _class_for(_CONV_HARDTANH, conv)
+    return fused(fuse_conv_bn(False, conv, bn), hardtanh)  # type: ignore[no-any-return]
 
 
 def fuse_linear_bn(is_qat: bool, linear: nn.Module, bn: nn.Module) -> nn.Module:
@@ -169,6 +193,18 @@ _FUSERS: dict[tuple[type, ...], Fuser] = {
     (nn.Conv1d, nn.ReLU): _in_sequence(nni.ConvReLU1d),
     (nn.Conv2d, nn.ReLU): _in_sequence(nni.ConvReLU2d),
     (nn.Conv3d, nn.ReLU): _in_sequence(nni.ConvReLU3d),
+    (nn.Conv1d, nn.ReLU6): _in_sequence(nni.ConvHardtanh1d),
+    (nn.Conv1d, nn.BatchNorm1d, nn.ReLU6): fuse_conv_bn_hardtanh,
+    (nn.Conv2d, nn.ReLU6): _in_sequence(nni.ConvHardtanh2d),
+    (nn.Conv2d, nn.BatchNorm2d, nn.ReLU6): fuse_conv_bn_hardtanh,
+    (nn.Conv3d, nn.ReLU6): _in_sequence(nni.ConvHardtanh3d),
+    (nn.Conv3d, nn.BatchNorm3d, nn.ReLU6): fuse_conv_bn_hardtanh,
+    (nn.Conv1d, nn.Hardtanh): _in_sequence(nni.ConvHardtanh1d),
+    (nn.Conv1d, nn.BatchNorm1d, nn.Hardtanh): fuse_conv_bn_hardtanh,
+    (nn.Conv2d, nn.Hardtanh): _in_sequence(nni.ConvHardtanh2d),
+    (nn.Conv2d, nn.BatchNorm2d, nn.Hardtanh): fuse_conv_bn_hardtanh,
+    (nn.Conv3d, nn.Hardtanh): _in_sequence(nni.ConvHardtanh3d),
+    (nn.Conv3d, nn.BatchNorm3d, nn.Hardtanh): fuse_conv_bn_hardtanh,
     (nn.Linear, nn.BatchNorm1d): fuse_linear_bn,
     (nn.Linear, nn.ReLU): _in_sequence(nni.LinearReLU),
     (nn.BatchNorm2d, nn.ReLU): _in_sequence(nni.BNReLU2d),

@@ -20,6 +20,7 @@ from octavo import _C, backend
 from octavo.nn import intrinsic as nni
 from octavo.nn.intrinsic.quantized import dynamic as nniqd
 from octavo.nn.quantized import dynamic as nnqd
+from reference import dynamic_qparams
 from torch_oracle import torch_quantized
 
 SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 129])
@@ -35,21 +36,22 @@ def linear(n_in: int, n_out: int, seed: int = 0, bias: bool = True) -> nn.Linear
     return module
 
 
-def qparams(x: Tensor, qmax: int) -> tuple[Tensor, Tensor]:
+def qparams(x: Tensor, qmax: int, per_tensor: bool) -> tuple[Tensor, Tensor]:
     """Scale and zero point of each row of x, by the definition."""
-    lo, hi = x.double().amin(-1).clamp(max=0), x.double().amax(-1).clamp(min=0)
-    scale = ((hi - lo) / qmax).float()
-    scale[(scale == 0) | torch.isinf(1 / scale)] = 0.1
-    below, above = (lo / scale).abs(), (hi / scale).abs()
-    zero = torch.where(below < qmax + above, below, qmax - above).clamp(0, qmax).round()
-    return scale, zero
+    ranges = zip(x.amin(-1).tolist(), x.amax(-1).tolist(), strict=True)
+    scales, zeros = zip(
+        *(dynamic_qparams(lo, hi, qmax, per_tensor) for lo, hi in ranges), strict=True
+    )
+    return torch.tensor(scales), torch.tensor(zeros, dtype=torch.float64)
 
 
 def expected(module: Any, x: Tensor) -> Tensor:
     """What the module should give, its integers exact and its floats rounded once an operation."""
     rows = x.float().reshape(-1, x.shape[-1])
     qmax = 127 if module.reduce_range else 255
-    scale, zero = qparams(rows.reshape(1, -1) if module.per_tensor else rows, qmax)
+    scale, zero = qparams(
+        rows.reshape(1, -1) if module.per_tensor else rows, qmax, module.per_tensor
+    )
     q = (rows * (1 / scale)[:, None]).round() + zero[:, None]
     q = q.clamp(0, qmax).double() - zero.double()[:, None]
     weight = module.weight()

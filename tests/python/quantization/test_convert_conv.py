@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import octavo.quantization as tq
+from module_support import generator, random_q, random_weight
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
+from octavo.nn.quantized import functional as qF
 
 SPATIAL = {1: (32,), 2: (12, 10), 3: (6, 7, 8)}
 
@@ -93,3 +96,81 @@ def test_mapping(rank: int) -> None:
     oracle = pytest.importorskip("torch.ao.quantization")
     theirs = oracle.get_default_static_quant_module_mappings()
     assert getattr(nn, f"Conv{rank}d") in theirs
+
+
+class ClampedNet(nn.Module):
+    """conv + bn + ReLU6, conv + Hardtanh."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        conv, norm = getattr(nn, f"Conv{rank}d"), getattr(nn, f"BatchNorm{rank}d")
+        self.quant, self.dequant = tq.QuantStub(), tq.DeQuantStub()
+        self.conv1, self.bn1, self.act1 = conv(3, 16, 3, padding=1), norm(16), nn.ReLU6()
+        self.conv2, self.act2 = conv(16, 8, 3, bias=False), nn.Hardtanh(-0.5, 0.75)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(self.quant(x))))
+        return self.dequant(self.act2(self.conv2(x)))  # type: ignore[no-any-return]
+
+
+def clamped(rank: int) -> Any:
+    """In eval mode, with values well beyond the bounds."""
+    net = ClampedNet(rank)
+    nn.init.constant_(net.bn1.weight, 8.0)
+    nn.init.constant_(net.bn1.bias, 2.0)
+    net(torch.randn(8, 3, *SPATIAL[rank]))
+    return net.eval()
+
+
+@pytest.mark.parametrize("rank", SPATIAL)
+def test_relu6_and_hardtanh_are_fused(rank: int) -> None:
+    net = clamped(rank)
+    x = torch.randn(2, 3, *SPATIAL[rank])
+    fused = tq.fuse_modules(net, [["conv1", "bn1", "act1"], ["conv2", "act2"]])
+    with torch.no_grad():
+        want = net(x)
+        torch.testing.assert_close(fused(x), want, rtol=1e-4, atol=1e-4)
+    assert want.min() == -0.5
+    assert want.max() == 0.75
+    fused.qconfig = tq.get_default_qconfig()
+    model = tq.prepare(fused)
+    for _ in range(4):
+        model(torch.randn(4, 3, *SPATIAL[rank]))
+    int8 = tq.convert(model)
+    assert type(int8.conv1) is type(int8.conv2) is getattr(nniq, f"ConvHardtanh{rank}d")
+    assert (int8.conv1.min_val, int8.conv1.max_val) == (0.0, 6.0)
+    assert sqnr(int8(x), want) > 20
+    for layer in (int8.conv1, int8.conv2):  # bounds that bind, also where the scale reaches further
+        layer.scale, layer.zero_point = 0.06, 50
+        q = random_q((2, layer.in_channels, *SPATIAL[rank]), generator(1), scale=0.05)
+        plain = getattr(nnq, f"Conv{rank}d")(
+            layer.in_channels, layer.out_channels, 3, padding=layer.padding
+        )
+        plain.set_weight_bias(layer.weight(), layer.bias())
+        plain.scale, plain.zero_point = 0.06, 50
+        apart = qF.hardtanh(plain(q), layer.min_val, layer.max_val)
+        assert torch.equal(layer(q).int_repr(), apart.int_repr())
+        assert not torch.equal(apart.int_repr(), plain(q).int_repr())
+        assert torch.equal(copy.deepcopy(layer)(q).int_repr(), apart.int_repr())
+        assert torch.equal(pickle.loads(pickle.dumps(layer))(q).int_repr(), apart.int_repr())
+
+
+def test_a_clamp_with_a_padding_mode_and_its_refusals() -> None:
+    module = nniq.ConvHardtanh2d(
+        3, 4, 3, padding=1, padding_mode="reflect", min_val=-1, max_val=0.5
+    )
+    module.set_weight_bias(random_weight((4, 3, 3, 3), generator(2)), None)
+    plain = nnq.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")
+    plain.set_weight_bias(module.weight(), None)
+    for each in (module, plain):
+        each.scale, each.zero_point = 0.02, 100
+    x = random_q((1, 3, 5, 5), generator(3))
+    assert torch.equal(module(x).int_repr(), qF.hardtanh(plain(x), -1, 0.5).int_repr())
+    assert repr(module).endswith("padding_mode=reflect, min_val=-1.0, max_val=0.5)")
+    with pytest.raises(ValueError, match="min_val must not exceed max_val"):
+        nniq.ConvHardtanh1d(1, 1, 1, min_val=1.0, max_val=0.0)
+    with pytest.raises(TypeError, match=r"expected octavo\.nn\.intrinsic\.ConvHardtanh2d"):
+        nniq.ConvHardtanh2d.from_float(nn.Conv2d(1, 1, 1))
+    parts = [nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU6()]
+    with pytest.raises(NotImplementedError, match="no fused form for training"):
+        tq.fuse_modules_qat(nn.Sequential(*parts).train(), [["0", "1", "2"]])

@@ -71,6 +71,33 @@ class ConvReLU3d(_FusedModule):
         super().__init__(conv, relu)
 
 
+class ConvHardtanh1d(_FusedModule):
+    """Conv1d, then Hardtanh or ReLU6. Octavo's own."""
+
+    _parts = (("conv", nn.Conv1d), ("hardtanh", nn.Hardtanh))
+
+    def __init__(self, conv: nn.Conv1d, hardtanh: nn.Hardtanh) -> None:
+        super().__init__(conv, hardtanh)
+
+
+class ConvHardtanh2d(_FusedModule):
+    """Conv2d, then Hardtanh or ReLU6. Octavo's own."""
+
+    _parts = (("conv", nn.Conv2d), ("hardtanh", nn.Hardtanh))
+
+    def __init__(self, conv: nn.Conv2d, hardtanh: nn.Hardtanh) -> None:
+        super().__init__(conv, hardtanh)
+
+
+class ConvHardtanh3d(_FusedModule):
+    """Conv3d, then Hardtanh or ReLU6. Octavo's own."""
+
+    _parts = (("conv", nn.Conv3d), ("hardtanh", nn.Hardtanh))
+
+    def __init__(self, conv: nn.Conv3d, hardtanh: nn.Hardtanh) -> None:
+        super().__init__(conv, hardtanh)
+
+
 class LinearReLU(_FusedModule):
     """Linear, then ReLU."""
 

@@ -71,6 +71,11 @@ class _ConvNd(ConvModule, WeightedQuantizedModule):
         return QTensor._wrap(out, scale, zero_point, qdtype)
 
     @classmethod
+    def _options_of(cls, mod: nn.Module) -> dict[str, Any]:
+        """Further arguments of the constructor for a float module that `_float_conv` takes."""
+        return {}
+
+    @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
         """A quantized module with the weights and the observed output range of a float one.
 
@@ -86,7 +91,7 @@ class _ConvNd(ConvModule, WeightedQuantizedModule):
         """
         label = source_label(cls, mod)
         conv: Any = cls._float_conv(mod)
-        result = cls._like_float(conv)
+        result = cls._like_float(conv, **cls._options_of(mod))
         result._take_float(conv, mod, label, use_precomputed_fake_quant)
         return result
 

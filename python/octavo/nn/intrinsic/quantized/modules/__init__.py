@@ -1,6 +1,11 @@
 """Quantized forms of the fused modules."""
 
 from octavo.nn.intrinsic.quantized.modules.conv_add import ConvAdd2d, ConvAddReLU2d
+from octavo.nn.intrinsic.quantized.modules.conv_hardtanh import (
+    ConvHardtanh1d,
+    ConvHardtanh2d,
+    ConvHardtanh3d,
+)
 from octavo.nn.intrinsic.quantized.modules.conv_relu import (
     ConvReLU1d,
     ConvReLU2d,
@@ -8,4 +13,14 @@ from octavo.nn.intrinsic.quantized.modules.conv_relu import (
 )
 from octavo.nn.intrinsic.quantized.modules.linear_relu import LinearReLU
 
-__all__ = ["ConvAdd2d", "ConvAddReLU2d", "ConvReLU1d", "ConvReLU2d", "ConvReLU3d", "LinearReLU"]
+__all__ = [
+    "ConvAdd2d",
+    "ConvAddReLU2d",
+    "ConvHardtanh1d",
+    "ConvHardtanh2d",
+    "ConvHardtanh3d",
+    "ConvReLU1d",
+    "ConvReLU2d",
+    "ConvReLU3d",
+    "LinearReLU",
+]
