@@ -9,6 +9,7 @@
 
 #include "ops/image_walk.h"
 #include "ops/row_runs.h"
+#include "ops/window_conv.h"
 #include "parallel/parallel.h"
 
 namespace octavo {
@@ -19,18 +20,10 @@ constexpr int64_t kGatherBytes = 256 * 1024;
 // However deep the layer, a task gathers no more than this.
 constexpr int64_t kGatherLimit = 768 * 1024;
 
-// Weights with zero points go through the GEMM kernels, which know how to correct for them.
-bool is_depthwise(int32_t groups, int32_t n, int32_t k, const WeightParams& params) {
-  const auto& zeros = params.zero_point;
-  return groups > 1 && n == 1 && k == 1 &&
-         std::all_of(zeros.begin(), zeros.end(), [](int32_t z) { return z == 0; });
-}
-
 // Where channels come in odd numbers every tap would end in a padded k group; then the whole window
 // is one tap, and its rows are always gathered.
-WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g,
-                         bool depthwise) {
-  if (k % 4 != 0 && !depthwise) return {groups, n, 1, g.taps() * k};
+WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g, bool window) {
+  if (k % 4 != 0 && !window) return {groups, n, 1, g.taps() * k};
   return {groups, n, g.taps(), k};
 }
 
@@ -212,9 +205,9 @@ ConvWeight::ConvWeight(const int8_t* weights, int32_t groups, int32_t n, int32_t
                        const ConvGeometry& geometry, WeightParams params)
     : groups_(groups), k_(k), geometry_(geometry) {
   check_geometry(geometry_);
-  const bool depthwise = is_depthwise(groups, n, k, params);
+  const bool window = takes_window_kernels(groups, n, k, params);
   weight_ = std::make_unique<QuantizedWeight>(
-      weights, packed_shape(groups, n, k, geometry_, depthwise), std::move(params), depthwise);
+      weights, packed_shape(groups, n, k, geometry_, window), std::move(params), window);
 }
 
 void conv(const ConvWeight& weight, const ImageView& x, QParams input, const OutputSpec& output,
@@ -230,8 +223,8 @@ void conv(const ConvWeight& weight, const ImageView& x, QParams input, const Out
   if (walk.pixels() > std::numeric_limits<int32_t>::max()) {
     throw std::invalid_argument("input: more than 2^31 - 1 output pixels in one call");
   }
-  if (weight.weight().is_depthwise()) {
-    depthwise_conv(weight.weight(), walk, x, input, output, residual, out);
+  if (weight.weight().has_window_form()) {
+    window_conv(weight, walk, x, input, output, residual, out);
   } else if (is_pointwise(g, x)) {
     const MatrixView rows{x.data, walk.pixels(), x.channels, x.stride[2], x.is_signed};
     const ptrdiff_t out_stride =
