@@ -20,7 +20,6 @@ class WindowWalk {
       : image_(image), geometry_(geometry), size_(output_size) {}
 
   int64_t pixels() const { return image_.batch * size_[0] * size_[1] * size_[2]; }
-
   int64_t size(int dim) const { return size_[dim]; }
 
   OutputPixel pixel(int64_t index) const {
@@ -178,9 +177,5 @@ class WindowWalk {
   const ConvGeometry& geometry_;
   std::array<int64_t, 3> size_;
 };
-
-// A depthwise convolution through the ISA's depthwise kernel (ops/depthwise.cpp).
-void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const ImageView& x,
-                    QParams input, const OutputSpec& output, const Residual& residual, void* out);
 
 }  // namespace octavo

@@ -85,8 +85,10 @@ struct ConvCase {
 TEST_P(AllocationTest, ConvolutionAllocatesNothing) {
   for (const ConvCase& c :
        {ConvCase{"3x3", 1, 20, 16, 3, 1}, ConvCase{"odd channels", 1, 20, 3, 3, 2},
-        ConvCase{"pointwise", 1, 20, 16, 1, 1}, ConvCase{"groups", 2, 8, 8, 3, 1},
-        ConvCase{"depthwise", 24, 1, 1, 3, 1}}) {
+        ConvCase{"pointwise", 1, 20, 16, 1, 1}, ConvCase{"groups", 2, 18, 20, 3, 1},
+        ConvCase{"depthwise", 24, 1, 1, 3, 1}, ConvCase{"depthwise 7x7", 24, 1, 1, 7, 1},
+        ConvCase{"multiplier", 24, 2, 1, 3, 1}, ConvCase{"small groups", 6, 4, 4, 3, 2},
+        ConvCase{"small groups 5x5", 6, 5, 3, 5, 1}}) {
     Random random(2);
     const QParams input{0.02f, 100};
     const int32_t pad = c.kernel / 2, taps = c.kernel * c.kernel, channels = c.groups * c.k;
