@@ -49,7 +49,7 @@ struct Epilogue {
   int32_t add_zero;
   int32_t add_signed;  // 0: uint8, 1: int8
 
-  // Clamp. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo = 0).
+  // Clamp, lo <= hi. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo = 0).
   // Floats: in real values.
   float lo, hi;
   int32_t out_zero;
@@ -207,19 +207,46 @@ struct BinaryArgs {  // out = clamp(rne(a' * a_scale + b' * b_scale)) + out_zero
 struct UnaryArgs {  // out = clamp(rne((in - in_zero) * scale)) + out_zero
   const void* in;
   void* out;
-  int64_t size;
+  int64_t size;  // of a row
   float scale;
   int32_t in_zero, out_zero;
   float lo, hi;  // relative to out_zero
+  int64_t rows = 1;
+  ptrdiff_t in_stride = 0, out_stride = 0;  // bytes between rows
 };
 
-struct PoolArgs {  // one output pixel: `taps` input pixels of `channels` bytes
-  const void* const* rows;
-  int32_t taps, channels;
+// A run of output pixels of pooling. Each covers a window of taps[0] x taps[1] x taps[2] input
+// pixels (depth, height, width) of `channels` bytes; a window without taps has maximum qmin and
+// mean 0.
+struct PoolArgs {
+  const void* in;  // first tap of the first window
+  int32_t taps[3];
+  ptrdiff_t tap_stride[3];  // bytes
+  int64_t pixels;
+  ptrdiff_t in_stride;  // bytes between the windows of neighbouring outputs
+  int32_t channels;
   void* out;
-  float scale;  // average: 1 / divisor
+  ptrdiff_t out_stride;  // bytes between output pixels
+  float scale;           // average: 1 / divisor
+  int32_t zero_point;    // average: out = zero_point + rne(sum(in - zero_point) * scale), saturated
+};
+
+// A run of output pixels of linear interpolation along one, two or three dimensions:
+// out = zero_point + rne(sum(w * (in - zero_point)) / kInterpolationOne), the sum over the left and
+// the right input pixel in each of 1, 2 or 4 rows.
+struct InterpolateArgs {
+  const void* const* rows;  // [row_count] addresses of input rows
+  int32_t row_count;
+  const ptrdiff_t *left, *right;  // [pixels] where in a row the two pixels lie, bytes
+  const int32_t* weights;  // [pixels][row_count] left weight + 65536 * right weight; all >= 0,
+                           // those of one pixel sum to kInterpolationOne
+  int64_t pixels;
+  int32_t channels;
+  void* out;
+  ptrdiff_t out_stride;  // bytes between output pixels
   int32_t zero_point;
 };
+constexpr int32_t kInterpolationOne = 1 << 14;
 
 // The smallest and largest of some values and 0; both NaN where one of the values is NaN.
 struct FloatRange {
@@ -241,6 +268,7 @@ struct ElementwiseFns {
   void (*to_float[2])(const void* halves, int64_t size, float* x);  // [0: bfloat16, 1: float16]
   void (*max_pool[2])(const PoolArgs*);                             // [int8]
   void (*avg_pool[2])(const PoolArgs*);                             // [int8]
+  void (*interpolate[2])(const InterpolateArgs*);                   // [int8]
 };
 
 // All that one ISA folder provides.

@@ -219,6 +219,8 @@ Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& param
       e.hi = output.clamp.hi;
       break;
   }
+  // ReLU and an upper bound below zero: the bound wins.
+  e.lo = std::min(e.lo, e.hi);
   return e;
 }
 

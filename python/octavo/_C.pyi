@@ -2,6 +2,8 @@
 
 Use octavo.ops and octavo.backend instead."""
 
+from collections.abc import Sequence
+
 import torch
 
 __version__: str
@@ -104,12 +106,46 @@ def mul(
     /,
 ) -> None: ...
 def clamp(q: int, size: int, is_signed: bool, lo: int, hi: int, out: int, /) -> None: ...
-def max_pool2d(*args: int | bool) -> None: ...
-def avg_pool2d(*args: int | bool) -> None: ...
-def adaptive_avg_pool2d(*args: int | bool) -> None: ...
+def max_pool(*args: int | bool | tuple[int, ...]) -> None: ...
+def avg_pool(*args: int | bool | tuple[int, ...]) -> None: ...
+def adaptive_max_pool(*args: int | bool | tuple[int, ...]) -> None: ...
+def adaptive_avg_pool(*args: int | bool | tuple[int, ...]) -> None: ...
 def pool_output_size(
     size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool, /
 ) -> int: ...
+def upsample_nearest(
+    x: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    is_signed: bool,
+    to: tuple[int, ...],
+    scale: tuple[float, ...],
+    exact: bool,
+    out: int,
+    /,
+) -> None: ...
+def upsample_linear(
+    x: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    is_signed: bool,
+    zero_point: int,
+    to: tuple[int, ...],
+    scale: tuple[float, ...],
+    align_corners: bool,
+    out: int,
+    /,
+) -> None: ...
+def cat(
+    parts: Sequence[tuple[int, int, int, float, int]],
+    rows: int,
+    is_signed: bool,
+    out_scale: float,
+    out_zero: int,
+    out: int,
+    out_stride: int,
+    /,
+) -> None: ...
 
 class LinearWeight:
     def __init__(

@@ -79,7 +79,8 @@ TEST(TableTest, EveryEntryPointExists) {
         EXPECT_NE(set.window[i].fn[s], nullptr) << set.window[i].name;
       const ElementwiseFns& e = set.elementwise;
       EXPECT_TRUE(e.quantize[s] && e.dequantize[s] && e.add[s] && e.mul[s] && e.clamp[s] &&
-                  e.max_pool[s] && e.avg_pool[s] && e.requantize[s][0] && e.requantize[s][1])
+                  e.max_pool[s] && e.avg_pool[s] && e.interpolate[s] && e.requantize[s][0] &&
+                  e.requantize[s][1])
           << isa.name;
     }
     EXPECT_NE(set.peak, nullptr) << isa.name;
