@@ -13,5 +13,6 @@ PYBIND11_MODULE(_C, m) {
   octavo::bind::add_elementwise(m);
   octavo::bind::add_weights(m);
   octavo::bind::add_conv(m);
+  octavo::bind::add_conv_transpose(m);
   octavo::bind::add_direct(m);
 }

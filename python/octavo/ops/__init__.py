@@ -20,12 +20,14 @@ from octavo.ops.elementwise import (
     requantize,
 )
 from octavo.ops.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from octavo.ops.transposed import ConvTransposeWeight
 from octavo.ops.weights import LinearWeight
 
 __all__ = [
     "Conv1dWeight",
     "Conv2dWeight",
     "Conv3dWeight",
+    "ConvTransposeWeight",
     "ConvWeight",
     "LinearWeight",
     "adaptive_avg_pool2d",
