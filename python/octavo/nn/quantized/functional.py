@@ -14,6 +14,11 @@ from typing import Any
 from octavo._tensor import compute
 from octavo._tensor.dispatch import calling_module
 from octavo.nn.quantized.conv_functional import conv1d, conv2d, conv3d
+from octavo.nn.quantized.conv_transpose_functional import (
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from octavo.tensor import QTensor
 
 __all__ = [
@@ -23,6 +28,9 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "hardtanh",
     "interpolate",
     "max_pool2d",
