@@ -98,6 +98,13 @@ class _ConvTransposeNd(_ConvNd):
             self.output_padding = _tuple_of(output_padding, self._RANK, "output_padding", 0)
         except ValueError as error:
             raise ValueError(f"{self._label()}: {error}") from None
+        # Torch refuses other output paddings when it is called.
+        self._pads_output = all(
+            extra < max(stride, dilation)
+            for extra, stride, dilation in zip(
+                self.output_padding, self.stride, self.dilation, strict=True
+            )
+        )
 
     def _weight_shape(self) -> tuple[int, ...]:
         return (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
@@ -126,17 +133,8 @@ class _ConvTransposeNd(_ConvNd):
             text += f", output_padding={self.output_padding}"
         return text
 
-    def _can_pad_output(self) -> bool:
-        """Whether torch takes this output padding."""
-        return all(
-            extra < max(stride, dilation)
-            for extra, stride, dilation in zip(
-                self.output_padding, self.stride, self.dilation, strict=True
-            )
-        )
-
     def forward(self, input: QTensor, output_size: Sequence[int] | None = None) -> QTensor:
-        if output_size is None and self._can_pad_output():
+        if output_size is None and self._pads_output:
             result: QTensor | None = self._packed.direct(
                 input, self._scale, self._zero_point, self._out_qdtype, self._relu
             )
@@ -148,7 +146,7 @@ class _ConvTransposeNd(_ConvNd):
         x = self._with_border(self._activation(input))
         if output_size is not None:
             output_padding = self._output_padding(x, output_size)
-        elif self._can_pad_output():
+        elif self._pads_output:
             output_padding = self.output_padding
         else:
             raise RuntimeError(
@@ -257,8 +255,9 @@ class ConvTranspose2d(_ConvTransposeNd):
             many inputs per output that int32 could overflow.
 
     Source: ``torch.ao.nn.quantized.ConvTranspose2d``. Differences: weights per channel, qint8 and
-    unbatched input and ``output_size`` are accepted; results are exact, where torch's onednn engine
-    is wrong for some layers whose channels change.
+    unbatched input and ``output_size`` are accepted; results are exact, where torch's engines are
+    wrong for some layers (onednn where the number of channels changes, fbgemm for a kernel of 2x2
+    with stride 2).
     """
 
     _FLOAT_MODULE = nn.ConvTranspose2d
