@@ -6,6 +6,7 @@
 #include <array>
 
 #include "bind/direct.h"
+#include "bind/image_arguments.h"
 #include "bind/weight_arguments.h"
 #include "ops/conv.h"
 
@@ -20,9 +21,6 @@ using Release = py::call_guard<py::gil_scoped_release>;
 struct RankedConv {
   ConvWeight weight;
   int32_t rank;
-
-  // The outermost of (depth, height, width) that its tensors have.
-  int32_t first_dim() const { return 3 - rank; }
 };
 
 std::unique_ptr<RankedConv> make_conv(uintptr_t weights, int32_t rank, int32_t out_channels,
@@ -61,49 +59,6 @@ void run_conv(const RankedConv& w, uintptr_t x, int64_t batch, const std::array<
   conv(w.weight, image, {x_scale, x_zero}, output, residual, pointer<void>(out, batch));
 }
 
-// An ([N,] C, spatial...) tensor whose channels lie together; false for any other.
-bool as_image(const TensorView& x, const RankedConv& w, ImageView& image) {
-  const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
-  if ((c != 0 && c != 1) || x.size[c] != channels || (channels != 1 && x.stride[c] != 1)) {
-    return false;
-  }
-  image = {x.data, 1, {1, 1, 1}, channels, 0, {0, 0, 0}, x.type == ElementType::kS8};
-  // Strides of dimensions with one element mean nothing.
-  ptrdiff_t dense = channels;
-  for (int d = 2; d >= w.first_dim(); --d) {
-    const int at = c + 1 + d - w.first_dim();
-    image.size[d] = x.size[at];
-    image.stride[d] = x.size[at] == 1 ? dense : x.stride[at];
-    dense = image.size[d] * image.stride[d];
-  }
-  if (c == 1) image.batch = x.size[0];
-  image.batch_stride = image.batch == 1 ? dense : x.stride[0];
-  return true;
-}
-
-// The dense channels-last output for an image, with a batch dimension or without, its memory to be
-// made.
-TensorView output_view(ElementType type, const RankedConv& w, const ImageView& image,
-                       bool batched) {
-  TensorView out{nullptr, type, w.rank + 1 + batched, {}, {}};
-  const int64_t channels = w.weight.weight().channels();
-  const int c = batched;
-  out.size[c] = channels;
-  out.stride[c] = 1;
-  int64_t dense = channels;
-  for (int d = 2; d >= w.first_dim(); --d) {
-    const int at = c + 1 + d - w.first_dim();
-    out.size[at] = w.weight.geometry().output_size(d, image.size[d]);
-    out.stride[at] = dense;
-    dense *= out.size[at];
-  }
-  if (batched) {
-    out.size[0] = image.batch;
-    out.stride[0] = dense;
-  }
-  return out;
-}
-
 // A QTensor to add, laid out as the output is.
 bool read_residual(PyObject* object, const TensorView& out, int32_t channels, Residual& residual) {
   QTensorView add;
@@ -128,11 +83,15 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   const auto& w = self_of<RankedConv>(self);
   LayerArguments a;
   ImageView image;
-  if (count < 5 || count > 7 || !a.read(args) || !as_image(a.x.ints, w, image)) Py_RETURN_NONE;
-  TensorView out = output_view(a.type, w, image, a.x.ints.ndim == w.rank + 2);
+  if (count < 5 || count > 7 || !a.read(args) ||
+      !as_image(a.x.ints, w.rank, w.weight.in_channels(), image)) {
+    Py_RETURN_NONE;
+  }
+  const int32_t channels = w.weight.weight().channels();
+  TensorView out = output_view(a.type, w.rank, image.batch, a.x.ints.ndim == w.rank + 2, channels,
+                               output_size(w, image.size));
   if (out.elements() < 1) Py_RETURN_NONE;
   Residual residual;
-  const int32_t channels = w.weight.weight().channels();
   if (count > 5 && args[5] != Py_None && !read_residual(args[5], out, channels, residual)) {
     Py_RETURN_NONE;
   }

@@ -14,5 +14,6 @@ PYBIND11_MODULE(_C, m) {
   octavo::bind::add_images(m);
   octavo::bind::add_weights(m);
   octavo::bind::add_conv(m);
+  octavo::bind::add_conv_transpose(m);
   octavo::bind::add_direct(m);
 }

@@ -250,3 +250,44 @@ class ConvWeight:
     ) -> torch.Tensor | None: ...
     def unpack(self, out: int, /) -> None: ...
     def packed_bytes(self) -> int: ...
+
+class ConvTransposeWeight:
+    def __init__(
+        self,
+        weight: int,
+        rank: int,
+        in_channels: int,
+        out_channels_per_group: int,
+        groups: int,
+        kernel: _Spatial,
+        stride: _Spatial,
+        padding: _Spatial,
+        output_padding: _Spatial,
+        dilation: _Spatial,
+        scales: int,
+        zero_points: int,
+        bias: int,
+        /,
+    ) -> None: ...
+    def run(
+        self,
+        x: int,
+        batch: int,
+        size: _Spatial,
+        output_padding: _Spatial,
+        is_signed: bool,
+        x_scale: float,
+        x_zero: int,
+        out_kind: int,
+        out_scale: float,
+        out_zero: int,
+        relu: bool,
+        out: int,
+        /,
+    ) -> None: ...
+    def output_size(self, size: _Spatial, /) -> list[int]: ...
+    def run_direct(
+        self, x: object, scale: object, zero_point: object, dtype: object, relu: bool, /
+    ) -> torch.Tensor | None: ...
+    def unpack(self, out: int, /) -> None: ...
+    def packed_bytes(self) -> int: ...

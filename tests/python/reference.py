@@ -188,6 +188,48 @@ def conv(
 conv2d = conv
 
 
+def conv_transpose(
+    x: Q,
+    w: Array,
+    w_scales: Array,
+    w_zeros: Array,
+    bias: Array | None,
+    out: Q,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+    relu: bool = False,
+) -> Array:
+    """x [N, C, sizes] of any rank, w int8 [C, O / groups, kernel sizes]; w_scales and w_zeros have
+    1 or O / groups elements. Every input is scattered, and what lies outside the result cut off.
+    """
+    inputs, per_group, *kernel = w.shape
+    rank, each = len(kernel), inputs // groups
+    zeros = np.broadcast_to(w_zeros.astype(np.int64), per_group).reshape(1, -1, *(1,) * rank)
+    weight = w.astype(np.int64) - zeros
+    size = x.array.shape[2:]
+    dims = list(zip(size, stride, dilation, kernel, strict=True))
+    # The result before the padding is cut off, with room for whatever is cut out of it.
+    whole = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in dims]
+    room = [length + extra for length, extra in zip(whole, output_padding, strict=True)]
+    acc = np.zeros((x.array.shape[0], groups * per_group, *room), np.int64)
+    for g, tap in itertools.product(range(groups), np.ndindex(*kernel)):
+        to = tuple(
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, (n, s, d, _) in zip(tap, dims, strict=True)
+        )
+        rows = slice(g * each, (g + 1) * each)
+        product = np.einsum("nc...,co->no...", x.steps[:, rows], weight[(rows, slice(None), *tap)])
+        acc[(slice(None), slice(g * per_group, (g + 1) * per_group), *to)] += product
+    cut = tuple(slice(p, length - p) for p, length in zip(padding, room, strict=True))
+    acc = acc[(slice(None), slice(None), *cut)].swapaxes(0, 1)
+    scales = w_scales if w_scales.size == 1 else np.tile(w_scales, groups)
+    result = requantize_accumulator(acc, bias, x.scale, scales, out, relu)
+    return np.ascontiguousarray(result.swapaxes(0, 1))
+
+
 def _pointwise(x: Array, out: Q, relu: bool) -> Array:
     lo, hi = RANGES[out.array.dtype]
     return clamp_round(x, out.zero, out.zero if relu else lo, hi, out.array.dtype)

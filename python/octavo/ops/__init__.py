@@ -33,6 +33,7 @@ from octavo.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
+from octavo.ops.transposed import ConvTransposeWeight
 from octavo.ops.upsample import upsample_linear, upsample_nearest
 from octavo.ops.weights import LinearWeight
 
@@ -40,6 +41,7 @@ __all__ = [
     "Conv1dWeight",
     "Conv2dWeight",
     "Conv3dWeight",
+    "ConvTransposeWeight",
     "ConvWeight",
     "LinearWeight",
     "adaptive_avg_pool1d",

@@ -65,7 +65,10 @@ def image(dtype: Any = octavo.quint8) -> octavo.QTensor:
 
 def test_every_function_is_tested() -> None:
     convolutions = {"conv1d", "conv2d", "conv3d"}  # test_functional_conv.py
-    assert set(SAME) | convolutions == set(qF.__all__)
+    transposed = {
+        f"conv_transpose{rank}d" for rank in (1, 2, 3)
+    }  # test_quantized_conv_transpose.py
+    assert set(SAME) | convolutions | transposed == set(qF.__all__)
 
 
 @pytest.mark.parametrize("dtype", [octavo.quint8, octavo.qint8], ids=str)

@@ -15,6 +15,11 @@ from octavo._tensor import compute, pooling
 from octavo._tensor.dispatch import calling_module
 from octavo._tensor.interpolate import interpolate as _interpolate
 from octavo.nn.quantized.conv_functional import conv1d, conv2d, conv3d
+from octavo.nn.quantized.conv_transpose_functional import (
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from octavo.tensor import QTensor
 
 __all__ = [
@@ -26,6 +31,9 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "hardtanh",
     "interpolate",
     "max_pool1d",
