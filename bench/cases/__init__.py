@@ -2,6 +2,7 @@
 
 from octavo.bench.cases.base import Case, Check
 from octavo.bench.cases.conv import ConvCase
+from octavo.bench.cases.conv_transpose import ConvTransposeCase
 from octavo.bench.cases.elementwise import ElementwiseCase
 from octavo.bench.cases.linear import LinearCase
 from octavo.bench.cases.model import ModelCase
@@ -11,6 +12,7 @@ __all__ = [
     "Case",
     "Check",
     "ConvCase",
+    "ConvTransposeCase",
     "ElementwiseCase",
     "LinearCase",
     "ModelCase",

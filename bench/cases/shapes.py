@@ -9,7 +9,15 @@ from importlib import resources
 from pathlib import Path
 
 _SIZES = re.compile(r"\d+(x\d+)+")
-_CONV_KEYS = {"out": 0, "kernel": 0, "stride": 1, "padding": 0, "groups": 1, "dilation": 1}
+_CONV_KEYS = {
+    "out": 0,
+    "kernel": 0,
+    "stride": 1,
+    "padding": 0,
+    "groups": 1,
+    "dilation": 1,
+    "transposed": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class ConvShape:
     padding: int
     groups: int
     dilation: int
+    transposed: int = 0
 
 
 Shape = LinearShape | ConvShape
@@ -44,7 +53,7 @@ Shape = LinearShape | ConvShape
 
 def parse(text: str) -> Shape:
     """One layer: ``[NAME] MxKxN``, or ``[NAME] NxCxHxW out=.. kernel=.. [stride=.. padding=..
-    groups=.. dilation=..]``.
+    groups=.. dilation=.. transposed=1]``.
 
     Raises:
         ValueError: any other form; the message says what is wrong, not where.
@@ -86,8 +95,14 @@ def _conv(name: str, sizes: list[int], words: Sequence[str]) -> ConvShape:
     shape = ConvShape(name, *sizes, **found)
     if shape.channels % shape.groups or shape.out % shape.groups:
         raise ValueError(f"groups={shape.groups} must divide the input's channels and out=")
+    if shape.transposed > 1:
+        raise ValueError(f"transposed={shape.transposed}: must be 0 or 1")
     reach = shape.dilation * (shape.kernel - 1) + 1
-    if min(shape.height, shape.width) + 2 * shape.padding < reach:
+    if shape.transposed:
+        least = (min(shape.height, shape.width) - 1) * shape.stride + reach
+        if least <= 2 * shape.padding:
+            raise ValueError(f"padding={shape.padding} cuts off all {least} pixels of the output")
+    elif min(shape.height, shape.width) + 2 * shape.padding < reach:
         raise ValueError(f"a kernel that reaches over {reach} pixels is larger than the image")
     return shape
 

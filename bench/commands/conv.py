@@ -1,16 +1,17 @@
-"""``conv``: 2-D convolutions, uint8 to uint8."""
+"""``conv``: 2-D convolutions and transposed ones, uint8 to uint8."""
 
 from __future__ import annotations
 
 import argparse
 
-from octavo.bench.cases import Case, ConvCase
+from octavo.bench.cases import Case, ConvCase, ConvTransposeCase
 from octavo.bench.cases.shapes import ConvShape, select
 from octavo.bench.commands.base import Suite, Tell, add_shapes
 
 _QUICK = [
     "1x8x6x6 out=12 kernel=3 padding=1",
     "1x8x6x6 out=8 kernel=3 padding=1 groups=8",
+    "1x8x6x6 out=12 kernel=2 stride=2 transposed=1",
 ]
 
 
@@ -29,7 +30,7 @@ class Conv(Suite):
             singles = singles or _QUICK
         tell("conv: ort and openvino take their input channels first and reorder it themselves")
         return [
-            ConvCase(
+            (ConvTransposeCase if shape.transposed else ConvCase)(
                 command=self.name,
                 name=shape.name,
                 threads=options.threads,

@@ -58,12 +58,25 @@ constexpr ConvShape kConvShapes[] = {
     {"resnet_3x3_64_56", 1, 56, 1, 64, 64, 3, 1},
     {"resnet_3x3_256_14", 1, 14, 1, 256, 256, 3, 1},
     {"resnet_1x1_256_64_56", 1, 56, 1, 64, 256, 1, 1},
-    {"resnext_3x3_32x4_56", 1, 56, 32, 4, 4, 3, 1},
 };
-constexpr ConvShape kDepthwiseShapes[] = {
+// Layers that window kernels compute; the label says which.
+constexpr ConvShape kWindowShapes[] = {
+    {"mobilenet_3x3_32_112", 1, 112, 32, 1, 1, 3, 1},
     {"mobilenet_3x3_96_112_s2", 1, 112, 96, 1, 1, 3, 2},
     {"mobilenet_3x3_144_56", 1, 56, 144, 1, 1, 3, 1},
+    {"mobilenet_3x3_144_56_s2", 1, 56, 144, 1, 1, 3, 2},
+    {"mobilenet_3x3_576_14", 1, 14, 576, 1, 1, 3, 1},
+    {"mobilenet_3x3_960_7", 1, 7, 960, 1, 1, 3, 1},
     {"efficientnet_5x5_240_28", 1, 28, 240, 1, 1, 5, 1},
+    {"efficientnet_5x5_672_14_s2", 1, 14, 672, 1, 1, 5, 2},
+    {"convnext_7x7_192_28", 1, 28, 192, 1, 1, 7, 1},
+    {"multiplier_3x3_64x2_56", 1, 56, 64, 2, 1, 3, 1},
+    {"resnext_3x3_32x4_56", 1, 56, 32, 4, 4, 3, 1},
+    {"resnext_3x3_32x8_28", 1, 28, 32, 8, 8, 3, 1},
+    {"resnext_3x3_32x16_14", 1, 14, 32, 16, 16, 3, 1},
+    {"groups_3x3_20x5_28_s2", 1, 28, 20, 5, 5, 3, 2},
+    {"groups_3x3_16x16_28", 1, 28, 16, 16, 16, 3, 1},
+    {"groups_5x5_32x4_28", 1, 28, 32, 4, 4, 5, 1},
 };
 
 template <typename T>
@@ -265,8 +278,8 @@ void register_all(const KernelSet& set) {
     benchmark::RegisterBenchmark(name.c_str(), bench_gemm, nullptr, shape)
         ->Unit(benchmark::kMicrosecond);
   }
-  for (const ConvShape& shape : kDepthwiseShapes) {
-    const std::string name = std::string(set.depthwise->name) + "/" + shape.name;
+  for (const ConvShape& shape : kWindowShapes) {
+    const std::string name = std::string("window__") + set.isa + "/" + shape.name;
     benchmark::RegisterBenchmark(name.c_str(), bench_conv, nullptr, shape)
         ->Unit(benchmark::kMicrosecond);
   }

@@ -29,7 +29,6 @@ class Model:
     size: the usual one: pixels of one side, or tokens.
     mode: ``static`` or ``dynamic`` quantization.
     fusable: the module lists for ``fuse_modules``.
-    needs: names inside ``octavo`` that its quantized form needs.
     """
 
     build: Callable[[Parts], nn.Module]
@@ -37,7 +36,6 @@ class Model:
     size: int
     mode: str = "static"
     fusable: Callable[[nn.Module], list[list[str]]] = fusable
-    needs: tuple[str, ...] = ()
 
 
 def _images(batch: int, size: int) -> Tensor:
@@ -51,6 +49,6 @@ def _tokens(batch: int, size: int) -> Tensor:
 MODELS = {
     "resnet50": Model(ResNet50, _images, 224),
     "mobilenetv2": Model(MobileNetV2, _images, 224),
-    "unet": Model(UNet, _images, 256, needs=("nn.quantized.ConvTranspose2d",)),
+    "unet": Model(UNet, _images, 256),
     "bert_base": Model(lambda parts: Bert(), _tokens, 128, "dynamic"),
 }

@@ -8,8 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from octavo.bench.cases import ConvCase, ElementwiseCase, LinearCase, ModelCase, RnnCase
+from octavo.bench.cases import (
+    ConvCase,
+    ConvTransposeCase,
+    ElementwiseCase,
+    LinearCase,
+    ModelCase,
+    RnnCase,
+)
 from octavo.bench.cases import conv as conv_data
+from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import Parts
@@ -49,6 +57,13 @@ class Float(Peer):
         layer.weight = nn.Parameter(values.weight_float().to(self._dtype), requires_grad=False)
         x = values.x_float().to(self._dtype)
         return Prepared(lambda: layer(x), Tensor.float)
+
+    def prepare_conv_transpose(self, case: ConvTransposeCase) -> Prepared:
+        values = transposed_data.data(case)
+        weight = values.weight_float().to(self._dtype)
+        x = values.x_float().to(self._dtype)
+        geometry = (case.stride, case.padding, 0, case.groups, case.dilation)
+        return Prepared(lambda: F.conv_transpose2d(x, weight, None, *geometry), Tensor.float)
 
     def prepare_rnn(self, case: RnnCase) -> Prepared:
         network = case.network().to(self._dtype)

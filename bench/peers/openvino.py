@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.bench.cases import ConvCase, LinearCase, ModelCase
+from octavo.bench.cases import ConvCase, ConvTransposeCase, LinearCase, ModelCase
 from octavo.bench.cases import conv as conv_data
+from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.peers import onnx_models
 from octavo.bench.peers.base import Peer, Prepared, Unavailable, not_installed
@@ -78,6 +79,29 @@ class OpenVino(Peer):
         y = _quantized(op, y, values.out_scale, conv_data.OUT_ZERO)
         inputs = values.x.contiguous().numpy()
         outputs = np.empty(conv_data.output_shape(case), np.uint8)
+        return _request(ov, ov.Model([y], [x], "conv"), inputs, outputs, case.threads)
+
+    def prepare_conv_transpose(self, case: ConvTransposeCase) -> Prepared | Unavailable:
+        if case.groups != 1:
+            return Unavailable("not compared on grouped transposed convolutions")
+        ov: Any = importlib.import_module("openvino")
+        op: Any = importlib.import_module("openvino.opset13")
+        values = transposed_data.data(case)
+        weight = _weight(op, values.weight.numpy(), np.float32(transposed_data.W_SCALE))
+        x = op.parameter(list(values.x.shape), np.uint8)
+        xf = _dequantized(op, x, transposed_data.X_SCALE, transposed_data.X_ZERO)
+        padding = [case.padding] * 2
+        y = op.convolution_backprop_data(
+            xf,
+            weight,
+            [case.stride] * 2,
+            pads_begin=padding,
+            pads_end=padding,
+            dilations=[case.dilation] * 2,
+        )
+        y = _quantized(op, y, values.out_scale, transposed_data.OUT_ZERO)
+        inputs = values.x.contiguous().numpy()
+        outputs = np.empty(transposed_data.output_shape(case), np.uint8)
         return _request(ov, ov.Model([y], [x], "conv"), inputs, outputs, case.threads)
 
     def prepare_model(self, case: ModelCase) -> Prepared | Unavailable:

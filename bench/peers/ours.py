@@ -12,8 +12,16 @@ from torch import Tensor, nn
 import octavo
 from octavo import backend, ops
 from octavo.bench import layers
-from octavo.bench.cases import ConvCase, ElementwiseCase, LinearCase, ModelCase, RnnCase
+from octavo.bench.cases import (
+    ConvCase,
+    ConvTransposeCase,
+    ElementwiseCase,
+    LinearCase,
+    ModelCase,
+    RnnCase,
+)
 from octavo.bench.cases import conv as conv_data
+from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import MODELS, Parts
@@ -114,6 +122,25 @@ class Octavo(Peer):
         q = octavo.QTensor.from_int_repr(values.x, conv_data.X_SCALE, conv_data.X_ZERO)
         return Prepared(lambda: module(q), _integers, kernel=backend.last_kernel)
 
+    def prepare_conv_transpose(self, case: ConvTransposeCase) -> Prepared:
+        values = transposed_data.data(case)
+        module = octavo.nn.quantized.ConvTranspose2d(
+            case.channels,
+            case.out,
+            case.kernel,
+            case.stride,
+            case.padding,
+            groups=case.groups,
+            bias=False,
+            dilation=case.dilation,
+        )
+        weight = octavo.QTensor.from_int_repr(values.weight, transposed_data.W_SCALE, 0)
+        module.set_weight_bias(weight, None)
+        module.scale, module.zero_point = values.out_scale, transposed_data.OUT_ZERO
+        x_qparams = (transposed_data.X_SCALE, transposed_data.X_ZERO)
+        q = octavo.QTensor.from_int_repr(values.x, *x_qparams)
+        return Prepared(lambda: module(q), _integers, kernel=backend.last_kernel)
+
     def prepare_elementwise(self, case: ElementwiseCase) -> Prepared:
         d = elementwise_data
         values = d.data(case)
@@ -148,9 +175,6 @@ class Octavo(Peer):
             network = _quantize_linears(case.network(Parts.plain()))
             return Prepared(lambda: network(x), layers=lambda: layers.measure(network, x))
         parts = Parts(tq.QuantStub, tq.DeQuantStub, octavo.nn.quantized.FloatFunctional)
-        lacking = [name for name in MODELS[case.model].needs if _lookup(name) is None]
-        if lacking:
-            return _absent(lacking[0])
         network = case.network(parts)
         network = tq.fuse_modules(network, MODELS[case.model].fusable(network))
         network.qconfig = tq.get_default_qconfig()

@@ -10,8 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octavo.bench.cases import ConvCase, ElementwiseCase, LinearCase, ModelCase, RnnCase
+from octavo.bench.cases import (
+    ConvCase,
+    ConvTransposeCase,
+    ElementwiseCase,
+    LinearCase,
+    ModelCase,
+    RnnCase,
+)
 from octavo.bench.cases import conv as conv_data
+from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import Parts
@@ -27,7 +35,7 @@ def _ao(name: str) -> Any:
     return importlib.import_module(f"torch.ao.{name}")
 
 
-def _activation(plain: Tensor, scale: float, zero: int) -> Any:
+def _per_tensor(plain: Tensor, scale: float, zero: int) -> Any:
     return torch._make_per_tensor_quantized_tensor(plain, scale, zero)
 
 
@@ -94,7 +102,7 @@ class TorchEngine(Peer):
             if dynamic:
                 x = values.x_float
                 return self._prepared(lambda: module(x), lambda output: output)
-            qx = _activation(values.x, linear_data.X_SCALE, linear_data.X_ZERO)
+            qx = _per_tensor(values.x, linear_data.X_SCALE, linear_data.X_ZERO)
             return self._prepared(lambda: module(qx))
         packed = torch.ops.quantized.linear_prepack(weight, None)
         if dynamic:
@@ -103,7 +111,7 @@ class TorchEngine(Peer):
             reduce_range = self.name != "qnnpack"
             return self._prepared(lambda: run(x, packed, reduce_range), lambda output: output)
         run = torch.ops.quantized.linear
-        qx = _activation(values.x, linear_data.X_SCALE, linear_data.X_ZERO)
+        qx = _per_tensor(values.x, linear_data.X_SCALE, linear_data.X_ZERO)
         return self._prepared(lambda: run(qx, packed, values.out_scale, linear_data.OUT_ZERO))
 
     def prepare_conv(self, case: ConvCase) -> Prepared:
@@ -120,14 +128,32 @@ class TorchEngine(Peer):
         )
         module.set_weight_bias(_weight(values.weight, values.scales), None)
         module.scale, module.zero_point = values.out_scale, conv_data.OUT_ZERO
-        qx = _activation(values.x, conv_data.X_SCALE, conv_data.X_ZERO)
+        qx = _per_tensor(values.x, conv_data.X_SCALE, conv_data.X_ZERO)
+        return self._prepared(lambda: module(qx))
+
+    def prepare_conv_transpose(self, case: ConvTransposeCase) -> Prepared:
+        values = transposed_data.data(case)
+        module = _ao("nn.quantized").ConvTranspose2d(
+            case.channels,
+            case.out,
+            case.kernel,
+            case.stride,
+            case.padding,
+            groups=case.groups,
+            bias=False,
+            dilation=case.dilation,
+        )
+        weight = _per_tensor(values.weight, transposed_data.W_SCALE, 0)
+        module.set_weight_bias(weight, None)
+        module.scale, module.zero_point = values.out_scale, transposed_data.OUT_ZERO
+        qx = _per_tensor(values.x, transposed_data.X_SCALE, transposed_data.X_ZERO)
         return self._prepared(lambda: module(qx))
 
     def prepare_elementwise(self, case: ElementwiseCase) -> Prepared | Unavailable:
         d = elementwise_data
         values = d.data(case)
-        qa = _activation(values.a, d.A_SCALE, d.A_ZERO)
-        qb = _activation(values.b, d.B_SCALE, d.B_ZERO)
+        qa = _per_tensor(values.a, d.A_SCALE, d.A_ZERO)
+        qb = _per_tensor(values.b, d.B_SCALE, d.B_ZERO)
         x, ops = values.x, torch.ops.quantized
         scale, zero = d.OUT_SCALE, d.OUT_ZERO
         calls: dict[str, Callable[[], Any]] = {

@@ -49,7 +49,7 @@ struct Epilogue {
   int32_t add_zero;
   int32_t add_signed;  // 0: uint8, 1: int8
 
-  // Clamp. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo = 0).
+  // Clamp, lo <= hi. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo = 0).
   // Floats: in real values.
   float lo, hi;
   int32_t out_zero;
@@ -128,26 +128,69 @@ enum GemmKernelFlags : uint32_t {
                   // forced by name
 };
 
-// Depthwise convolution: `pixels` output pixels of `channels` channels each.
-struct DepthwiseArgs {
-  const uint8_t* const*
-      rows;  // [pixels][taps]: the `channels` input bytes that tap t of pixel p reads
-  int32_t taps, pixels, channels;
-  const int8_t* w;  // packed [ceil(channels / 16)][taps][16], zero padded
-  void* out;        // pixel p starts at out + p * out_stride
-  ptrdiff_t out_stride;
+// Window kernels: convolutions whose groups are too small for the columns of a GEMM tile. A call
+// computes `out_rows` runs of `pixels` output pixels, some of the channels of each. Every address
+// is that of channel 0, and arrays over channels are indexed by the channel itself.
+struct WindowArgs {
+  // Kernels for any window (WindowKernel::kernel is 0), which compute one run of at most
+  // kWindowPixels: [pixels][taps], the input pixel under each tap. Kernels for one size of window:
+  // [out_rows][kernel], for each row of the kernel the image row under it, at column 0; or
+  // `padding` where it lies outside the image.
+  const uint8_t* const* rows;
+  const uint8_t* padding;  // an input pixel that holds the zero point
+  int32_t taps;
+  int32_t out_rows, pixels;
+  // Kernels for one size of window only. Image column x of a row lies at x * pixel_stride for 0 <=
+  // x < columns and is `padding` elsewhere; the first window starts at column `first`.
+  ptrdiff_t pixel_stride;
+  int32_t columns, first;
+  int32_t begin, end;  // depthwise: channels, `begin` a multiple of kWindowSplit; grouped: blocks
+  const void* w;       // depthwise: int8 [channels / 16][taps][16], zero padded to a multiple of
+                       // kWindowSplit channels; grouped: GroupedBlock records
+  int32_t in_channels, chunks;           // grouped only; see GroupedBlock
+  void* out;                             // first pixel of the first run
+  ptrdiff_t out_stride, out_row_stride;  // bytes between pixels and between runs
   OutKind kind;
   const Epilogue* epilogue;
-  int32_t m0, n0;
+  int32_t m0;  // index of the first pixel in Epilogue::add; kernels for any window only
 };
 constexpr int kDepthwiseBlock = 16;
+constexpr int kWindowSplit = 64;
+constexpr int kWindowPixels = 16;
 
-using DepthwiseFn = void (*)(const DepthwiseArgs*);
+// Up to 16 output channels of small groups whose inputs lie within 16 bytes, however k and n
+// divide. The record goes on with uint8 [chunks][16][4] `pick` and int8 [taps][chunks][16][4]
+// weights: lane i multiplies the four bytes pick[chunk][i] of the 16 that start at byte load[chunk]
+// of the pixel by four weights. A pick above 127 means zero, and so does a weight where k ends.
+//
+// `load` leaves no byte behind the pixel's last unless a pixel has fewer than 16.
+constexpr int kGroupedLanes = 16;
+constexpr int kGroupedChunks = 4;
+struct GroupedBlock {
+  int32_t first, count;  // output channels
+  int32_t load[kGroupedChunks];
+  int32_t unused[10];  // to 64 bytes
+};
 
-struct DepthwiseKernel {
-  const char* name;   // u8s8_depthwise_<pixels>x<channels>__<isa>
-  DepthwiseFn fn[2];  // [activations are int8]
-  int32_t s8_offset;
+// Bytes from one record to the next.
+constexpr ptrdiff_t grouped_record_bytes(int32_t taps, int32_t chunks) {
+  return 64 + (ptrdiff_t{taps} + 1) * chunks * kGroupedLanes * 4;
+}
+
+using WindowFn = void (*)(const WindowArgs*);
+
+enum class WindowKind : uint8_t { kDepthwise, kGrouped };
+
+// A row of a KernelSet. The first that a layer's kind, kernel and stride admit is chosen.
+struct WindowKernel {
+  const char* name;  // u8s8_<kind>_<kernel>x<kernel>s<stride>_x<channels>__<isa>; for any window
+                     // u8s8_<kind>_any_x<channels>__<isa>
+  WindowKind kind;
+  // Of square windows of neighbouring pixels of a plane, for 8-bit outputs without a residual and,
+  // if grouped, pixels of at least 16 channels. 0: any window, every output.
+  uint8_t kernel, stride;
+  WindowFn fn[2];     // [activations are int8]
+  int32_t s8_offset;  // as GemmKernel::s8_offset; the same for all rows of an ISA
 };
 
 // Element types of the 8-bit element-wise functions: index 0 = uint8, 1 = int8.
@@ -164,19 +207,46 @@ struct BinaryArgs {  // out = clamp(rne(a' * a_scale + b' * b_scale)) + out_zero
 struct UnaryArgs {  // out = clamp(rne((in - in_zero) * scale)) + out_zero
   const void* in;
   void* out;
-  int64_t size;
+  int64_t size;  // of a row
   float scale;
   int32_t in_zero, out_zero;
   float lo, hi;  // relative to out_zero
+  int64_t rows = 1;
+  ptrdiff_t in_stride = 0, out_stride = 0;  // bytes between rows
 };
 
-struct PoolArgs {  // one output pixel: `taps` input pixels of `channels` bytes
-  const void* const* rows;
-  int32_t taps, channels;
+// A run of output pixels of pooling. Each covers a window of taps[0] x taps[1] x taps[2] input
+// pixels (depth, height, width) of `channels` bytes; a window without taps has maximum qmin and
+// mean 0.
+struct PoolArgs {
+  const void* in;  // first tap of the first window
+  int32_t taps[3];
+  ptrdiff_t tap_stride[3];  // bytes
+  int64_t pixels;
+  ptrdiff_t in_stride;  // bytes between the windows of neighbouring outputs
+  int32_t channels;
   void* out;
-  float scale;  // average: 1 / divisor
+  ptrdiff_t out_stride;  // bytes between output pixels
+  float scale;           // average: 1 / divisor
+  int32_t zero_point;    // average: out = zero_point + rne(sum(in - zero_point) * scale), saturated
+};
+
+// A run of output pixels of linear interpolation along one, two or three dimensions:
+// out = zero_point + rne(sum(w * (in - zero_point)) / kInterpolationOne), the sum over the left and
+// the right input pixel in each of 1, 2 or 4 rows.
+struct InterpolateArgs {
+  const void* const* rows;  // [row_count] addresses of input rows
+  int32_t row_count;
+  const ptrdiff_t *left, *right;  // [pixels] where in a row the two pixels lie, bytes
+  const int32_t* weights;  // [pixels][row_count] left weight + 65536 * right weight; all >= 0,
+                           // those of one pixel sum to kInterpolationOne
+  int64_t pixels;
+  int32_t channels;
+  void* out;
+  ptrdiff_t out_stride;  // bytes between output pixels
   int32_t zero_point;
 };
+constexpr int32_t kInterpolationOne = 1 << 14;
 
 // The smallest and largest of some values and 0; both NaN where one of the values is NaN.
 struct FloatRange {
@@ -198,6 +268,7 @@ struct ElementwiseFns {
   void (*to_float[2])(const void* halves, int64_t size, float* x);  // [0: bfloat16, 1: float16]
   void (*max_pool[2])(const PoolArgs*);                             // [int8]
   void (*avg_pool[2])(const PoolArgs*);                             // [int8]
+  void (*interpolate[2])(const InterpolateArgs*);                   // [int8]
 };
 
 // All that one ISA folder provides.
@@ -206,7 +277,8 @@ struct KernelSet {
   const GemmKernel* gemm;  // the first that a shape's min_m and max_n admit is chosen;
                            // gemm[0].format is the format that weights are packed in
   int32_t gemm_count;
-  const DepthwiseKernel* depthwise;
+  const WindowKernel* window;
+  int32_t window_count;
   ElementwiseFns elementwise;
   // Called at the start and end of every task that runs GEMM kernels (AMX configures its tiles
   // here: other code on the same thread, torch's own matmul among it, releases them); or null.

@@ -3,13 +3,20 @@
 // would do so).
 #pragma once
 
+#include <type_traits>
+
 namespace octavo {
 namespace {
 
 template <int I>
 struct Index {
+  static constexpr int value = I;
   constexpr operator int() const { return I; }
 };
+
+// The constant in an Index that a lambda has captured: kIndex<decltype(i)>.
+template <typename T>
+constexpr int kIndex = std::remove_reference_t<T>::value;
 
 // body(Index<0>()) ... body(Index<N - 1>())
 template <int N, int I = 0, typename Body>

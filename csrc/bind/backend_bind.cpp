@@ -47,7 +47,7 @@ py::list kernels(const std::string& isa) {
     for (int i = 0; i < info.table->gemm_count; ++i) {
       if (!(info.table->gemm[i].flags & kTestOnly)) names.append(info.table->gemm[i].name);
     }
-    names.append(info.table->depthwise->name);
+    for (int i = 0; i < info.table->window_count; ++i) names.append(info.table->window[i].name);
     return names;
   }
   throw std::invalid_argument("kernels: this build has no ISA '" + isa + "'");

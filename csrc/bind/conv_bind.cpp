@@ -6,6 +6,7 @@
 #include <array>
 
 #include "bind/direct.h"
+#include "bind/image_arguments.h"
 #include "bind/weight_arguments.h"
 #include "ops/channels_last.h"
 #include "ops/conv.h"
@@ -69,64 +70,6 @@ void run_dynamic(const RankedConv& w, uintptr_t x, int type, int64_t batch,
   dynamic_conv(w.weight, images, {per_tensor, reduce_range, relu}, pointer<void>(out, batch));
 }
 
-// Sizes and strides of a dense channels-last tensor, with a batch dimension or without, its memory
-// to be made.
-TensorView channels_last(ElementType type, int32_t rank, bool batched, int64_t batch,
-                         int32_t channels, const std::array<int64_t, 3>& size) {
-  const int c = batched;
-  TensorView view{nullptr, type, rank + 1 + c, {}, {}};
-  view.size[c] = channels;
-  view.stride[c] = 1;
-  int64_t dense = channels;
-  for (int d = 2, at = view.ndim - 1; at > c; --d, --at) {
-    view.size[at] = size[d];
-    view.stride[at] = dense;
-    dense *= size[d];
-  }
-  if (batched) {
-    view.size[0] = batch;
-    view.stride[0] = dense;
-  }
-  return view;
-}
-
-// An ([N,] C, spatial...) tensor whose channels lie together, or one of contiguous planes, which
-// the image describes as it will lie channels last; false for any other.
-bool as_image(const TensorView& x, const RankedConv& w, ImageView& image, bool& planes) {
-  const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
-  if ((c != 0 && c != 1) || x.size[c] != channels) return false;
-  planes = channels != 1 && x.stride[c] != 1;
-  if (planes && !x.is_contiguous()) return false;
-  image = {x.data, 1, {1, 1, 1}, channels, 0, {0, 0, 0}, x.type == ElementType::kS8};
-  // Strides of dimensions with one element mean nothing.
-  ptrdiff_t dense = channels;
-  for (int d = 2, at = x.ndim - 1; at > c; --d, --at) {
-    image.size[d] = x.size[at];
-    image.stride[d] = planes || x.size[at] == 1 ? dense : x.stride[at];
-    dense = image.size[d] * image.stride[d];
-  }
-  if (c == 1) image.batch = x.size[0];
-  image.batch_stride = planes || image.batch == 1 ? dense : x.stride[0];
-  return true;
-}
-
-// The output of an image or images.
-TensorView output_view(ElementType type, const RankedConv& w, bool batched, int64_t batch,
-                       const std::array<int64_t, 3>& size) {
-  return channels_last(type, w.rank, batched, batch, w.weight.weight().channels(),
-                       output_size(w, size));
-}
-
-// Whether a tensor has the sizes and strides of a view; strides of one element mean nothing.
-bool same_layout(const TensorView& x, const TensorView& view) {
-  if (x.ndim != view.ndim) return false;
-  for (int d = 0; d < view.ndim; ++d) {
-    if (x.size[d] != view.size[d]) return false;
-    if (view.size[d] != 1 && x.stride[d] != view.stride[d]) return false;
-  }
-  return true;
-}
-
 // A QTensor to add, laid out as the output is.
 bool read_residual(PyObject* object, const TensorView& out, int32_t channels, Residual& residual) {
   QTensorView add;
@@ -148,41 +91,25 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   LayerArguments a;
   ImageView image;
   bool planes;
-  if (count < 5 || count > 7 || !a.read(args) || !as_image(a.x.ints, w, image, planes)) {
+  if (count < 5 || count > 7 || !a.read(args) ||
+      !as_image(a.x.ints, w.rank, w.weight.in_channels(), image, planes)) {
     Py_RETURN_NONE;
   }
-  TensorView out = output_view(a.type, w, a.x.ints.ndim == w.rank + 2, image.batch, image.size);
+  const int32_t channels = w.weight.weight().channels();
+  TensorView out = channels_last_view(a.type, w.rank, image.batch, a.x.ints.ndim == w.rank + 2,
+                                      channels, output_size(w, image.size));
   if (out.elements() < 1) Py_RETURN_NONE;
   Residual residual;
-  const int32_t channels = w.weight.weight().channels();
   if (count > 5 && args[5] != Py_None && !read_residual(args[5], out, channels, residual)) {
     Py_RETURN_NONE;
   }
   if (count > 6 && args[6] != Py_None && !read_clamp(args[6], a.output.clamp)) Py_RETURN_NONE;
   const int64_t cost = out.elements() / channels * w.weight.weight().shape().elements();
   const auto run = [&](void* to) {
-    AlignedBuffer laid_out(planes ? a.x.ints.elements() : 0);
-    if (planes) {
-      to_channels_last(image.data, image.batch, image.channels,
-                       image.size[0] * image.size[1] * image.size[2], laid_out.data());
-      image.data = laid_out.data();
-    }
+    const LaidOut laid_out(image, planes);
     conv(w.weight, image, a.x.qparams, a.output, residual, to);
   };
   return or_none(wrap_qtensor(run_into_new(out, cost, run), a.objects));
-}
-
-// A dense float tensor of ([N,] C, spatial...), in that order or channels last; false for any
-// other.
-bool as_float_images(const TensorView& x, const RankedConv& w, FloatImages& images) {
-  const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
-  if (!is_float(x.type) || (c != 0 && c != 1) || x.size[c] != channels) return false;
-  const int type = static_cast<int>(x.type) - static_cast<int>(ElementType::kF32);
-  images = {x.data, float_type(type), c == 1 ? x.size[0] : 1, {1, 1, 1}, channels, false};
-  for (int d = 2, at = x.ndim - 1; at > c; --d, --at) images.size[d] = x.size[at];
-  images.channels_last =
-      same_layout(x, channels_last(x.type, w.rank, c == 1, images.batch, channels, images.size));
-  return images.channels_last || x.is_contiguous();
 }
 
 // A float32, bfloat16 or float16 tensor, one scale for all of it, 7 bits, ReLU.
@@ -190,14 +117,16 @@ PyObject* dynamic_conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t 
   const auto& w = self_of<RankedConv>(self);
   TensorView x;
   FloatImages images;
-  if (count != 4 || !read_tensor(args[0], x) || !as_float_images(x, w, images) || is_tracing()) {
+  if (count != 4 || !read_tensor(args[0], x) ||
+      !as_float_images(x, w.rank, w.weight.in_channels(), images) || is_tracing()) {
     Py_RETURN_NONE;
   }
   const DynamicSpec spec{args[1] == Py_True, args[2] == Py_True, args[3] == Py_True};
-  TensorView out = output_view(x.type, w, x.ndim == w.rank + 2, images.batch, images.size);
+  const int32_t channels = w.weight.weight().channels();
+  TensorView out = channels_last_view(x.type, w.rank, images.batch, x.ndim == w.rank + 2, channels,
+                                      output_size(w, images.size));
   if (out.elements() < 1) Py_RETURN_NONE;
-  const int64_t pixels = out.elements() / w.weight.weight().channels();
-  const int64_t cost = pixels * w.weight.weight().shape().elements();
+  const int64_t cost = out.elements() / channels * w.weight.weight().shape().elements();
   return or_none(
       run_into_new(out, cost, [&](void* to) { dynamic_conv(w.weight, images, spec, to); }));
 }

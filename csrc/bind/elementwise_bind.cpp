@@ -1,6 +1,5 @@
 #include "bind/bindings.h"
 #include "ops/elementwise.h"
-#include "ops/pooling.h"
 
 namespace py = pybind11;
 
@@ -13,12 +12,6 @@ Storage storage(int code) {
   if (code < 0 || code > 2)
     throw std::invalid_argument("storage code must be 0 (uint8), 1 (int8) or 2 (int32)");
   return static_cast<Storage>(code);
-}
-
-// A channels-last 2-D image given by sizes and byte strides.
-ImageView image2d(uintptr_t data, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn,
-                  ptrdiff_t sh, ptrdiff_t sw, bool is_signed) {
-  return {pointer<const void>(data, n * h * w * c), n, {1, h, w}, c, sn, {0, sh, sw}, is_signed};
 }
 
 }  // namespace
@@ -87,42 +80,6 @@ void add_elementwise(py::module_& m) {
         clamp(pointer<const void>(q, size), size, is_signed, {lo, hi}, pointer<void>(out, size));
       },
       Release());
-  m.def(
-      "max_pool2d",
-      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh,
-         ptrdiff_t sw, bool is_signed, int32_t kh, int32_t kw, int32_t stride_h, int32_t stride_w,
-         int32_t pad_h, int32_t pad_w, int32_t dil_h, int32_t dil_w, bool ceil_mode,
-         uintptr_t out) {
-        const PoolGeometry g{
-            {1, kh, kw}, {1, stride_h, stride_w}, {0, pad_h, pad_w}, {1, dil_h, dil_w}, ceil_mode};
-        max_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), g, pointer<void>(out, n));
-      },
-      Release());
-  m.def(
-      "avg_pool2d",
-      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh,
-         ptrdiff_t sw, bool is_signed, int32_t zero, int32_t kh, int32_t kw, int32_t stride_h,
-         int32_t stride_w, int32_t pad_h, int32_t pad_w, bool ceil_mode, bool count_include_pad,
-         int32_t divisor_override, uintptr_t out) {
-        const PoolGeometry g{
-            {1, kh, kw}, {1, stride_h, stride_w}, {0, pad_h, pad_w}, {1, 1, 1}, ceil_mode};
-        avg_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), zero, g,
-                 {count_include_pad, divisor_override}, pointer<void>(out, n));
-      },
-      Release());
-  m.def(
-      "adaptive_avg_pool2d",
-      [](uintptr_t x, int64_t n, int64_t h, int64_t w, int32_t c, ptrdiff_t sn, ptrdiff_t sh,
-         ptrdiff_t sw, bool is_signed, int32_t zero, int64_t out_h, int64_t out_w, uintptr_t out) {
-        adaptive_avg_pool(image2d(x, n, h, w, c, sn, sh, sw, is_signed), zero, {1, out_h, out_w},
-                          pointer<void>(out, n * c * out_h * out_w));
-      },
-      Release());
-  m.def("pool_output_size", [](int64_t input, int32_t kernel, int32_t stride, int32_t pad,
-                               int32_t dilation, bool ceil) {
-    return PoolGeometry{{1, 1, kernel}, {1, 1, stride}, {0, 0, pad}, {1, 1, dilation}, ceil}
-        .output_size(2, input);
-  });
 }
 
 }  // namespace octavo::bind

@@ -11,7 +11,9 @@ PYBIND11_MODULE(_C, m) {
   octavo::max_threads();
   octavo::bind::add_backend(m);
   octavo::bind::add_elementwise(m);
+  octavo::bind::add_images(m);
   octavo::bind::add_weights(m);
   octavo::bind::add_conv(m);
+  octavo::bind::add_conv_transpose(m);
   octavo::bind::add_direct(m);
 }

@@ -6,24 +6,17 @@
 #include <string>
 
 #include "ops/conv_run.h"
+#include "ops/window_conv.h"
 #include "parallel/parallel.h"
 
 namespace octavo {
 namespace {
 
-// Weights with zero points go through the GEMM kernels, which know how to correct for them.
-bool is_depthwise(int32_t groups, int32_t n, int32_t k, const WeightParams& params) {
-  const auto& zeros = params.zero_point;
-  return groups > 1 && n == 1 && k == 1 &&
-         std::all_of(zeros.begin(), zeros.end(), [](int32_t z) { return z == 0; });
-}
-
 // Where channels come in odd numbers every tap would end in a padded k group. Then the taps of a
 // kernel row make one tap (3 channels, 3x3: 9 bytes of 12), which can still be read in place; or,
 // if that pads more than half as much again or there are groups, the whole window, always gathered.
-WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g,
-                         bool depthwise) {
-  if (k % 4 == 0 || depthwise) return {groups, n, g.taps(), k};
+WeightShape packed_shape(int32_t groups, int32_t n, int32_t k, const ConvGeometry& g, bool window) {
+  if (k % 4 == 0 || window) return {groups, n, g.taps(), k};
   const int32_t rows = g.taps() / g.kernel[2], row_k = g.kernel[2] * k;
   const bool by_rows = groups == 1 && g.dilation[2] == 1 &&
                        rows * round_up(row_k, 4) * 2 <= 3 * round_up(g.taps() * k, 4);
@@ -78,9 +71,9 @@ ConvWeight::ConvWeight(const int8_t* weights, int32_t groups, int32_t n, int32_t
                        const ConvGeometry& geometry, WeightParams params)
     : groups_(groups), k_(k), geometry_(geometry) {
   check_geometry(geometry_);
-  const bool depthwise = is_depthwise(groups, n, k, params);
+  const bool window = takes_window_kernels(groups, n, k, params);
   weight_ = std::make_unique<QuantizedWeight>(
-      weights, packed_shape(groups, n, k, geometry_, depthwise), std::move(params), depthwise);
+      weights, packed_shape(groups, n, k, geometry_, window), std::move(params), window);
 }
 
 void conv(const ConvWeight& weight, const ImageView& x, QParams input, const OutputSpec& output,
@@ -96,8 +89,8 @@ void conv(const ConvWeight& weight, const ImageView& x, QParams input, const Out
   if (walk.pixels() > std::numeric_limits<int32_t>::max()) {
     throw std::invalid_argument("input: more than 2^31 - 1 output pixels in one call");
   }
-  if (weight.weight().is_depthwise()) {
-    depthwise_conv(weight.weight(), walk, x, input, output, residual, out);
+  if (weight.weight().has_window_form()) {
+    window_conv(weight, walk, x, input, output, residual, out);
   } else if (walk.is_pointwise()) {
     const MatrixView rows{x.data, walk.pixels(), x.channels, x.stride[2], x.is_signed};
     const ptrdiff_t out_stride =

@@ -36,7 +36,7 @@ struct ImageView {
 };
 
 // A convolution's weight: plain weights are int8 [groups][n][taps][k], taps in (depth, height,
-// width) order. Depthwise layers (n = k = 1) use the depthwise kernels.
+// width) order. Depthwise layers and small groups use the window kernels (ops/window_conv.h).
 class ConvWeight {
  public:
   // `groups`, `n` and `k` per group. Throws as QuantizedWeight does, and for kernel, stride or

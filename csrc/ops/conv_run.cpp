@@ -29,8 +29,9 @@ ConvRun::ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& 
   joins_rows_ = groups == 1 && walk.has_contiguous_rows();
   pointwise_ = walk.is_pointwise();
   image_end_ = walk.image_end();
-  plan_reading_in_place(groups, reinterpret_cast<ptrdiff_t*>(shared));
-  plan_gathering();
+  auto* offsets = reinterpret_cast<ptrdiff_t*>(shared);
+  plan_reading_in_place(groups, offsets);
+  plan_gathering(offsets + geometry.taps());
 }
 
 // Kernel rows that lie together are one tap each. Where its bytes do not fill the kernel's k step,
@@ -59,7 +60,12 @@ void ConvRun::plan_reading_in_place(int32_t groups, ptrdiff_t* shared) {
   inside_ = walk_.inside_range(2);
 }
 
-void ConvRun::plan_gathering() {
+void ConvRun::plan_gathering(ptrdiff_t* shared) {
+  for (int32_t t = 0; t < geometry_.taps(); ++t)
+    shared[t] = int64_t{t / window_taps_} * packed_tap_ + int64_t{t % window_taps_} * tap_k_;
+  place_ = shared;
+  gathers_rows_ =
+      joins_rows_ && (window_taps_ % geometry_.kernel[2] == 0 || packed_tap_ == packed_k_);
   const int32_t depth = call_.weight->shape().taps * packed_tap_;
   copies_wide_ = (joins_rows_ ? geometry_.kernel[2] : 1) * tap_k_ <= kWideCopy;
   // Rows start on cache lines of their own.
@@ -157,18 +163,19 @@ bool ConvRun::reads_in_place(const OutputPixel& first, int32_t rows) const {
 }
 
 void ConvRun::gather(const OutputPixel& pixel, int64_t group_offset, uint8_t* to) const {
-  // Where a tap of the window starts in the gathered row.
-  const auto place = [&](int32_t t) {
-    return to + int64_t{t / window_taps_} * packed_tap_ + int64_t{t % window_taps_} * tap_k_;
-  };
-  if (joins_rows_ && pixel.at[2] >= inside_[0] && pixel.at[2] < inside_[1] &&
-      (window_taps_ % geometry_.kernel[2] == 0 || packed_tap_ == packed_k_)) {
-    const int32_t bytes = geometry_.kernel[2] * tap_k_;
-    walk_.for_each_row(pixel,
-                       [&](int t, const uint8_t* from) { copy_or_pad(from, bytes, place(t)); });
+  if (gathers_rows_) {
+    const auto [first, last] = walk_.columns_inside(pixel);
+    const int32_t before = first * tap_k_, bytes = (last - first) * tap_k_;
+    const int32_t after = (geometry_.kernel[2] - last) * tap_k_;
+    walk_.for_each_row(pixel, first, [&](int t, const uint8_t* from) {
+      uint8_t* row = to + place_[t];
+      if (before > 0) std::memset(row, call_.input_zero, before);
+      if (bytes > 0) copy_or_pad(from, bytes, row + before);
+      if (after > 0) std::memset(row + before + bytes, call_.input_zero, after);
+    });
   } else {
     walk_.for_each_input(pixel, [&](int t, const uint8_t* from) {
-      copy_or_pad(from ? from + group_offset : nullptr, tap_k_, place(t));
+      copy_or_pad(from ? from + group_offset : nullptr, tap_k_, to + place_[t]);
     });
   }
   if (packed_tap_ == packed_k_) return;

@@ -23,7 +23,7 @@ class ConvRun {
  public:
   // Memory that the tasks share, from call_scratch().
   static size_t shared_bytes(const ConvGeometry& geometry) {
-    return geometry.taps() * sizeof(ptrdiff_t);
+    return 2 * geometry.taps() * sizeof(ptrdiff_t);
   }
 
   ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& x,
@@ -40,7 +40,7 @@ class ConvRun {
   void operator()(int64_t block, const PanelRange& panels) const;
 
  private:
-  void plan_gathering();
+  void plan_gathering(ptrdiff_t* shared);
   void plan_reading_in_place(int32_t groups, ptrdiff_t* shared);
   void collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered,
                     std::vector<RowRun>& runs) const;
@@ -66,6 +66,8 @@ class ConvRun {
   std::array<int64_t, 2> inside_;  // output columns whose windows lie inside the image's width
 
   // Gathered rows hold the packed taps one behind another, padded as the weights are: one long tap.
+  const ptrdiff_t* place_;  // [taps of the window] where they lie in a gathered row
+  bool gathers_rows_;       // kernel rows can be copied whole
   ptrdiff_t gathered_tap_ = 0;
   int64_t pitch_, block_rows_;
   bool copies_wide_;

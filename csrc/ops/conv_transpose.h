@@ -42,6 +42,7 @@ class ConvTransposeWeight {
   int32_t groups() const { return groups_; }
   int32_t in_channels() const { return groups_ * k_; }
   int32_t out_channels() const { return groups_ * n_; }
+  int64_t elements() const { return int64_t{groups_} * n_ * k_ * geometry_.taps(); }
   void unpack(int8_t* weights) const;
   int64_t packed_bytes() const;
 

@@ -20,7 +20,6 @@ class WindowWalk {
       : image_(image), geometry_(geometry), size_(output_size) {}
 
   int64_t pixels() const { return image_.batch * size_[0] * size_[1] * size_[2]; }
-
   int64_t size(int dim) const { return size_[dim]; }
 
   OutputPixel pixel(int64_t index) const {
@@ -119,12 +118,23 @@ class WindowWalk {
     return rows && planes && images;
   }
 
-  // Calls visit(first tap, address of the kernel row's first input or nullptr where the row lies
-  // outside the image). Only for windows that lie inside the image's width.
+  // The columns [first, last) of the kernel that lie inside the image's width, without dilation.
+  struct Columns {
+    int32_t first, last;
+  };
+  Columns columns_inside(const OutputPixel& p) const {
+    const int64_t from = start(2, p.at[2]), kernel = geometry_.kernel[2];
+    const int64_t first = std::clamp<int64_t>(-from, 0, kernel);
+    const int64_t last = std::clamp<int64_t>(image_.size[2] - from, first, kernel);
+    return {static_cast<int32_t>(first), static_cast<int32_t>(last)};
+  }
+
+  // Calls visit(first tap of a kernel row, address of its input at column `first`, or nullptr where
+  // the row lies outside the image).
   template <typename Visit>
-  void for_each_row(const OutputPixel& p, Visit visit) const {
+  void for_each_row(const OutputPixel& p, int32_t first, Visit visit) const {
     const uint8_t* base = static_cast<const uint8_t*>(image_.data) + p.batch * image_.batch_stride +
-                          start(2, p.at[2]) * image_.stride[2];
+                          (start(2, p.at[2]) + first) * image_.stride[2];
     int t = 0;
     for (int32_t kd = 0; kd < geometry_.kernel[0]; ++kd) {
       const int64_t d = start(0, p.at[0]) + int64_t{kd} * geometry_.dilation[0];
@@ -167,9 +177,5 @@ class WindowWalk {
   const ConvGeometry& geometry_;
   std::array<int64_t, 3> size_;
 };
-
-// A depthwise convolution through the ISA's depthwise kernel (ops/depthwise.cpp).
-void depthwise_conv(const QuantizedWeight& weight, const WindowWalk& walk, const ImageView& x,
-                    QParams input, const OutputSpec& output, const Residual& residual, void* out);
 
 }  // namespace octavo

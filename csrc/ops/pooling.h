@@ -1,4 +1,4 @@
-// Pooling on channels-last 8-bit images.
+// Pooling on channels-last 8-bit images. Scale and zero point stay those of the input.
 #pragma once
 
 #include "ops/conv.h"
@@ -23,11 +23,11 @@ struct AveragePoolOptions {
 
 // Writes the dense channels-last output. Padding never wins a maximum.
 void max_pool(const ImageView& x, const PoolGeometry& geometry, void* out);
-// zp + rne(sum(q - zp) / divisor): the output keeps the input's qparams, padding counts as the zero
-// point.
+// zp + rne(sum(q - zp) * (1 / divisor)): padding counts as the zero point.
 void avg_pool(const ImageView& x, int32_t zero_point, const PoolGeometry& geometry,
               const AveragePoolOptions& options, void* out);
 // Window i of a dimension covers [floor(i * in / out), ceil((i + 1) * in / out)).
+void adaptive_max_pool(const ImageView& x, const std::array<int64_t, 3>& output_size, void* out);
 void adaptive_avg_pool(const ImageView& x, int32_t zero_point,
                        const std::array<int64_t, 3>& output_size, void* out);
 

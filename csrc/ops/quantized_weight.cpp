@@ -53,7 +53,7 @@ float to_steps(float bound, float inverse_scale, float least, float most) {
 }  // namespace
 
 QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape,
-                                 WeightParams params, bool depthwise)
+                                 WeightParams params, bool window)
     : shape_(shape), params_(std::move(params)) {
   check_weight_params(params_, channels(), shape_.depth());
   const auto& zeros = params_.zero_point;
@@ -62,9 +62,9 @@ QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape
   col_sum_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
   padded_zero_points_ = AlignedBuffer::zeroed(padded * sizeof(int32_t));
   std::copy(zeros.begin(), zeros.end(), padded_zero_points_.as<int32_t>());
-  if (depthwise && !has_zero_points_) {
-    depthwise_ = PackedDepthwise::pack(weights, shape_.groups, shape_.taps);
-    sum_taps(weights);
+  if (window && !has_zero_points_) {
+    window_ = PackedWindow::pack(weights, shape_);
+    sum_columns(weights);
   } else {
     add_form(PackedWeight::pack(weights, shape_, cpu::active_format(cpu::kernels()),
                                 col_sum_.as<int32_t>()));
@@ -114,10 +114,10 @@ void check_weight_params(const WeightParams& params, int32_t channels, int64_t d
   }
 }
 
-void QuantizedWeight::sum_taps(const int8_t* weights) {
+void QuantizedWeight::sum_columns(const int8_t* weights) {
   for (int32_t c = 0; c < channels(); ++c) {
-    const int8_t* taps = weights + int64_t{c} * shape_.taps;
-    col_sum_.as<int32_t>()[c] = std::accumulate(taps, taps + shape_.taps, 0);
+    const int8_t* column = weights + c * shape_.depth();
+    col_sum_.as<int32_t>()[c] = std::accumulate(column, column + shape_.depth(), 0);
   }
 }
 
@@ -148,15 +148,15 @@ const PackedWeight& QuantizedWeight::add_form(std::shared_ptr<const PackedWeight
 }
 
 void QuantizedWeight::unpack(int8_t* weights) const {
-  if (depthwise_) {
-    depthwise_->unpack(weights);
+  if (window_) {
+    window_->unpack(weights);
   } else {
     forms_.load(std::memory_order_acquire)->packed->unpack(weights);
   }
 }
 
 int64_t QuantizedWeight::packed_bytes() const {
-  return depthwise_ ? depthwise_->bytes() : forms_.load(std::memory_order_acquire)->packed->bytes();
+  return window_ ? window_->bytes() : forms_.load(std::memory_order_acquire)->packed->bytes();
 }
 
 ChannelParamsCache::Lease QuantizedWeight::channel_params(QParams input, const OutputSpec& output,
@@ -219,6 +219,8 @@ Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& param
       e.hi = output.clamp.hi;
       break;
   }
+  // ReLU and an upper bound below zero: the bound wins.
+  e.lo = std::min(e.lo, e.hi);
   return e;
 }
 

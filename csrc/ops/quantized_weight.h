@@ -10,6 +10,7 @@
 #include "abi/kernel_abi.h"
 #include "ops/channel_params.h"
 #include "pack/packed_weight.h"
+#include "pack/packed_window.h"
 
 namespace octavo {
 
@@ -51,22 +52,22 @@ void check_weight_params(const WeightParams& params, int32_t channels, int64_t d
 
 class QuantizedWeight {
  public:
-  // Packs for the active ISA at once. `depthwise` asks for the depthwise layout (groups channels, n
-  // = k = 1). Throws std::invalid_argument as check_weight_params() does, and for a depth that
-  // int32 cannot sum exactly.
+  // Packs for the active ISA at once. `window` asks for the layout of the window kernels, which is
+  // the same for every ISA (PackedWindow; no weight zero points). Throws std::invalid_argument as
+  // check_weight_params() does, and for a depth that int32 cannot sum exactly.
   QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params,
-                  bool depthwise);
+                  bool window);
   ~QuantizedWeight();
 
   const WeightShape& shape() const { return shape_; }
   int32_t channels() const { return shape_.groups * shape_.n; }
   const WeightParams& params() const { return params_; }
   bool has_weight_zero_points() const { return has_zero_points_; }
-  bool is_depthwise() const { return depthwise_ != nullptr; }
+  bool has_window_form() const { return window_ != nullptr; }
 
   // Weights in `format`. Packed at construction, and again when another ISA has been forced since.
   const PackedWeight& packed(PackFormat format) const;
-  const PackedDepthwise& depthwise() const { return *depthwise_; }
+  const PackedWindow& window() const { return *window_; }
   void unpack(int8_t* weights) const;
   int64_t packed_bytes() const;
 
@@ -89,13 +90,13 @@ class QuantizedWeight {
   };
   const PackedWeight& add_form(std::shared_ptr<const PackedWeight> packed) const;
   void fill(const ChannelParamsKey& key, ChannelParams& params) const;
-  void sum_taps(const int8_t* weights);
+  void sum_columns(const int8_t* weights);
 
   WeightShape shape_;
   WeightParams params_;
   bool has_zero_points_ = false;
   AlignedBuffer col_sum_, padded_zero_points_;
-  std::shared_ptr<const PackedDepthwise> depthwise_;
+  std::shared_ptr<const PackedWindow> window_;
 
   mutable std::atomic<const Form*> forms_{nullptr};
   mutable ChannelParamsCache channel_params_;

@@ -9,9 +9,7 @@
 #include "parallel/parallel.h"
 
 namespace octavo {
-namespace {
-
-void check_shape(const WeightShape& s) {
+void check_weight_shape(const WeightShape& s) {
   if (s.groups < 1 || s.n < 1 || s.taps < 1 || s.k < 1) {
     throw std::invalid_argument("weight: every dimension must be at least 1, got groups=" +
                                 std::to_string(s.groups) + " n=" + std::to_string(s.n) +
@@ -24,8 +22,6 @@ void check_shape(const WeightShape& s) {
         " that an int32 accumulator holds for every input. Split the layer along its inputs.");
   }
 }
-
-}  // namespace
 
 PackedWeight::PackedWeight(const WeightShape& shape, PackFormat format)
     : shape_(shape), format_(format), panels_(static_cast<int32_t>(ceil_div(shape.n, format.nr))) {
@@ -73,7 +69,7 @@ void PackedWeight::for_each_panel(Visit visit) const {
 std::shared_ptr<const PackedWeight> PackedWeight::pack(const int8_t* weights,
                                                        const WeightShape& shape, PackFormat format,
                                                        int32_t* column_sums) {
-  check_shape(shape);
+  check_weight_shape(shape);
   std::shared_ptr<PackedWeight> packed(new PackedWeight(shape, format));
   int8_t* data = packed->data_.as<int8_t>();
   if (column_sums) std::fill_n(column_sums, int64_t{shape.groups} * shape.n, 0);
@@ -88,35 +84,6 @@ void PackedWeight::unpack(int8_t* weights) const {
   for_each_panel([&](const PanelTap& tap, int64_t from, int64_t to, int64_t) {
     unpack_tap(tap, data + from, weights + to);
   });
-}
-
-PackedDepthwise::PackedDepthwise(int32_t channels, int32_t taps)
-    : channels_(channels),
-      taps_(taps),
-      data_(AlignedBuffer::zeroed(round_up(channels, kDepthwiseBlock) * int64_t{taps})) {}
-
-int64_t PackedDepthwise::index(int32_t channel, int32_t tap) const {
-  return (int64_t{channel / kDepthwiseBlock} * taps_ + tap) * kDepthwiseBlock +
-         channel % kDepthwiseBlock;
-}
-
-std::shared_ptr<const PackedDepthwise> PackedDepthwise::pack(const int8_t* weights,
-                                                             int32_t channels, int32_t taps) {
-  check_shape({channels, 1, taps, 1});
-  std::shared_ptr<PackedDepthwise> packed(new PackedDepthwise(channels, taps));
-  for (int32_t c = 0; c < channels; ++c) {
-    for (int32_t t = 0; t < taps; ++t) {
-      packed->data_.as<int8_t>()[packed->index(c, t)] = weights[int64_t{c} * taps + t];
-    }
-  }
-  return packed;
-}
-
-void PackedDepthwise::unpack(int8_t* weights) const {
-  for (int32_t c = 0; c < channels_; ++c) {
-    for (int32_t t = 0; t < taps_; ++t)
-      weights[int64_t{c} * taps_ + t] = data_.as<int8_t>()[index(c, t)];
-  }
 }
 
 }  // namespace octavo

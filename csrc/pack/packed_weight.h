@@ -69,21 +69,7 @@ class PackedWeight {
   AlignedBuffer data_;
 };
 
-// Depthwise weights, int8 [channels][taps] plain, packed [ceil(channels / 16)][taps][16]; one
-// layout for every ISA.
-class PackedDepthwise {
- public:
-  static std::shared_ptr<const PackedDepthwise> pack(const int8_t* weights, int32_t channels,
-                                                     int32_t taps);
-  void unpack(int8_t* weights) const;
-  const int8_t* data() const { return data_.as<int8_t>(); }
-  int64_t bytes() const { return static_cast<int64_t>(data_.size()); }
-
- private:
-  PackedDepthwise(int32_t channels, int32_t taps);
-  int64_t index(int32_t channel, int32_t tap) const;
-  int32_t channels_, taps_;
-  AlignedBuffer data_;
-};
+// Throws std::invalid_argument for an empty shape or a depth above kMaxDepth.
+void check_weight_shape(const WeightShape& shape);
 
 }  // namespace octavo

@@ -82,9 +82,13 @@ void mul_kernel(const BinaryArgs& args, bool is_signed) {
 
 void requantize_kernel(const UnaryArgs& args, bool in_signed, bool out_signed) {
   const Bytes in{args.in, in_signed};
-  for (int64_t i = 0; i < args.size; ++i) {
-    const float x = static_cast<float>(in.at(i) - args.in_zero) * args.scale;
-    store_byte(args.out, i, out_signed, scaled(x, args.out_zero, args.lo, args.hi));
+  for (int64_t r = 0; r < args.rows; ++r) {
+    for (int64_t i = 0; i < args.size; ++i) {
+      const int32_t steps = in.at(r * args.in_stride + i) - args.in_zero;
+      const float x = static_cast<float>(steps) * args.scale;
+      store_byte(args.out, r * args.out_stride + i, out_signed,
+                 scaled(x, args.out_zero, args.lo, args.hi));
+    }
   }
 }
 

@@ -115,6 +115,21 @@ void avg_pool(const Image& x, int32_t zero_point, const Pool& pool, void* out) {
       });
 }
 
+void adaptive_max_pool(const Image& x, const std::array<int64_t, 3>& output_size, void* out) {
+  const auto ranges = [&](int dim, int64_t output) {
+    const int64_t in = x.size[dim], of = output_size[dim];
+    return Range{output * in / of, ((output + 1) * in + of - 1) / of, 1, 0};
+  };
+  for_each_window(x, output_size, ranges,
+                  [&](int64_t row, int64_t b, const std::array<Range, 3>& range) {
+                    for (int32_t c = 0; c < x.channels; ++c) {
+                      int32_t best = storage_min(x.bytes.is_signed);
+                      for_each_value(x, b, range, c, [&](int32_t q) { best = std::max(best, q); });
+                      store_byte(out, row * x.channels + c, x.bytes.is_signed, best);
+                    }
+                  });
+}
+
 void adaptive_avg_pool(const Image& x, int32_t zero_point,
                        const std::array<int64_t, 3>& output_size, void* out) {
   const auto ranges = [&](int dim, int64_t output) {
@@ -136,21 +151,43 @@ void adaptive_avg_pool(const Image& x, int32_t zero_point,
       });
 }
 
+namespace {
+
+// Calls visit(byte offset from args.in) for each tap of an output pixel of a kernel call.
+template <typename Visit>
+void for_each_tap(const PoolArgs& args, int64_t pixel, Visit visit) {
+  for (int64_t d = 0; d < args.taps[0]; ++d) {
+    for (int64_t h = 0; h < args.taps[1]; ++h) {
+      for (int64_t w = 0; w < args.taps[2]; ++w) {
+        visit(pixel * args.in_stride + d * args.tap_stride[0] + h * args.tap_stride[1] +
+              w * args.tap_stride[2]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
 void max_pool_kernel(const PoolArgs& args, bool is_signed) {
-  for (int32_t c = 0; c < args.channels; ++c) {
-    int32_t best = storage_min(is_signed);
-    for (int32_t t = 0; t < args.taps; ++t)
-      best = std::max(best, Bytes{args.rows[t], is_signed}.at(c));
-    store_byte(args.out, c, is_signed, best);
+  const Bytes in{args.in, is_signed};
+  for (int64_t i = 0; i < args.pixels; ++i) {
+    for (int32_t c = 0; c < args.channels; ++c) {
+      int32_t best = storage_min(is_signed);
+      for_each_tap(args, i, [&](int64_t at) { best = std::max(best, in.at(at + c)); });
+      store_byte(args.out, i * args.out_stride + c, is_signed, best);
+    }
   }
 }
 
 void avg_pool_kernel(const PoolArgs& args, bool is_signed) {
-  for (int32_t c = 0; c < args.channels; ++c) {
-    int64_t sum = 0;
-    for (int32_t t = 0; t < args.taps; ++t)
-      sum += Bytes{args.rows[t], is_signed}.at(c) - args.zero_point;
-    store_byte(args.out, c, is_signed, average(sum, args.scale, args.zero_point, is_signed));
+  const Bytes in{args.in, is_signed};
+  for (int64_t i = 0; i < args.pixels; ++i) {
+    for (int32_t c = 0; c < args.channels; ++c) {
+      int64_t sum = 0;
+      for_each_tap(args, i, [&](int64_t at) { sum += in.at(at + c) - args.zero_point; });
+      store_byte(args.out, i * args.out_stride + c, is_signed,
+                 average(sum, args.scale, args.zero_point, is_signed));
+    }
   }
 }
 

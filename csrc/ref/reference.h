@@ -164,7 +164,7 @@ void requantize_kernel(const UnaryArgs& args, bool in_signed, bool out_signed);
 // ---- pooling
 // ------------------------------------------------------------------------------------------------------
 
-// One output pixel of each kind. The average saturates to the storage type.
+// What one call of a kernel writes. The average saturates to the storage type.
 void max_pool_kernel(const PoolArgs& args, bool is_signed);
 void avg_pool_kernel(const PoolArgs& args, bool is_signed);
 
@@ -178,7 +178,21 @@ struct Pool {
 };
 void max_pool(const Image& x, const Pool& pool, void* out);
 void avg_pool(const Image& x, int32_t zero_point, const Pool& pool, void* out);
+void adaptive_max_pool(const Image& x, const std::array<int64_t, 3>& output_size, void* out);
 void adaptive_avg_pool(const Image& x, int32_t zero_point,
                        const std::array<int64_t, 3>& output_size, void* out);
+
+// ---- upsampling
+// ---------------------------------------------------------------------------------------------------
+
+void interpolate_kernel(const InterpolateArgs& args, bool is_signed);
+
+struct Resize {
+  std::array<int64_t, 3> size{1, 1, 1};  // of the output
+  std::array<double, 3> scale{0, 0, 0};  // 0: input size / output size
+};
+void upsample_nearest(const Image& x, const Resize& resize, bool exact, void* out);
+void upsample_linear(const Image& x, int32_t zero_point, const Resize& resize, bool align_corners,
+                     void* out);
 
 }  // namespace octavo::ref

@@ -2,6 +2,8 @@
 
 Use octavo.ops and octavo.backend instead."""
 
+from collections.abc import Sequence
+
 import torch
 
 __version__: str
@@ -104,13 +106,47 @@ def mul(
     /,
 ) -> None: ...
 def clamp(q: int, size: int, is_signed: bool, lo: int, hi: int, out: int, /) -> None: ...
-def max_pool2d(*args: int | bool) -> None: ...
-def avg_pool2d(*args: int | bool) -> None: ...
-def adaptive_avg_pool2d(*args: int | bool) -> None: ...
+def max_pool(*args: int | bool | tuple[int, ...]) -> None: ...
+def avg_pool(*args: int | bool | tuple[int, ...]) -> None: ...
+def adaptive_max_pool(*args: int | bool | tuple[int, ...]) -> None: ...
+def adaptive_avg_pool(*args: int | bool | tuple[int, ...]) -> None: ...
 def pool_output_size(
     size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool, /
 ) -> int: ...
 def to_channels_last(x: int, batch: int, channels: int, pixels: int, out: int, /) -> None: ...
+def upsample_nearest(
+    x: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    is_signed: bool,
+    to: tuple[int, ...],
+    scale: tuple[float, ...],
+    exact: bool,
+    out: int,
+    /,
+) -> None: ...
+def upsample_linear(
+    x: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    is_signed: bool,
+    zero_point: int,
+    to: tuple[int, ...],
+    scale: tuple[float, ...],
+    align_corners: bool,
+    out: int,
+    /,
+) -> None: ...
+def cat(
+    parts: Sequence[tuple[int, int, int, float, int]],
+    rows: int,
+    is_signed: bool,
+    out_scale: float,
+    out_zero: int,
+    out: int,
+    out_stride: int,
+    /,
+) -> None: ...
 
 class LinearWeight:
     def __init__(
@@ -228,6 +264,47 @@ class ConvWeight:
         add: object = ...,
         clamp: tuple[float, float] | None = ...,
         /,
+    ) -> torch.Tensor | None: ...
+    def unpack(self, out: int, /) -> None: ...
+    def packed_bytes(self) -> int: ...
+
+class ConvTransposeWeight:
+    def __init__(
+        self,
+        weight: int,
+        rank: int,
+        in_channels: int,
+        out_channels_per_group: int,
+        groups: int,
+        kernel: _Spatial,
+        stride: _Spatial,
+        padding: _Spatial,
+        output_padding: _Spatial,
+        dilation: _Spatial,
+        scales: int,
+        zero_points: int,
+        bias: int,
+        /,
+    ) -> None: ...
+    def run(
+        self,
+        x: int,
+        batch: int,
+        size: _Spatial,
+        output_padding: _Spatial,
+        is_signed: bool,
+        x_scale: float,
+        x_zero: int,
+        out_kind: int,
+        out_scale: float,
+        out_zero: int,
+        relu: bool,
+        out: int,
+        /,
+    ) -> None: ...
+    def output_size(self, size: _Spatial, /) -> list[int]: ...
+    def run_direct(
+        self, x: object, scale: object, zero_point: object, dtype: object, relu: bool, /
     ) -> torch.Tensor | None: ...
     def unpack(self, out: int, /) -> None: ...
     def packed_bytes(self) -> int: ...

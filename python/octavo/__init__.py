@@ -11,7 +11,14 @@ from importlib.metadata import version
 import torch  # noqa: F401  # isort: split
 
 from octavo import backend, ops
-from octavo._tensor import assign, compute, metadata, views  # noqa: F401  (fill the dispatch table)
+from octavo._tensor import (  # noqa: F401  (fill the dispatch table)
+    assign,
+    compute,
+    interpolate,
+    metadata,
+    pooling,
+    views,
+)
 from octavo.dtypes import (
     per_channel_affine,
     per_channel_symmetric,

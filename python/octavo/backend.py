@@ -127,7 +127,7 @@ def force_gemm_kernel(name: str | None) -> None:
 
 
 def kernels(isa: str) -> list[str]:
-    """Names of the GEMM and depthwise kernels of one instruction set, preferred first.
+    """Names of the GEMM and window kernels of one instruction set, preferred first.
 
     A name reads ``<types>_<operation>_<rows>x<columns>c<depth>__<isa>``.
 

@@ -4,9 +4,11 @@
 #include <new>
 
 #include "layer_case.h"
+#include "ops/cat.h"
 #include "ops/conv_transpose.h"
 #include "ops/elementwise.h"
 #include "ops/pooling.h"
+#include "ops/upsample.h"
 
 namespace {
 
@@ -85,8 +87,10 @@ struct ConvCase {
 TEST_P(AllocationTest, ConvolutionAllocatesNothing) {
   for (const ConvCase& c :
        {ConvCase{"3x3", 1, 20, 16, 3, 1}, ConvCase{"odd channels", 1, 20, 3, 3, 2},
-        ConvCase{"pointwise", 1, 20, 16, 1, 1}, ConvCase{"groups", 2, 8, 8, 3, 1},
-        ConvCase{"depthwise", 24, 1, 1, 3, 1}}) {
+        ConvCase{"pointwise", 1, 20, 16, 1, 1}, ConvCase{"groups", 2, 18, 20, 3, 1},
+        ConvCase{"depthwise", 24, 1, 1, 3, 1}, ConvCase{"depthwise 7x7", 24, 1, 1, 7, 1},
+        ConvCase{"multiplier", 24, 2, 1, 3, 1}, ConvCase{"small groups", 6, 4, 4, 3, 2},
+        ConvCase{"small groups 5x5", 6, 5, 3, 5, 1}}) {
     Random random(2);
     const QParams input{0.02f, 100};
     const int32_t pad = c.kernel / 2, taps = c.kernel * c.kernel, channels = c.groups * c.k;
@@ -141,7 +145,14 @@ TEST_P(AllocationTest, ElementwiseAllocatesNothing) {
   const ImageView view{q.data(), 1, {1, 10, 10}, 10, 1000, {1000, 100, 10}, false};
   const PoolGeometry g{{1, 2, 2}, {1, 2, 2}, {0, 0, 0}, {1, 1, 1}, false};
   expect_none("max_pool", [&] { max_pool(view, g, r.data()); });
+  const PoolGeometry wide{{1, 5, 5}, {1, 1, 1}, {0, 2, 2}, {1, 1, 1}, false};
+  expect_none("max_pool by columns", [&] { max_pool(view, wide, r.data()); });
   expect_none("adaptive_avg_pool", [&] { adaptive_avg_pool(view, 100, {1, 3, 3}, r.data()); });
+  const ResizeGeometry resize{{1, 9, 11}, {0, 0, 0}};
+  expect_none("upsample_nearest", [&] { upsample_nearest(view, resize, false, r.data()); });
+  expect_none("upsample_linear", [&] { upsample_linear(view, 100, resize, false, r.data()); });
+  const CatPart parts[] = {{q.data(), 4, 10, p}, {q.data() + 4, 6, 10, {0.03f, 90}}};
+  expect_none("cat", [&] { cat(parts, 2, 100, false, p, r.data(), 10); });
 }
 
 OCTAVO_INSTANTIATE_ISA_TESTS(AllocationTest);

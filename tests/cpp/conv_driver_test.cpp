@@ -125,6 +125,73 @@ const std::vector<Shape>& shapes() {
        geometry({1, 3, 3}, {1, 1, 1}, {0, 2, 2}, {1, 2, 2})},
       {"depthwise 1x1", 1, {1, 4, 5}, 16, 1, 1, geometry({1, 1, 1})},
       {"depthwise over image", 1, {1, 2, 3}, 5, 1, 1, geometry({1, 7, 7}, {1, 1, 1}, {0, 3, 3})},
+      {"depthwise one row", 2, {1, 1, 40}, 80, 1, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"depthwise stride 2 one column",
+       1,
+       {1, 9, 1},
+       33,
+       1,
+       1,
+       geometry({1, 3, 3}, {1, 2, 2}, {0, 1, 1})},
+      {"depthwise over several tasks",
+       2,
+       {1, 37, 19},
+       144,
+       1,
+       1,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"depthwise 5x5", 1, {1, 6, 21}, 130, 1, 1, geometry({1, 5, 5}, {1, 1, 1}, {0, 2, 2})},
+      {"depthwise 5x5 asymmetric",
+       1,
+       {1, 7, 8},
+       40,
+       1,
+       1,
+       asymmetric({1, 5, 5}, {0, 1, 3}, {0, 3, 0})},
+      {"depthwise 3x3 of strides 2 and 1",
+       1,
+       {1, 9, 9},
+       20,
+       1,
+       1,
+       geometry({1, 3, 3}, {1, 2, 1}, {0, 1, 1})},
+      {"depthwise 9x9", 1, {1, 12, 20}, 70, 1, 1, geometry({1, 9, 9}, {1, 1, 1}, {0, 4, 4})},
+      {"depthwise conv1d", 2, {1, 1, 50}, 48, 1, 1, geometry({1, 1, 5}, {1, 1, 1}, {0, 0, 2})},
+      {"depthwise conv3d", 2, {4, 5, 6}, 24, 1, 1, geometry({3, 3, 3}, {1, 1, 1}, {1, 1, 1})},
+      {"depthwise planes of a volume",
+       1,
+       {3, 6, 7},
+       40,
+       1,
+       1,
+       geometry({1, 3, 3}, {2, 1, 1}, {1, 1, 1})},
+      {"multiplier 2", 1, {1, 7, 9}, 40, 2, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"multiplier 7", 1, {1, 7, 9}, 17, 7, 1, geometry({1, 3, 3}, {1, 2, 2}, {0, 1, 1})},
+      {"multiplier 20", 1, {1, 6, 6}, 9, 20, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"32 groups of 4", 2, {1, 9, 11}, 32, 4, 4, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"8 groups of 8, stride 2",
+       1,
+       {1, 9, 11},
+       8,
+       8,
+       8,
+       geometry({1, 3, 3}, {1, 2, 2}, {0, 1, 1})},
+      {"5 groups of 16", 1, {1, 9, 11}, 5, 16, 16, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
+      {"small groups dilated",
+       1,
+       {1, 9, 11},
+       6,
+       5,
+       3,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 2, 2}, {1, 2, 2})},
+      {"small groups 3d", 1, {4, 5, 6}, 6, 3, 9, geometry({2, 3, 2}, {1, 2, 1}, {1, 1, 0})},
+      {"groups too large for windows",
+       1,
+       {1, 6, 6},
+       3,
+       20,
+       12,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"conv1d", 2, {1, 1, 33}, 1, 12, 10, geometry({1, 1, 3}, {1, 1, 1}, {0, 0, 1})},
       {"conv3d", 1, {4, 5, 6}, 1, 9, 8, geometry({3, 3, 3}, {1, 1, 1}, {1, 1, 1})},
       {"conv3d strided", 1, {5, 6, 7}, 2, 3, 4, geometry({2, 3, 1}, {2, 1, 3}, {0, 1, 0})},
@@ -247,7 +314,8 @@ TEST_P(ConvDriverTest, EqualsReference) {
         options.residual = random.chance(2);
         options.zeros = random.chance(3) ? LayerCase::Zeros::kSome : LayerCase::Zeros::kNone;
         options.kind = random.pick(std::vector<OutKind>{OutKind::kU8, OutKind::kU8, OutKind::kS8,
-                                                        OutKind::kF32, OutKind::kI32});
+                                                        OutKind::kF32, OutKind::kI32,
+                                                        OutKind::kBF16, OutKind::kF16});
         check(random, shape, options, kernel);
         if (HasFatalFailure()) return;
       }
@@ -258,7 +326,7 @@ TEST_P(ConvDriverTest, EqualsReference) {
 // Random geometry finds the combinations that nobody listed.
 TEST_P(ConvDriverTest, EqualsReferenceOnRandomGeometry) {
   Random random(2);
-  for (int round = 0; round < (emulated() ? 20 : 150); ++round) {
+  for (int round = 0; round < (emulated() ? 20 : 400); ++round) {
     Shape s{};
     s.what = "random geometry";
     s.batch = random.integer(1, 2);
@@ -267,15 +335,24 @@ TEST_P(ConvDriverTest, EqualsReferenceOnRandomGeometry) {
     s.n = random.integer(1, 20);
     s.k = random.chance(4) ? 64 : random.integer(1, 13);
     if (random.chance(4)) {
-      s.groups = random.integer(2, 40);
+      s.groups = random.integer(2, 150);
       s.n = s.k = 1;
+    } else if (random.chance(4)) {
+      s.groups = random.integer(2, 20);
+      s.n = random.integer(1, 18);
+      s.k = random.integer(1, 18);
     }
     for (int d = 0; d < 3; ++d) {
-      s.g.kernel[d] = d == 0 && s.size[0] == 1 ? 1 : random.integer(1, 4);
+      s.g.kernel[d] = d == 0 && s.size[0] == 1 ? 1 : random.integer(1, 5);
       s.g.stride[d] = random.integer(1, 3);
       s.g.dilation[d] = random.integer(1, 2);
       s.g.padding[d] = d == 0 ? 0 : random.integer(0, 3);
       s.g.padding_end[d] = d == 0 ? 0 : random.integer(0, 3);
+    }
+    if (random.chance(3)) {  // square windows have kernels of their own
+      s.g.kernel[2] = s.g.kernel[1] = random.pick(std::vector<int32_t>{3, 3, 5});
+      s.g.stride[2] = s.g.stride[1] = random.integer(1, 2);
+      s.g.dilation = {1, 1, 1};
     }
     Options options{};
     options.is_signed = random.chance(2);

@@ -1,4 +1,4 @@
-// Every element-wise and pooling kernel of every ISA against the reference, to the bit, at all
+// Every element-wise kernel of every ISA against the reference, to the bit, at all
 // small sizes and alignments, between guard pages.
 #include <cmath>
 #include <limits>
@@ -274,67 +274,7 @@ TEST_P(ElementwiseKernelTest, Clamp) {
   }
 }
 
-// Windows of separately guarded pixels.
-class PoolKernelTest : public ElementwiseKernelTest {
- protected:
-  static constexpr int32_t kMaxTaps = 64;
-  const void* const* place_rows(Random& random, const ElementwiseCase& c, int32_t taps) {
-    static const GuardRows input(kMaxTaps);
-    const void** rows = memory().a.place_array<const void*>(taps, c.side);
-    for (int32_t t = 0; t < taps; ++t) {
-      uint8_t* row = input.row(t, c.size, c.side);
-      random.fill(row, c.size);
-      rows[t] = row;
-    }
-    return rows;
-  }
-
-  template <typename Reference>
-  void check(Random& random, const char* name, void (*const (&kernels)[2])(const PoolArgs*),
-             Reference reference) {
-    for (int s = 0; s < 2; ++s) {
-      for (int32_t taps : {1, 2, 3, 4, 9, 49, kMaxTaps}) {
-        for_each_size(std::string(name) + " " + type_name(s) + " taps=" + std::to_string(taps),
-                      [&](const ElementwiseCase& c) {
-                        if (c.size == 0 || c.size > 4096) return;
-                        PoolArgs args{};
-                        args.rows = place_rows(random, c, taps);
-                        args.taps = taps;
-                        args.channels = static_cast<int32_t>(c.size);
-                        // 1 is divisor_override = 1: sums pass both ends of the type.
-                        const float divisor = random.chance(4)
-                                                  ? 1.0f
-                                                  : static_cast<float>(taps + random.integer(0, 3));
-                        args.scale = 1.0f / divisor;
-                        args.zero_point = random.byte() - (s ? 128 : 0);
-                        compare(
-                            c, c.size, 1,
-                            [&](void* out) {
-                              args.out = out;
-                              kernels[s](&args);
-                            },
-                            [&](void* out) {
-                              args.out = out;
-                              reference(args, s != 0);
-                            });
-                      });
-      }
-    }
-  }
-};
-
-TEST_P(PoolKernelTest, MaxPool) {
-  Random random(6);
-  check(random, "max_pool", fns().max_pool, ref::max_pool_kernel);
-}
-
-TEST_P(PoolKernelTest, AveragePool) {
-  Random random(7);
-  check(random, "avg_pool", fns().avg_pool, ref::avg_pool_kernel);
-}
-
 OCTAVO_INSTANTIATE_ISA_TESTS(ElementwiseKernelTest);
-OCTAVO_INSTANTIATE_ISA_TESTS(PoolKernelTest);
 
 }  // namespace
 }  // namespace octavo::testing

@@ -27,17 +27,22 @@ TEST(NameTest, GemmNamesParseToTheirRows) {
   }
 }
 
-TEST(NameTest, DepthwiseNamesParse) {
+TEST(NameTest, WindowNamesParseToTheirRows) {
   for (const cpu::IsaInfo& isa : cpu::isas()) {
-    ASSERT_NE(isa.table->depthwise, nullptr) << isa.name;
-    int pixels = 0, channels = 0;
-    char name[64] = "";
-    const char* kernel = isa.table->depthwise->name;
-    const int read = std::sscanf(kernel, "u8s8_depthwise_%dx%d__%63s", &pixels, &channels, name);
-    EXPECT_EQ(read, 3) << kernel;
-    EXPECT_GE(pixels, 1) << kernel;
-    EXPECT_GE(channels, 1) << kernel;
-    EXPECT_STREQ(name, isa.name) << kernel;
+    for (int32_t i = 0; i < isa.table->window_count; ++i) {
+      const WindowKernel& kernel = isa.table->window[i];
+      char kind[64] = "", window[64] = "", name[64] = "";
+      int channels = 0;
+      const int read = std::sscanf(kernel.name, "u8s8_%63[a-z]_%63[a-z0-9]_x%d__%63s", kind, window,
+                                   &channels, name);
+      EXPECT_EQ(read, 4) << kernel.name;
+      EXPECT_STREQ(kind, kernel.kind == WindowKind::kDepthwise ? "depthwise" : "grouped");
+      const std::string side = std::to_string(kernel.kernel);
+      EXPECT_EQ(window, kernel.kernel ? side + "x" + side + "s" + std::to_string(kernel.stride)
+                                      : std::string("any"));
+      EXPECT_GE(channels, 1) << kernel.name;
+      EXPECT_STREQ(name, isa.name) << kernel.name;
+    }
   }
 }
 
@@ -46,7 +51,9 @@ TEST(NameTest, NamesAreUnique) {
   for (const cpu::IsaInfo& isa : cpu::isas()) {
     EXPECT_STREQ(isa.table->isa, isa.name);
     EXPECT_TRUE(names.insert(isa.name).second) << isa.name;
-    EXPECT_TRUE(names.insert(isa.table->depthwise->name).second);
+    for (int32_t i = 0; i < isa.table->window_count; ++i) {
+      EXPECT_TRUE(names.insert(isa.table->window[i].name).second) << isa.table->window[i].name;
+    }
     for (int32_t i = 0; i < isa.table->gemm_count; ++i) {
       EXPECT_TRUE(names.insert(isa.table->gemm[i].name).second) << isa.table->gemm[i].name;
     }
@@ -68,10 +75,12 @@ TEST(TableTest, EveryEntryPointExists) {
         EXPECT_EQ(kernel.s8_offset, set.gemm[0].s8_offset)
             << kernel.name << ": one call mixes an ISA's kernels and has one acc_init";
       }
-      EXPECT_NE(set.depthwise->fn[s], nullptr) << isa.name;
+      for (int32_t i = 0; i < set.window_count; ++i)
+        EXPECT_NE(set.window[i].fn[s], nullptr) << set.window[i].name;
       const ElementwiseFns& e = set.elementwise;
       EXPECT_TRUE(e.quantize[s] && e.dequantize[s] && e.add[s] && e.mul[s] && e.clamp[s] &&
-                  e.max_pool[s] && e.avg_pool[s] && e.requantize[s][0] && e.requantize[s][1])
+                  e.max_pool[s] && e.avg_pool[s] && e.interpolate[s] && e.requantize[s][0] &&
+                  e.requantize[s][1])
           << isa.name;
     }
     EXPECT_NE(set.peak, nullptr) << isa.name;
@@ -102,6 +111,24 @@ TEST(TableTest, RowsAreConsistent) {
     }
     EXPECT_EQ(isa.table->gemm[0].flags & kTestOnly, 0u)
         << isa.name << ": weights are packed for the first row";
+  }
+}
+
+// A driver prepares acc_init before it chooses a row, and the last row of each kind takes what no
+// other admits.
+TEST(TableTest, WindowRowsAreConsistent) {
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    bool any[2] = {false, false};
+    for (int32_t i = 0; i < isa.table->window_count; ++i) {
+      const WindowKernel& kernel = isa.table->window[i];
+      EXPECT_EQ(kernel.s8_offset, isa.table->window[0].s8_offset) << kernel.name;
+      EXPECT_EQ(kernel.kernel == 0, kernel.stride == 0) << kernel.name;
+      bool& ended = any[static_cast<int>(kernel.kind)];
+      EXPECT_FALSE(ended) << kernel.name << " is never chosen";
+      ended = kernel.kernel == 0;
+    }
+    EXPECT_TRUE(any[0]) << isa.name;
+    EXPECT_TRUE(any[1]) << isa.name;
   }
 }
 

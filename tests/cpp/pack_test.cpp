@@ -2,6 +2,7 @@
 #include <stdexcept>
 
 #include "pack/packed_weight.h"
+#include "pack/packed_window.h"
 #include "support.h"
 
 namespace octavo::testing {
@@ -125,15 +126,68 @@ TEST(PackTest, DepthwiseBlocksOfSixteenChannels) {
       Random random(channels * 100 + taps);
       std::vector<int8_t> w(size_t(channels) * taps), back(w.size());
       random.fill(w.data(), w.size());
-      const auto packed = PackedDepthwise::pack(w.data(), channels, taps);
+      const auto packed = PackedWindow::pack(w.data(), {channels, 1, taps, 1});
+      EXPECT_EQ(packed->kind(), WindowKind::kDepthwise);
+      EXPECT_EQ(packed->units(), channels);
       packed->unpack(back.data());
       EXPECT_EQ(back, w);
-      const int32_t blocks = (channels + 15) / 16;
-      ASSERT_EQ(packed->bytes(), int64_t{blocks} * taps * 16);
+      ASSERT_EQ(packed->bytes(), round_up(channels, kWindowSplit) * taps);
+      const auto* data = static_cast<const int8_t*>(packed->data());
       for (int32_t i = 0; i < packed->bytes(); ++i) {
         const int32_t c = i / (taps * 16) * 16 + i % 16, t = i / 16 % taps;
-        ASSERT_EQ(packed->data()[i], c < channels ? w[size_t(c) * taps + t] : 0);
+        ASSERT_EQ(data[i], c < channels ? w[size_t(c) * taps + t] : 0);
       }
+    }
+  }
+}
+
+// Multiplies as a kernel does: bytes that the record picks by weights that it holds.
+TEST(PackTest, GroupedBlocksPickTheirInputs) {
+  for (const auto& [n, k] : std::vector<std::pair<int32_t, int32_t>>{
+           {4, 4}, {8, 8}, {16, 16}, {5, 3}, {2, 1}, {1, 9}, {13, 13}, {3, 7}}) {
+    for (const int32_t groups : {2, 3, 7, 16}) {
+      constexpr int32_t taps = 3;
+      Random random(n * 100 + k);
+      const WeightShape shape{groups, n, taps, k};
+      std::vector<int8_t> w(shape.elements()), back(w.size());
+      random.fill(w.data(), w.size());
+      std::vector<uint8_t> x(taps * groups * k);
+      random.fill(x.data(), x.size());
+      const auto packed = PackedWindow::pack(w.data(), shape);
+      packed->unpack(back.data());
+      ASSERT_EQ(back, w);
+      int32_t channel = 0;
+      for (int32_t b = 0; b < packed->units(); ++b) {
+        const auto* record = static_cast<const char*>(packed->data()) +
+                             b * grouped_record_bytes(taps, packed->chunks());
+        const auto& block = *reinterpret_cast<const GroupedBlock*>(record);
+        const auto* pick = reinterpret_cast<const uint8_t*>(record + 64);
+        const auto* weights = reinterpret_cast<const int8_t*>(pick + packed->chunks() * 64);
+        ASSERT_EQ(block.first, channel);
+        for (int32_t lane = 0; lane < block.count; ++lane, ++channel) {
+          int32_t got = 0, expected = 0;
+          for (int32_t t = 0; t < taps; ++t) {
+            for (int32_t i = 0; i < k; ++i) {
+              expected +=
+                  x[t * groups * k + channel / n * k + i] * w[(size_t(channel) * taps + t) * k + i];
+            }
+            for (int32_t c = 0; c < packed->chunks(); ++c) {
+              if (groups * k >= 16) {
+                ASSERT_LE(block.load[c] + 16, groups * k);
+              }
+              for (int32_t i = 0; i < 4; ++i) {
+                const uint8_t from = pick[(c * 16 + lane) * 4 + i];
+                if (from > 127) continue;
+                ASSERT_LT(from, 16);
+                got += x[t * groups * k + block.load[c] + from] *
+                       weights[((t * packed->chunks() + c) * 16 + lane) * 4 + i];
+              }
+            }
+          }
+          ASSERT_EQ(got, expected) << "n " << n << " k " << k << " channel " << channel;
+        }
+      }
+      EXPECT_EQ(channel, groups * n);
     }
   }
 }
@@ -154,7 +208,7 @@ TEST(PackTest, RefusesDepthsThatInt32CannotSum) {
   }
   EXPECT_THROW(PackedWeight::pack(w.data(), {1, 1, 9, depth / 9 + 1}, {16, 4, 16}),
                std::invalid_argument);
-  EXPECT_THROW(PackedDepthwise::pack(w.data(), 1, depth + 1), std::invalid_argument);
+  EXPECT_THROW(PackedWindow::pack(w.data(), {1, 1, depth + 1, 1}), std::invalid_argument);
 }
 
 TEST(PackTest, RefusesEmptyShapes) {
@@ -163,7 +217,7 @@ TEST(PackTest, RefusesEmptyShapes) {
        {WeightShape{0, 1, 1, 1}, {1, 0, 1, 1}, {1, 1, 0, 1}, {1, 1, 1, 0}, {1, -1, 1, 1}}) {
     EXPECT_THROW(PackedWeight::pack(&w, shape, {16, 4, 16}), std::invalid_argument);
   }
-  EXPECT_THROW(PackedDepthwise::pack(&w, 0, 9), std::invalid_argument);
+  EXPECT_THROW(PackedWindow::pack(&w, {0, 1, 9, 1}), std::invalid_argument);
 }
 
 }  // namespace

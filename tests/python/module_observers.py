@@ -30,7 +30,7 @@ class WeightObserver(torch.nn.Module):
     quant_min, quant_max = -127, 127
 
     def forward(self, weight: torch.Tensor) -> None:
-        self.scales = weight.flatten(1).abs().amax(1).clamp(min=1e-7) / 127
+        self.scales = weight.movedim(self.ch_axis, 0).flatten(1).abs().amax(1).clamp(min=1e-7) / 127
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.scales, torch.zeros(len(self.scales), dtype=torch.int64)

@@ -48,26 +48,32 @@ def random_q(
 
 
 def random_weight(
-    shape: tuple[int, ...], g: torch.Generator, per_channel: bool = True, zeros: bool = False
+    shape: tuple[int, ...],
+    g: torch.Generator,
+    per_channel: bool = True,
+    zeros: bool = False,
+    axis: int = 0,
 ) -> QTensor:
-    """All of int8, -128 included; with ``zeros`` the weight has zero points."""
+    """All of int8, -128 included; with ``zeros`` the weight has zero points. ``axis`` is that of
+    the output channels.
+    """
     values = random_q(shape, g, dtype="qint8").int_repr()
-    count = shape[0] if per_channel else 1
+    count = shape[axis] if per_channel else 1
     scales = torch.rand(count, generator=g) * 0.01 + 1e-4
     zero_points = torch.zeros(count, dtype=torch.int64)
     if zeros:
         zero_points = torch.randint(-128, 128, (count,), generator=g)
     if per_channel:
-        return QTensor.from_int_repr(values, scales, zero_points, axis=0)
+        return QTensor.from_int_repr(values, scales, zero_points, axis=axis)
     return QTensor.from_int_repr(values, scales, zero_points)
 
 
 def set_random(module: Any, g: torch.Generator, dtype: str = "quint8", **weight: Any) -> Any:
     """Random weights, bias and output qparams; outputs use the range and reach both ends."""
     shape = module._weight_shape()
-    w = random_weight(shape, g, **weight)
+    w = random_weight(shape, g, axis=module._weight_axis, **weight)
     has_bias = module.bias() is not None
-    bias = torch.randn(shape[0], generator=g) if has_bias else None
+    bias = torch.randn(module._outputs(), generator=g) if has_bias else None
     module.set_weight_bias(w, bias)
     _, lo, hi = DTYPES[dtype]
     depth = max(int(np.prod(shape[1:])), 1)
@@ -156,6 +162,23 @@ def expected_conv(module: Any, x: QTensor, residual: QTensor | None = None) -> A
         module.groups,
         module._relu,
         None if residual is None else as_ref(residual),
+    )
+
+
+def expected_conv_transpose(
+    module: Any, x: QTensor, output_padding: tuple[int, ...] | None = None
+) -> Any:
+    """For batched input."""
+    return ref.conv_transpose(
+        as_ref(x),
+        *weight_arrays(module),
+        output_of(module),
+        module.stride,
+        module.padding,
+        module.output_padding if output_padding is None else output_padding,
+        module.dilation,
+        module.groups,
+        module._relu,
     )
 
 

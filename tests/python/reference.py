@@ -8,7 +8,8 @@ zero point).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,6 +213,48 @@ def conv(
 conv2d = conv
 
 
+def conv_transpose(
+    x: Q,
+    w: Array,
+    w_scales: Array,
+    w_zeros: Array,
+    bias: Array | None,
+    out: Q,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+    relu: bool = False,
+) -> Array:
+    """x [N, C, sizes] of any rank, w int8 [C, O / groups, kernel sizes]; w_scales and w_zeros have
+    1 or O / groups elements. Every input is scattered, and what lies outside the result cut off.
+    """
+    inputs, per_group, *kernel = w.shape
+    rank, each = len(kernel), inputs // groups
+    zeros = np.broadcast_to(w_zeros.astype(np.int64), per_group).reshape(1, -1, *(1,) * rank)
+    weight = w.astype(np.int64) - zeros
+    size = x.array.shape[2:]
+    dims = list(zip(size, stride, dilation, kernel, strict=True))
+    # The result before the padding is cut off, with room for whatever is cut out of it.
+    whole = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in dims]
+    room = [length + extra for length, extra in zip(whole, output_padding, strict=True)]
+    acc = np.zeros((x.array.shape[0], groups * per_group, *room), np.int64)
+    for g, tap in itertools.product(range(groups), np.ndindex(*kernel)):
+        to = tuple(
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, (n, s, d, _) in zip(tap, dims, strict=True)
+        )
+        rows = slice(g * each, (g + 1) * each)
+        product = np.einsum("nc...,co->no...", x.steps[:, rows], weight[(rows, slice(None), *tap)])
+        acc[(slice(None), slice(g * per_group, (g + 1) * per_group), *to)] += product
+    cut = tuple(slice(p, length - p) for p, length in zip(padding, room, strict=True))
+    acc = acc[(slice(None), slice(None), *cut)].swapaxes(0, 1)
+    scales = w_scales if w_scales.size == 1 else np.tile(w_scales, groups)
+    result = requantize_accumulator(acc, bias, x.scale, scales, out, relu)
+    return np.ascontiguousarray(result.swapaxes(0, 1))
+
+
 def _pointwise(x: Array, out: Q, relu: bool) -> Array:
     lo, hi = RANGES[out.array.dtype]
     return clamp_round(x, out.zero, out.zero if relu else lo, hi, out.array.dtype)
@@ -264,6 +307,34 @@ def pool_size(
     return out
 
 
+def max_pool(
+    x: Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool = False,
+) -> Array:
+    """x [N, C, spatial...]; padding never wins, and of padding alone the lowest integer is left."""
+    dims = range(len(kernel))
+    sizes = [
+        pool_size(x.shape[2 + d], kernel[d], stride[d], padding[d], dilation[d], ceil_mode)
+        for d in dims
+    ]
+    lowest = RANGES[x.dtype][0]
+    out = np.empty((*x.shape[:2], *sizes), x.dtype)
+    for index in np.ndindex(*sizes):
+        window = x
+        for d in dims:
+            taps = [index[d] * stride[d] - padding[d] + t * dilation[d] for t in range(kernel[d])]
+            inside = [p for p in taps if 0 <= p < x.shape[2 + d]]
+            window = np.take(window, inside, axis=2 + d)
+        out[(slice(None), slice(None), *index)] = window.max(
+            axis=tuple(2 + d for d in dims), initial=lowest
+        )
+    return out
+
+
 def max_pool2d(
     x: Array,
     kernel: Sequence[int],
@@ -272,29 +343,37 @@ def max_pool2d(
     dilation: Sequence[int] = (1, 1),
     ceil_mode: bool = False,
 ) -> Array:
-    """x [N, C, H, W]; padding never wins."""
-    sizes = [
-        pool_size(x.shape[2 + d], kernel[d], stride[d], padding[d], dilation[d], ceil_mode)
-        for d in range(2)
-    ]
-    out = np.empty((*x.shape[:2], *sizes), x.dtype)
-    for i, j in np.ndindex(*sizes):
-        rows, cols = (
-            [
-                p
-                for t in range(kernel[d])
-                if 0 <= (p := o * stride[d] - padding[d] + t * dilation[d]) < x.shape[2 + d]
-            ]
-            for d, o in ((0, i), (1, j))
-        )
-        out[:, :, i, j] = x[:, :, rows][:, :, :, cols].max(axis=(2, 3))
-    return out
+    return max_pool(x, kernel, stride, padding, dilation, ceil_mode)
 
 
 def _mean(steps: Array, zero: int, divisor: int, dtype: Any) -> Array:
     lo, hi = RANGES[np.dtype(dtype)]
-    total = steps.sum(axis=(2, 3)).astype(f32)
+    total = steps.sum(axis=tuple(range(2, steps.ndim))).astype(f32)
     return clamp_round(total * (f32(1.0) / f32(divisor)), zero, lo, hi, dtype)
+
+
+def avg_pool(
+    x: Q,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """x [N, C, spatial...]; scale and zero point stay."""
+    size, dims = x.array.shape[2:], range(len(kernel))
+    sizes = [pool_size(size[d], kernel[d], stride[d], padding[d], 1, ceil_mode) for d in dims]
+    out = np.empty((*x.array.shape[:2], *sizes), x.array.dtype)
+    for index in np.ndindex(*sizes):
+        start = [index[d] * stride[d] - padding[d] for d in dims]
+        stop = [min(start[d] + kernel[d], size[d] + padding[d]) for d in dims]
+        padded = math.prod(b - a for a, b in zip(start, stop, strict=True))
+        inside = tuple(slice(max(start[d], 0), min(stop[d], size[d])) for d in dims)
+        window = x.steps[(slice(None), slice(None), *inside)]
+        divisor = divisor_override or (padded if count_include_pad else math.prod(window.shape[2:]))
+        out[(slice(None), slice(None), *index)] = _mean(window, x.zero, divisor, x.array.dtype)
+    return out
 
 
 def avg_pool2d(
@@ -306,31 +385,89 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """x [N, C, H, W]; scale and zero point stay."""
-    size = x.array.shape[2:]
-    sizes = [pool_size(size[d], kernel[d], stride[d], padding[d], 1, ceil_mode) for d in range(2)]
-    out = np.empty((*x.array.shape[:2], *sizes), x.array.dtype)
-    for index in np.ndindex(*sizes):
-        start = [index[d] * stride[d] - padding[d] for d in range(2)]
-        stop = [min(start[d] + kernel[d], size[d] + padding[d]) for d in range(2)]
-        padded = (stop[0] - start[0]) * (stop[1] - start[1])
-        (r0, c0), (r1, c1) = (max(s, 0) for s in start), (min(stop[d], size[d]) for d in range(2))
-        inside = (r1 - r0) * (c1 - c0)
-        divisor = divisor_override or (padded if count_include_pad else inside)
-        window = x.steps[:, :, r0:r1, c0:c1]
-        out[:, :, index[0], index[1]] = _mean(window, x.zero, divisor, x.array.dtype)
-    return out
+    return avg_pool(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-def adaptive_avg_pool2d(x: Q, output_size: Sequence[int]) -> Array:
-    """x [N, C, H, W]; window i spans floor(i * size / out) to ceil((i + 1) * size / out)."""
-    size = x.array.shape[2:]
-    out = np.empty((*x.array.shape[:2], *output_size), x.array.dtype)
-    for i, j in np.ndindex(*output_size):
-        (r0, r1), (c0, c1) = (
-            (o * size[d] // output_size[d], -(-(o + 1) * size[d] // output_size[d]))
-            for d, o in ((0, i), (1, j))
+def _adaptive_windows(x: Array, output_size: Sequence[int]) -> Iterator[tuple[Any, Array]]:
+    """Window i of a dimension spans floor(i * size / out) to ceil((i + 1) * size / out)."""
+    for index in np.ndindex(*output_size):
+        spans = tuple(
+            slice(i * size // to, -(-(i + 1) * size // to))
+            for i, size, to in zip(index, x.shape[2:], output_size, strict=True)
         )
-        window = x.steps[:, :, r0:r1, c0:c1]
-        out[:, :, i, j] = _mean(window, x.zero, (r1 - r0) * (c1 - c0), x.array.dtype)
+        yield index, x[(slice(None), slice(None), *spans)]
+
+
+def adaptive_max_pool(x: Array, output_size: Sequence[int]) -> Array:
+    """x [N, C, spatial...]."""
+    out = np.empty((*x.shape[:2], *output_size), x.dtype)
+    for index, window in _adaptive_windows(x, output_size):
+        out[(slice(None), slice(None), *index)] = window.max(axis=tuple(range(2, x.ndim)))
     return out
+
+
+def adaptive_avg_pool(x: Q, output_size: Sequence[int]) -> Array:
+    """x [N, C, spatial...]."""
+    out = np.empty((*x.array.shape[:2], *output_size), x.array.dtype)
+    for index, window in _adaptive_windows(x.steps, output_size):
+        count = math.prod(window.shape[2:])
+        out[(slice(None), slice(None), *index)] = _mean(window, x.zero, count, x.array.dtype)
+    return out
+
+
+adaptive_avg_pool2d = adaptive_avg_pool
+
+
+def _positions(
+    size: int, to: int, scale: float | None, align_corners: bool, exact: bool | None
+) -> Array:
+    """Where along a dimension the output's samples lie, float32; `exact` is that of nearest modes,
+    None for linear ones."""
+    i = np.arange(to).astype(f32)
+    if align_corners:
+        return i * (f32(size - 1) / f32(to - 1) if to > 1 else f32(0))
+    step = f32(1.0 / scale) if scale else f32(size) / f32(to)
+    if exact is False:
+        return i * step
+    centre = np.maximum(step * (i + f32(0.5)) - f32(0.5), f32(0))
+    return centre + f32(0.5) if exact else centre
+
+
+def upsample_nearest(
+    x: Array, to: Sequence[int], scales: Sequence[float | None], exact: bool
+) -> Array:
+    """x [N, C, spatial...]."""
+    for d, (n, scale) in enumerate(zip(to, scales, strict=True)):
+        size = x.shape[2 + d]
+        if len(to) == 2 and not exact and n in (size, 2 * size):
+            scale = None
+        at = np.floor(_positions(size, n, scale, False, exact)).astype(np.int64)
+        x = np.take(x, np.minimum(at, size - 1), axis=2 + d)
+    return x
+
+
+ONE = 1 << 14  # the sum of the weights of a pixel
+
+
+def upsample_linear(
+    x: Q, to: Sequence[int], scales: Sequence[float | None], align_corners: bool
+) -> Array:
+    """x [N, C, spatial...]: weights of 14 bits, multiplied in the order of the dimensions."""
+    corners = [(x.steps, np.full((1,) * x.array.ndim, ONE, np.int64))]
+    for d, (n, scale) in enumerate(zip(to, scales, strict=True)):
+        size = x.array.shape[2 + d]
+        p = _positions(size, n, scale if n != size else None, align_corners, None)
+        first = np.minimum(p.astype(np.int64), size - 1)
+        second = np.minimum(first + 1, size - 1)
+        fraction = np.clip(p - first.astype(f32), f32(0), f32(1))
+        weight = np.rint(fraction * f32(ONE)).astype(np.int64) * (second > first)
+        weight = weight.reshape((-1,) + (1,) * (len(to) - 1 - d))
+        split = []
+        for values, whole in corners:
+            share = (whole * weight + ONE // 2) >> 14
+            split.append((np.take(values, first, axis=2 + d), whole - share))
+            split.append((np.take(values, second, axis=2 + d), share))
+        corners = split
+    total = sum(values * weight for values, weight in corners)
+    assert isinstance(total, np.ndarray)
+    return (np.rint(total / ONE).astype(np.int64) + x.zero).astype(x.array.dtype)

@@ -147,7 +147,10 @@ OTHERS: dict[str, Callable[[Any], Any]] = {
     "max of two": lambda q: torch.max(q, q),
     "clamp tensor": lambda q: torch.clamp(q, torch.zeros(3), torch.ones(3)),
     "mean dtype": lambda q: q.mean(dtype=torch.float32),
-    "bilinear": lambda q: F.interpolate(q.view(1, 1, 3, 3), scale_factor=2, mode="bilinear"),
+    "bicubic": lambda q: F.interpolate(q.view(1, 1, 3, 3), scale_factor=2, mode="bicubic"),
+    "antialias": lambda q: F.interpolate(
+        q.view(1, 1, 3, 3), scale_factor=2, mode="bilinear", antialias=True
+    ),
     "cross_entropy": lambda q: F.cross_entropy(q, torch.zeros(3).long()),
     "quantize again": lambda q: octavo.quantize_per_channel(q, [1.0] * 3, [0] * 3, 0, "quint8"),
 }
@@ -188,6 +191,7 @@ def test_per_channel_computation_is_refused() -> None:
         lambda q: F.adaptive_avg_pool2d(q, 1),
         lambda q: F.pad(q, (1, 1)),
         lambda q: F.interpolate(q, scale_factor=2),
+        lambda q: F.interpolate(q, scale_factor=2, mode="linear"),
         lambda q: q.masked_fill(q == 0, 1.0),
     ):
         with pytest.raises(TypeError, match=r"scale per channel; dequantize\(\) first"):
@@ -200,8 +204,18 @@ def test_pooling_needs_eight_bits() -> None:
         lambda: F.max_pool2d(q, 2),
         lambda: F.avg_pool2d(q, 2),
         lambda: F.adaptive_avg_pool2d(q, 1),
+        lambda: F.adaptive_max_pool2d(q, 1),
+        lambda: F.interpolate(q, scale_factor=2, mode="bilinear"),
+        lambda: F.interpolate(q, scale_factor=2, mode="area"),
     ):
         with pytest.raises(TypeError, match="needs 8-bit storage"):
             call()
-    with pytest.raises(TypeError, match="max_pool2d"):
-        F.max_pool2d(per_tensor(shape=IMAGE), 2, return_indices=True)
+    x = per_tensor(shape=IMAGE)
+    for indices in (
+        lambda: F.max_pool2d(x, 2, return_indices=True),
+        lambda: F.adaptive_max_pool2d(x, 2, return_indices=True),
+        lambda: torch.nn.AdaptiveMaxPool2d(2, return_indices=True)(x),
+        lambda: torch.adaptive_max_pool1d(x[0], 2),
+    ):
+        with pytest.raises(TypeError, match=r"max_pool[12]d\(\).*return_indices is not available"):
+            indices()

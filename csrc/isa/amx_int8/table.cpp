@@ -5,17 +5,29 @@
 
 #include "isa/amx_int8/gemm-inl.h"
 #include "isa/amx_int8/peak-inl.h"
-#include "isa/x86_shared/depthwise_avx512-inl.h"
+#include "isa/x86_shared/depthwise_any-inl.h"
+#include "isa/x86_shared/depthwise_rows-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
+#include "isa/x86_shared/grouped_any-inl.h"
+#include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/read_avx512-inl.h"
 
 namespace octavo {
 namespace {
 
 constexpr GemmKernel kGemm[] = {gemm_row("u8s8_gemm_32x32c4__amx_int8")};
-constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__amx_int8");
+constexpr WindowKernel kWindow[] = {
+    depthwise_rows_row<3, 1>("u8s8_depthwise_3x3s1_x64__amx_int8"),
+    depthwise_rows_row<3, 2>("u8s8_depthwise_3x3s2_x64__amx_int8"),
+    depthwise_rows_row<5, 1>("u8s8_depthwise_5x5s1_x64__amx_int8"),
+    depthwise_rows_row<5, 2>("u8s8_depthwise_5x5s2_x64__amx_int8"),
+    depthwise_any_row("u8s8_depthwise_any_x64__amx_int8"),
+    grouped_rows_row<3, 1>("u8s8_grouped_3x3s1_x16__amx_int8"),
+    grouped_rows_row<3, 2>("u8s8_grouped_3x3s2_x16__amx_int8"),
+    grouped_any_row("u8s8_grouped_any_x16__amx_int8"),
+};
 constexpr KernelSet kTable = {
-    "amx_int8",      kGemm,         1,    &kDepthwise, elementwise_avx512(),
+    "amx_int8",      kGemm,         1,    kWindow,    8, elementwise_avx512(),
     configure_tiles, release_tiles, peak, read_avx512};
 
 }  // namespace

@@ -5,10 +5,13 @@
 #endif
 
 #include "isa/avx512/gemm-inl.h"
-#include "isa/x86_shared/depthwise_avx512-inl.h"
+#include "isa/x86_shared/depthwise_any-inl.h"
+#include "isa/x86_shared/depthwise_rows-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
 #include "isa/x86_shared/gemm_inner_product-inl.h"
 #include "isa/x86_shared/gemm_split_bits-inl.h"
+#include "isa/x86_shared/grouped_any-inl.h"
+#include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/lanes_avx512-inl.h"
 #include "isa/x86_shared/read_avx512-inl.h"
 
@@ -21,15 +24,19 @@ constexpr GemmKernel kGemm[] = {
     inner_product_tall_row("u8s8_gemm_128x16c4__avx512", kFormat, 4),
     split_bits_row<Lanes512, 4, 2, 1>("u8s8_gemm_4x32c4__avx512", kFormat),
 };
-constexpr DepthwiseKernel kDepthwise = depthwise_avx512_row("u8s8_depthwise_4x16__avx512");
-constexpr KernelSet kTable = {"avx512",
-                              kGemm,
-                              3,
-                              &kDepthwise,
-                              elementwise_avx512(),
-                              nullptr,
-                              nullptr,
-                              peak_inner_product<Lanes512>,
+constexpr WindowKernel kWindow[] = {
+    depthwise_rows_row<3, 1>("u8s8_depthwise_3x3s1_x64__avx512"),
+    depthwise_rows_row<3, 2>("u8s8_depthwise_3x3s2_x64__avx512"),
+    depthwise_rows_row<5, 1>("u8s8_depthwise_5x5s1_x64__avx512"),
+    depthwise_rows_row<5, 2>("u8s8_depthwise_5x5s2_x64__avx512"),
+    depthwise_any_row("u8s8_depthwise_any_x64__avx512"),
+    grouped_rows_row<3, 1>("u8s8_grouped_3x3s1_x16__avx512"),
+    grouped_rows_row<3, 2>("u8s8_grouped_3x3s2_x16__avx512"),
+    grouped_any_row("u8s8_grouped_any_x16__avx512"),
+};
+constexpr KernelSet kTable = {"avx512",   kGemm,   3,
+                              kWindow,    8,       elementwise_avx512(),
+                              nullptr,    nullptr, peak_inner_product<Lanes512>,
                               read_avx512};
 
 }  // namespace

@@ -5,8 +5,11 @@
 
 #include "isa/avx_vnni/gemm-inl.h"
 #include "isa/avx_vnni/peak-inl.h"
-#include "isa/x86_shared/depthwise_avx2-inl.h"
+#include "isa/x86_shared/depthwise_any-inl.h"
+#include "isa/x86_shared/depthwise_rows-inl.h"
 #include "isa/x86_shared/elementwise_avx2-inl.h"
+#include "isa/x86_shared/grouped_any-inl.h"
+#include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/read_avx2-inl.h"
 
 namespace octavo {
@@ -16,9 +19,18 @@ constexpr GemmKernel kGemm[] = {
     gemm_row<false>("u8s8_gemm_12x8c4__avx_vnni"),
     gemm_row<true>("u8s8_gemm_6x16c4__avx_vnni"),
 };
-constexpr DepthwiseKernel kDepthwise = depthwise_avx2_row("u8s8_depthwise_4x8__avx_vnni");
-constexpr KernelSet kTable = {"avx_vnni", kGemm,   2,    &kDepthwise, elementwise_avx2(),
-                              nullptr,    nullptr, peak, read_avx2};
+constexpr WindowKernel kWindow[] = {
+    depthwise_rows_row<3, 1>("u8s8_depthwise_3x3s1_x32__avx_vnni"),
+    depthwise_rows_row<3, 2>("u8s8_depthwise_3x3s2_x32__avx_vnni"),
+    depthwise_rows_row<5, 1>("u8s8_depthwise_5x5s1_x32__avx_vnni"),
+    depthwise_rows_row<5, 2>("u8s8_depthwise_5x5s2_x32__avx_vnni"),
+    depthwise_any_row("u8s8_depthwise_any_x32__avx_vnni"),
+    grouped_rows_row<3, 1>("u8s8_grouped_3x3s1_x16__avx_vnni"),
+    grouped_rows_row<3, 2>("u8s8_grouped_3x3s2_x16__avx_vnni"),
+    grouped_any_row("u8s8_grouped_any_x16__avx_vnni"),
+};
+constexpr KernelSet kTable = {"avx_vnni",         kGemm,   2,       kWindow, 8,
+                              elementwise_avx2(), nullptr, nullptr, peak,    read_avx2};
 
 }  // namespace
 }  // namespace octavo

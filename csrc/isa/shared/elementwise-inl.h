@@ -6,6 +6,7 @@
 #include "abi/half.h"
 #include "abi/kernel_abi.h"
 #include "abi/requantize.h"
+#include "isa/shared/pooling-inl.h"
 
 namespace octavo {
 namespace {
@@ -62,12 +63,14 @@ void mul_portable(const BinaryArgs* args) {
 template <typename In, typename Out>
 void requantize_portable(const UnaryArgs* args) {
   const UnaryArgs p = *args;
-  const In* in = static_cast<const In*>(p.in);
-  Out* out = static_cast<Out*>(p.out);
-  for (int64_t i = 0; i < p.size; ++i) {
-    const float x = static_cast<float>(static_cast<int32_t>(in[i]) - p.in_zero) * p.scale;
-    out[i] = static_cast<Out>(static_cast<int32_t>(round_half_even(clamp_float(x, p.lo, p.hi))) +
-                              p.out_zero);
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const In* in = static_cast<const In*>(p.in) + r * p.in_stride;
+    Out* out = static_cast<Out*>(p.out) + r * p.out_stride;
+    for (int64_t i = 0; i < p.size; ++i) {
+      const float x = static_cast<float>(static_cast<int32_t>(in[i]) - p.in_zero) * p.scale;
+      out[i] = static_cast<Out>(static_cast<int32_t>(round_half_even(clamp_float(x, p.lo, p.hi))) +
+                                p.out_zero);
+    }
   }
 }
 
@@ -99,42 +102,6 @@ void to_float_portable(const void* halves, int64_t size, float* x) {
   for (int64_t i = 0; i < size; ++i) x[i] = kF16 ? f16_to_float(in[i]) : bf16_to_float(in[i]);
 }
 
-template <typename T>
-void max_pool_portable(const PoolArgs* args) {
-  const PoolArgs& p = *args;
-  T* out = static_cast<T*>(p.out);
-  const T* first = static_cast<const T*>(p.rows[0]);
-  for (int c = 0; c < p.channels; ++c) out[c] = first[c];
-  for (int t = 1; t < p.taps; ++t) {
-    const T* row = static_cast<const T*>(p.rows[t]);
-    for (int c = 0; c < p.channels; ++c) out[c] = row[c] > out[c] ? row[c] : out[c];
-  }
-}
-
-// Sums fit int32 for windows of up to 2^23 pixels; ops/pooling.cpp checks that.
-template <typename T>
-void avg_pool_portable(const PoolArgs* args) {
-  const PoolArgs& p = *args;
-  T* out = static_cast<T*>(p.out);
-  constexpr int kBlock = 64;
-  const bool is_signed = static_cast<T>(-1) < static_cast<T>(0);
-  const float lo = static_cast<float>((is_signed ? -128 : 0) - p.zero_point);
-  const float hi = static_cast<float>((is_signed ? 127 : 255) - p.zero_point);
-  for (int c0 = 0; c0 < p.channels; c0 += kBlock) {
-    const int block = p.channels - c0 < kBlock ? p.channels - c0 : kBlock;
-    int32_t sum[kBlock] = {};
-    for (int t = 0; t < p.taps; ++t) {
-      const T* row = static_cast<const T*>(p.rows[t]) + c0;
-      for (int c = 0; c < block; ++c) sum[c] += static_cast<int32_t>(row[c]) - p.zero_point;
-    }
-    for (int c = 0; c < block; ++c) {
-      const float mean = static_cast<float>(sum[c]) * p.scale;
-      out[c0 + c] = static_cast<T>(
-          static_cast<int32_t>(round_half_even(clamp_float(mean, lo, hi))) + p.zero_point);
-    }
-  }
-}
-
 constexpr ElementwiseFns portable_elementwise() {
   return {{quantize_portable<uint8_t>, quantize_portable<int8_t>},
           {dequantize_portable<uint8_t>, dequantize_portable<int8_t>},
@@ -146,7 +113,8 @@ constexpr ElementwiseFns portable_elementwise() {
           range_portable,
           {to_float_portable<false>, to_float_portable<true>},
           {max_pool_portable<uint8_t>, max_pool_portable<int8_t>},
-          {avg_pool_portable<uint8_t>, avg_pool_portable<int8_t>}};
+          {avg_pool_portable<uint8_t>, avg_pool_portable<int8_t>},
+          {interpolate_portable<uint8_t>, interpolate_portable<int8_t>}};
 }
 
 }  // namespace

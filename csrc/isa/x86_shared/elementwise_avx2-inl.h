@@ -7,6 +7,7 @@
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
+#include "isa/x86_shared/pooling_avx2-inl.h"
 
 namespace octavo {
 namespace {
@@ -76,9 +77,13 @@ void requantize_avx2(const UnaryArgs* args) {
   const __m256 scale = _mm256_set1_ps(p.scale);
   const __m256i zero = _mm256_set1_epi32(p.in_zero);
   const Steps8 steps(p.lo, p.hi, p.out_zero);
-  map_to_bytes<kOut>(p.size, p.out, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(centered<kIn>(p.in, i, lanes, zero)), scale);
-  });
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const uint8_t* in = static_cast<const uint8_t*>(p.in) + r * p.in_stride;
+    uint8_t* out = static_cast<uint8_t*>(p.out) + r * p.out_stride;
+    map_to_bytes<kOut>(p.size, out, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
+      return _mm256_mul_ps(_mm256_cvtepi32_ps(centered<kIn>(in, i, lanes, zero)), scale);
+    });
+  }
 }
 
 template <bool kSigned>
@@ -200,6 +205,12 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.range = range_avx2;
   fns.to_float[0] = to_float_avx2<false>;
   fns.to_float[1] = to_float_avx2<true>;
+  fns.max_pool[0] = max_pool_vectors<Bytes256, false>;
+  fns.max_pool[1] = max_pool_vectors<Bytes256, true>;
+  fns.avg_pool[0] = avg_pool_vectors<Bytes256, false>;
+  fns.avg_pool[1] = avg_pool_vectors<Bytes256, true>;
+  fns.interpolate[0] = interpolate_vectors<Bytes256, false>;
+  fns.interpolate[1] = interpolate_vectors<Bytes256, true>;
   return fns;
 }
 

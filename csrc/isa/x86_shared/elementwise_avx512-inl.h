@@ -7,6 +7,7 @@
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
+#include "isa/x86_shared/pooling_avx512-inl.h"
 
 namespace octavo {
 namespace {
@@ -73,9 +74,13 @@ void requantize_avx512(const UnaryArgs* args) {
   const __m512 scale = _mm512_set1_ps(p.scale);
   const __m512i zero = _mm512_set1_epi32(p.in_zero);
   const Steps16 steps(p.lo, p.hi, p.out_zero);
-  map_to_bytes<kOut>(p.size, p.out, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(centered<kIn>(p.in, i, mask, zero)), scale);
-  });
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const uint8_t* in = static_cast<const uint8_t*>(p.in) + r * p.in_stride;
+    uint8_t* out = static_cast<uint8_t*>(p.out) + r * p.out_stride;
+    map_to_bytes<kOut>(p.size, out, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
+      return _mm512_mul_ps(_mm512_cvtepi32_ps(centered<kIn>(in, i, mask, zero)), scale);
+    });
+  }
 }
 
 template <bool kSigned>
@@ -186,6 +191,12 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.range = range_avx512;
   fns.to_float[0] = to_float_avx512<false>;
   fns.to_float[1] = to_float_avx512<true>;
+  fns.max_pool[0] = max_pool_vectors<Bytes512, false>;
+  fns.max_pool[1] = max_pool_vectors<Bytes512, true>;
+  fns.avg_pool[0] = avg_pool_vectors<Bytes512, false>;
+  fns.avg_pool[1] = avg_pool_vectors<Bytes512, true>;
+  fns.interpolate[0] = interpolate_vectors<Bytes512, false>;
+  fns.interpolate[1] = interpolate_vectors<Bytes512, true>;
   return fns;
 }
 

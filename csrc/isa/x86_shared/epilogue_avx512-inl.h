@@ -144,7 +144,7 @@ static inline bool is_plain(const Epilogue& e) {
 
 // VECTORS neighbouring vectors of channels to bytes, without a mask. Only the upper clamp happens
 // in float: below, conversions give INT_MIN (for NaN too) and the packs saturate, so that bytes can
-// be compared instead. Where lo is above hi, hi wins, as in clamp_float().
+// be compared instead.
 //
 // kPlain: nothing depends on the row, see is_plain().
 template <int VECTORS, OutKind kOut, bool kPlain>
@@ -157,8 +157,7 @@ struct ByteColumns {
                  {e, n + (VECTORS == 4 ? 32 : 0), 0xffff},
                  {e, n + (VECTORS == 4 ? 48 : 0), 0xffff}},
         out_zero(_mm512_set1_epi16(static_cast<int16_t>(e.out_zero))),
-        lo(_mm512_set1_epi8(
-            static_cast<char>(static_cast<int>(e.lo < e.hi ? e.lo : e.hi) + e.out_zero))) {}
+        lo(_mm512_set1_epi8(static_cast<char>(static_cast<int>(e.lo) + e.out_zero))) {}
 
   __m512i steps(const int32_t* acc, int v, const Epilogue& e, int32_t m) const {
     if (v >= VECTORS) return _mm512_setzero_si512();

@@ -27,9 +27,9 @@ def cat(tensors: Sequence[Any], dim: Any = 0, **kwargs: Any) -> QTensor:
     parts = list(tensors)
     dim = operator.index(kwargs.get("axis", dim))
     first = _check_parts("cat", parts)
-    if all(same_qparams(first, q) for q in parts):
+    alike = all(same_qparams(first, q) for q in parts)
+    if alike and (first._axis is not None or first._qdtype.itemsize != 1):
         return first._with_int(torch.cat([q._int for q in parts], dim))
-    dim = dim % max(first._int.dim(), 1)
     if first._qdtype.itemsize != 1:
         return first._with_int(
             torch.cat([first._int, *(_ints_for(first, q) for q in parts[1:])], dim)

@@ -1,4 +1,4 @@
-"""QTensor operations that compute: clamps, pooling, means, comparisons, order.
+"""QTensor operations that compute: clamps, padding, means, comparisons, order.
 
 All work in integers or in the fixed float32 steps of the kernels, so they give the same bits
 everywhere. They need per-tensor parameters unless the docstring says otherwise.
@@ -126,96 +126,7 @@ def clamp_max(q: QTensor, max: Any) -> QTensor:
     return clamp_between("clamp_max", q, None, max, False)
 
 
-# Pooling, resizing, padding
-
-
-def _pool_stride(stride: Any, kernel_size: Any) -> Any:
-    """torch reads an absent stride, or an empty one, as the kernel size."""
-    absent = stride is None or (isinstance(stride, (tuple, list)) and not stride)
-    return kernel_size if absent else stride
-
-
-@register("max_pool2d")
-def max_pool2d(
-    q: QTensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> QTensor:
-    need_per_tensor("max_pool2d", q, True)
-    if return_indices:
-        refuse("max_pool2d", [q], "return_indices is not available; dequantize() first.")
-    stride = _pool_stride(stride, kernel_size)
-    return q._with_int(
-        ops.max_pool2d(q._int, kernel_size, stride, padding, dilation, bool(ceil_mode))
-    )
-
-
-@register("avg_pool2d")
-def avg_pool2d(
-    q: QTensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> QTensor:
-    need_per_tensor("avg_pool2d", q, True)
-    stride = _pool_stride(stride, kernel_size)
-    out = ops.avg_pool2d(
-        q._int,
-        q._zero_point,
-        kernel_size,
-        stride,
-        padding,
-        bool(ceil_mode),
-        bool(count_include_pad),
-        divisor_override,
-    )
-    return q._with_int(out)
-
-
-@register("adaptive_avg_pool2d")
-def adaptive_avg_pool2d(q: QTensor, output_size: Any) -> QTensor:
-    need_per_tensor("adaptive_avg_pool2d", q, True)
-    if isinstance(output_size, int) or output_size is None:
-        output_size = (output_size, output_size)
-    sizes = tuple(
-        have if want is None else want
-        for want, have in zip(output_size, q._int.shape[-2:], strict=True)
-    )
-    return q._with_int(ops.adaptive_avg_pool2d(q._int, q._zero_point, sizes))
-
-
-@register("interpolate")
-def interpolate(
-    q: QTensor,
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    align_corners: bool | None = None,
-    recompute_scale_factor: bool | None = None,
-    antialias: bool = False,
-) -> QTensor:
-    """torch.nn.functional.interpolate for the modes that copy elements: nearest and
-    nearest-exact."""
-    need_per_tensor("interpolate", q)
-    if mode not in ("nearest", "nearest-exact") or antialias:
-        refuse(
-            "interpolate",
-            [q],
-            f"With mode={mode!r} and antialias={antialias} it computes in float; use "
-            "mode='nearest', or dequantize() first.",
-        )
-    # Elements are only copied; int8 has no such kernel in torch, and int32 fits float64 exactly.
-    ints = q._int.view(torch.uint8) if q._qdtype.itemsize == 1 else q._int.double()
-    out = F.interpolate(ints, size, scale_factor, mode, align_corners, recompute_scale_factor)
-    narrow = q._qdtype.itemsize == 1
-    return q._with_int(out.view(q._int.dtype) if narrow else out.to(q._int.dtype))
+# Padding
 
 
 @register("pad")
@@ -245,6 +156,14 @@ def dropout(
 # Reductions
 
 
+# By rank: the mean over all but the first two dimensions.
+_SPATIAL_MEAN = {
+    3: ops.adaptive_avg_pool1d,
+    4: ops.adaptive_avg_pool2d,
+    5: ops.adaptive_avg_pool3d,
+}
+
+
 @register("mean")
 def mean(
     q: QTensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **kwargs: Any
@@ -265,8 +184,9 @@ def mean(
         raise ValueError(
             f"{calling_module()}mean of no elements: shape {list(q._int.shape)}, dim {dims}"
         )
-    if dims == [2, 3] and q._int.dim() == 4 and q._qdtype.itemsize == 1 and q._int.numel():
-        pooled = ops.adaptive_avg_pool2d(q._int, q._zero_point, (1, 1))
+    rank, narrow = q._int.dim(), q._qdtype.itemsize == 1
+    if narrow and rank in _SPATIAL_MEAN and dims == list(range(2, rank)) and q._int.numel():
+        pooled = _SPATIAL_MEAN[rank](q._int, q._zero_point, 1)
         return q._with_int(pooled if keepdim else pooled.flatten(1))
     total = q._int.sum(dims, keepdim=keepdim, dtype=torch.int64) - q._zero_point * count
     reciprocal = torch.tensor(1.0) / torch.tensor(float(max(count, 1)))

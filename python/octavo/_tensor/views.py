@@ -111,6 +111,8 @@ def _view(ints: torch.Tensor, *shape: Any) -> torch.Tensor:
 
 
 def _is_channels_last(ints: torch.Tensor) -> bool:
+    if ints.dim() == 3:
+        return ints.transpose(1, 2).is_contiguous()
     return (ints.dim() == 4 and ints.is_contiguous(memory_format=torch.channels_last)) or (
         ints.dim() == 5 and ints.is_contiguous(memory_format=torch.channels_last_3d)
     )

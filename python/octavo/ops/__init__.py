@@ -7,10 +7,10 @@ modules of :mod:`octavo.nn` are built on it. The exceptions are :mod:`octavo.ops
 every CPU: see *Numerics* in the README.
 """
 
+from octavo.ops.concatenate import cat
 from octavo.ops.conv_weights import Conv1dWeight, Conv2dWeight, Conv3dWeight, ConvWeight
 from octavo.ops.elementwise import (
     add,
-    cat,
     clamp,
     dequantize,
     dequantize_per_channel,
@@ -19,25 +19,52 @@ from octavo.ops.elementwise import (
     quantize_per_channel,
     requantize,
 )
-from octavo.ops.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from octavo.ops.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
+from octavo.ops.transposed import ConvTransposeWeight
+from octavo.ops.upsample import upsample_linear, upsample_nearest
 from octavo.ops.weights import LinearWeight
 
 __all__ = [
     "Conv1dWeight",
     "Conv2dWeight",
     "Conv3dWeight",
+    "ConvTransposeWeight",
     "ConvWeight",
     "LinearWeight",
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "add",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "cat",
     "clamp",
     "dequantize",
     "dequantize_per_channel",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "mul",
     "quantize",
     "quantize_per_channel",
     "requantize",
+    "upsample_linear",
+    "upsample_nearest",
 ]

@@ -1,8 +1,6 @@
-"""Quantize, dequantize, requantize, add, multiply, clamp and concatenate."""
+"""Quantize, dequantize, requantize, add, multiply and clamp."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 
@@ -332,38 +330,3 @@ def clamp(q: Tensor, lo: int, hi: int) -> Tensor:
     out = torch.empty_like(q)
     _C.clamp(q.data_ptr(), q.numel(), dtype.signed, lo, hi, out.data_ptr())
     return out
-
-
-def cat(
-    tensors: Sequence[Tensor],
-    qparams: Sequence[tuple[float, int]],
-    dim: int,
-    out_scale: float,
-    out_zero: int,
-) -> Tensor:
-    """Concatenation along ``dim`` in the output's qparams; parts that already have them are copied
-    as they are.
-
-    Args:
-        tensors: uint8 or int8 tensors of one dtype.
-        qparams: (scale, zero point) of each.
-
-    Raises:
-        TypeError: mixed dtypes.
-        ValueError: no tensors, or lengths that do not match.
-        RuntimeError: shapes that do not fit.
-    """
-    if not tensors or len(tensors) != len(qparams):
-        raise ValueError(
-            f"cat: {len(tensors)} tensors and {len(qparams)} qparams; needs one or more of each"
-        )
-    dtypes = {t.dtype for t in tensors}
-    if len(dtypes) != 1:
-        raise TypeError(f"cat: tensors of one dtype are needed, got {sorted(map(str, dtypes))}")
-    parts = []
-    for t, (scale, zero) in zip(tensors, qparams, strict=True):
-        check_storage("cat", t, EIGHT_BIT)
-        if scale != out_scale or zero != out_zero:
-            t = requantize(t, scale, zero, out_scale, out_zero, EIGHT_BIT[t.dtype])
-        parts.append(t)
-    return torch.cat(parts, dim)

@@ -1,159 +1,286 @@
-"""Pooling on 8-bit images."""
+"""Pooling on 8-bit images of one to three spatial dimensions.
+
+``q`` is (N, C, spatial...) or (C, spatial...), any strides; the result is channels last and keeps
+the input's scale and zero point. All raise TypeError for storage other than uint8 and int8,
+ValueError for arguments that torch refuses too and for images without elements, and RuntimeError
+for an image smaller than the window.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
+from typing import NamedTuple
 
 from octavo import _C
-from octavo.ops._common import Tensor, image, image_args, new_image, pair
+from octavo.ops._common import Tensor
+from octavo.ops._image import Image, in_three, numbers
+
+Numbers = int | Sequence[int]
 
 
-def _check_positive(name: str, what: str, values: tuple[int, int]) -> None:
-    if min(values) < 1:
-        raise ValueError(f"{name}: {what} must be at least 1, got {values}")
+class _Windows(NamedTuple):
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    ceil_mode: bool
+    output_size: tuple[int, ...]
 
 
-def _pool_geometry(
+def _windows(
     name: str,
-    q: Tensor,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None,
-    padding: int | Sequence[int],
-    dilation: int | Sequence[int],
+    x: Image,
+    kernel_size: Numbers,
+    stride: Numbers | None,
+    padding: Numbers,
+    dilation: Numbers,
     ceil_mode: bool,
-) -> tuple[tuple[int, ...], tuple[int, int]]:
-    kernel = pair("kernel_size", kernel_size)
-    step = kernel if stride is None or stride == [] else pair("stride", stride)
-    pad = pair("padding", padding)
-    dil = pair("dilation", dilation)
-    _check_positive(name, "kernel_size", kernel)
-    _check_positive(name, "stride", step)
-    _check_positive(name, "dilation", dil)
+) -> _Windows:
+    dims = len(x.size)
+    kernel = numbers(name, "kernel_size", kernel_size, dims)
+    absent = stride is None or (not isinstance(stride, int) and not len(stride))
+    step = kernel if absent else numbers(name, "stride", stride, dims)
+    pad = numbers(name, "padding", padding, dims)
+    dil = numbers(name, "dilation", dilation, dims)
+    for argument, values in (("kernel_size", kernel), ("stride", step), ("dilation", dil)):
+        if min(values) < 1:
+            raise ValueError(f"{name}: {argument} must be at least 1, got {values}")
     for p, k, d in zip(pad, kernel, dil, strict=True):
         if not 0 <= p <= (d * (k - 1) + 1) // 2:
             raise ValueError(
                 f"{name}: padding must be between 0 and half the kernel, got padding={pad} for "
                 f"kernel_size={kernel}"
             )
-    if q.shape[1] == 0 or (q.shape[2] == 0 or q.shape[3] == 0):
-        raise ValueError(
-            f"{name}: channels, height and width must be at least 1, got {tuple(q.shape)}"
-        )
-    sizes = [
-        _C.pool_output_size(q.shape[2 + i], kernel[i], step[i], pad[i], dil[i], ceil_mode)
-        for i in (0, 1)
-    ]
+    x.check_not_empty(name)
+    sizes = tuple(
+        _C.pool_output_size(x.size[i], kernel[i], step[i], pad[i], dil[i], ceil_mode)
+        for i in range(dims)
+    )
     if min(sizes) < 1:
         raise RuntimeError(
-            f"{name}: input {tuple(q.shape)} is too small for kernel_size={kernel}, stride={step}, "
-            f"padding={pad}, "
-            f"dilation={dil}: the output would be {tuple(sizes)}"
+            f"{name}: input {tuple(x.tensor.shape)} is too small for kernel_size={kernel}, "
+            f"stride={step}, padding={pad}, dilation={dil}: the output would be {sizes}"
         )
-    return (*kernel, *step, *pad, *dil), (sizes[0], sizes[1])
+    return _Windows(kernel, step, pad, dil, bool(ceil_mode), sizes)
+
+
+def _max_pool(
+    dims: int,
+    q: Tensor,
+    kernel_size: Numbers,
+    stride: Numbers | None,
+    padding: Numbers,
+    dilation: Numbers,
+    ceil_mode: bool,
+) -> Tensor:
+    name = f"max_pool{dims}d"
+    x = Image(name, q, dims)
+    w = _windows(name, x, kernel_size, stride, padding, dilation, ceil_mode)
+    out = x.new(w.output_size)
+    _C.max_pool(
+        *x.arguments(),
+        in_three(w.kernel, 1),
+        in_three(w.stride, 1),
+        in_three(w.padding, 0),
+        in_three(w.dilation, 1),
+        w.ceil_mode,
+        out.data_ptr(),
+    )
+    return x.finish(out)
+
+
+def max_pool1d(
+    q: Tensor,
+    kernel_size: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """:func:`torch.nn.functional.max_pool1d` without indices; padding never wins."""
+    return _max_pool(1, q, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def max_pool2d(
     q: Tensor,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
+    kernel_size: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """:func:`torch.nn.functional.max_pool2d` on uint8 or int8 storage; qparams stay, padding never
-    wins.
+    """:func:`torch.nn.functional.max_pool2d` without indices; padding never wins."""
+    return _max_pool(2, q, kernel_size, stride, padding, dilation, ceil_mode)
 
-    Args:
-        q: (N, C, H, W) or (C, H, W), any strides.
 
-    Returns:
-        The pooled storage, channels last.
+def max_pool3d(
+    q: Tensor,
+    kernel_size: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """:func:`torch.nn.functional.max_pool3d` without indices; padding never wins."""
+    return _max_pool(3, q, kernel_size, stride, padding, dilation, ceil_mode)
 
-    Raises:
-        TypeError: q is not uint8 or int8.
-        ValueError: arguments that torch refuses too.
-        RuntimeError: an image smaller than the window.
-    """
-    q, unbatched = image("max_pool2d", q)
-    geometry, (h, w) = _pool_geometry(
-        "max_pool2d", q, kernel_size, stride, padding, dilation, ceil_mode
+
+def _avg_pool(
+    dims: int,
+    q: Tensor,
+    zero_point: int,
+    kernel_size: Numbers,
+    stride: Numbers | None,
+    padding: Numbers,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Tensor:
+    name = f"avg_pool{dims}d"
+    x = Image(name, q, dims)
+    w = _windows(name, x, kernel_size, stride, padding, 1, ceil_mode)
+    if divisor_override is not None:
+        divisor_override = numbers(name, "divisor_override", divisor_override, 1)[0]
+        if divisor_override == 0 or abs(divisor_override) >= 2**31:
+            raise ValueError(
+                f"{name}: divisor_override must not be 0 and fit int32, got {divisor_override}"
+            )
+    out = x.new(w.output_size)
+    _C.avg_pool(
+        *x.arguments(),
+        zero_point,
+        in_three(w.kernel, 1),
+        in_three(w.stride, 1),
+        in_three(w.padding, 0),
+        w.ceil_mode,
+        bool(count_include_pad),
+        divisor_override or 0,
+        out.data_ptr(),
     )
-    out = new_image(q.shape[0], q.shape[1], h, w, q.dtype)
-    _C.max_pool2d(*image_args(q), q.dtype == torch.int8, *geometry, ceil_mode, out.data_ptr())
-    return out.squeeze(0) if unbatched else out
+    return x.finish(out)
+
+
+def avg_pool1d(
+    q: Tensor,
+    zero_point: int,
+    kernel_size: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """:func:`torch.nn.functional.avg_pool1d`; arithmetic as :func:`avg_pool2d`."""
+    return _avg_pool(
+        1, q, zero_point, kernel_size, stride, padding, ceil_mode, count_include_pad, None
+    )
 
 
 def avg_pool2d(
     q: Tensor,
     zero_point: int,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
+    kernel_size: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """:func:`torch.nn.functional.avg_pool2d` on uint8 or int8 storage; the output keeps the input's
-    qparams.
+    """:func:`torch.nn.functional.avg_pool2d`.
 
     ``zero_point + round_half_even(sum(q - zero_point) * (1 / divisor))``, the sum exact.
-
-    Args and errors as :func:`max_pool2d`; ``divisor_override`` must not be 0.
+    ``divisor_override`` must not be 0.
     """
-    q, unbatched = image("avg_pool2d", q)
-    geometry, (h, w) = _pool_geometry("avg_pool2d", q, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override == 0:
-        raise ValueError("avg_pool2d: divisor_override must not be 0")
-    out = new_image(q.shape[0], q.shape[1], h, w, q.dtype)
-    _C.avg_pool2d(
-        *image_args(q),
-        q.dtype == torch.int8,
+    return _avg_pool(
+        2,
+        q,
         zero_point,
-        *geometry[:6],
+        kernel_size,
+        stride,
+        padding,
         ceil_mode,
         count_include_pad,
-        divisor_override or 0,
-        out.data_ptr(),
+        divisor_override,
     )
-    return out.squeeze(0) if unbatched else out
 
 
-def adaptive_avg_pool2d(
-    q: Tensor, zero_point: int, output_size: int | Sequence[int | None] | None
+def avg_pool3d(
+    q: Tensor,
+    zero_point: int,
+    kernel_size: Numbers,
+    stride: Numbers | None = None,
+    padding: Numbers = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> Tensor:
-    """:func:`torch.nn.functional.adaptive_avg_pool2d` on uint8 or int8 storage; qparams stay.
-
-    Args:
-        q: (N, C, H, W) or (C, H, W), any strides.
-        output_size: one or two integers; ``None`` keeps the input's size.
-
-    Raises:
-        TypeError: q is not uint8 or int8.
-        ValueError: an empty image, a negative output size.
-    """
-    q, unbatched = image("adaptive_avg_pool2d", q)
-    wanted = (
-        (output_size, output_size)
-        if output_size is None or isinstance(output_size, int)
-        else output_size
+    """:func:`torch.nn.functional.avg_pool3d`; arithmetic as :func:`avg_pool2d`."""
+    return _avg_pool(
+        3,
+        q,
+        zero_point,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
     )
-    if len(wanted) != 2:
-        raise ValueError(
-            f"adaptive_avg_pool2d: output_size: expected one or two integers, got {wanted}"
-        )
-    h, w = (int(q.shape[2 + i]) if size is None else int(size) for i, size in enumerate(wanted))
-    if min(h, w) < 0:
-        raise ValueError(f"adaptive_avg_pool2d: output_size must not be negative, got {(h, w)}")
-    if min(q.shape[1:]) == 0:
-        raise ValueError(
-            f"adaptive_avg_pool2d: channels, height and width must be at least 1, got "
-            f"{tuple(q.shape)}"
-        )
-    out = new_image(q.shape[0], q.shape[1], h, w, q.dtype)
+
+
+OutputSize = int | Sequence[int | None] | None
+
+
+def _adaptive(
+    kind: str, dims: int, q: Tensor, zero_point: int | None, output_size: OutputSize
+) -> Tensor:
+    name = f"adaptive_{kind}_pool{dims}d"
+    x = Image(name, q, dims)
+    wanted = [output_size] if isinstance(output_size, int | None) else list(output_size)
+    if len(wanted) == 1:
+        wanted *= dims
+    filled = [have if want is None else want for want, have in zip(wanted, x.size, strict=False)]
+    size = numbers(name, "output_size", filled[: len(wanted)] + wanted[len(filled) :], dims)
+    if min(size) < 0:
+        raise ValueError(f"{name}: output_size must not be negative, got {size}")
+    x.check_not_empty(name)
+    out = x.new(size)
     if out.numel():
-        _C.adaptive_avg_pool2d(
-            *image_args(q), q.dtype == torch.int8, zero_point, h, w, out.data_ptr()
-        )
-    return out.squeeze(0) if unbatched else out
+        to = in_three(size, 1)
+        if zero_point is None:
+            _C.adaptive_max_pool(*x.arguments(), to, out.data_ptr())
+        else:
+            _C.adaptive_avg_pool(*x.arguments(), zero_point, to, out.data_ptr())
+    return x.finish(out)
+
+
+def adaptive_avg_pool1d(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
+    """:func:`torch.nn.functional.adaptive_avg_pool1d`; arithmetic as :func:`avg_pool2d`."""
+    return _adaptive("avg", 1, q, zero_point, output_size)
+
+
+def adaptive_avg_pool2d(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
+    """:func:`torch.nn.functional.adaptive_avg_pool2d`; arithmetic as :func:`avg_pool2d`.
+
+    ``output_size``: one or two integers; ``None`` keeps the input's size.
+    """
+    return _adaptive("avg", 2, q, zero_point, output_size)
+
+
+def adaptive_avg_pool3d(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
+    """:func:`torch.nn.functional.adaptive_avg_pool3d`; arithmetic as :func:`avg_pool2d`."""
+    return _adaptive("avg", 3, q, zero_point, output_size)
+
+
+def adaptive_max_pool1d(q: Tensor, output_size: OutputSize) -> Tensor:
+    """:func:`torch.nn.functional.adaptive_max_pool1d` without indices."""
+    return _adaptive("max", 1, q, None, output_size)
+
+
+def adaptive_max_pool2d(q: Tensor, output_size: OutputSize) -> Tensor:
+    """:func:`torch.nn.functional.adaptive_max_pool2d` without indices."""
+    return _adaptive("max", 2, q, None, output_size)
+
+
+def adaptive_max_pool3d(q: Tensor, output_size: OutputSize) -> Tensor:
+    """:func:`torch.nn.functional.adaptive_max_pool3d` without indices."""
+    return _adaptive("max", 3, q, None, output_size)

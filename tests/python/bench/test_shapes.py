@@ -20,6 +20,8 @@ def test_convolutions() -> None:
     assert shapes.parse(full) == ConvShape("dw", 1, 8, 9, 7, 16, 3, 2, 1, 8, 2)
     short = shapes.parse("1x3x4x4 out=2 kernel=1")
     assert short == ConvShape("1x3x4x4_out=2_kernel=1", 1, 3, 4, 4, 2, 1, 1, 0, 1, 1)
+    grow = shapes.parse("grow 1x8x1x1 out=4 kernel=2 stride=2 transposed=1")
+    assert grow == ConvShape("grow", 1, 8, 1, 1, 4, 2, 2, 0, 1, 1, transposed=1)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,8 @@ def test_convolutions() -> None:
         ("1x3x4x4 out=2 kernel=-1", "'kernel=-1'"),
         ("1x3x4x4 out=2 kernel=1 groups=2", "groups=2"),
         ("1x3x4x4 out=2 kernel=7 padding=1", "larger than the image"),
+        ("1x3x4x4 out=2 kernel=1 transposed=2", "transposed=2"),
+        ("1x3x2x4 out=2 kernel=2 padding=2 transposed=1", "cuts off all 3 pixels"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file_and_number(

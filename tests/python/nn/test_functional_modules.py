@@ -225,7 +225,7 @@ def q(dtype: str = "quint8", shape: Any = (2, 3)) -> QTensor:
         (lambda m: m.cat([]), TypeError, "cat takes a list or tuple of at least one"),
         (lambda m: m.cat(q()), TypeError, "cat takes a list or tuple"),
         (lambda m: m.cat([q(), torch.ones(2)]), TypeError, r"x\[1\] must be a quantized tensor"),
-        (lambda m: m.cat([q(), q()], dim=5), IndexError, "Dimension out of range"),
+        (lambda m: m.cat([q(), q()], dim=5), IndexError, "dim 5 is out of range"),
         (lambda m: m.cat([q(), q(shape=(2, 4))], dim=0), RuntimeError, "skip"),
         (lambda m: m.add(q(), q(shape=(2, 4))), RuntimeError, "skip"),
         (lambda m: m.matmul(q(), q()), RuntimeError, "skip"),

@@ -23,6 +23,18 @@ SAME: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda x: qF.adaptive_avg_pool2d(x, (2, None)),
         lambda x: F.adaptive_avg_pool2d(x, (2, None)),
     ),
+    "avg_pool3d": (
+        lambda x: qF.avg_pool3d(x.unsqueeze(0), 2, 1, 1, False, False),
+        lambda x: F.avg_pool3d(x.unsqueeze(0), 2, 1, 1, False, False),
+    ),
+    "adaptive_avg_pool3d": (
+        lambda x: qF.adaptive_avg_pool3d(x.unsqueeze(0), (2, None, 3)),
+        lambda x: F.adaptive_avg_pool3d(x.unsqueeze(0), (2, None, 3)),
+    ),
+    "max_pool1d": (
+        lambda x: qF.max_pool1d(x[0], 3, 2, 1),
+        lambda x: F.max_pool1d(x[0], 3, 2, 1),
+    ),
     "max_pool2d": (
         lambda x: qF.max_pool2d(x, 2, 1, 1, 2, True),
         lambda x: F.max_pool2d(x, 2, 1, 1, 2, True),
@@ -36,6 +48,10 @@ SAME: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda x: F.interpolate(x, scale_factor=2),
     ),
     "upsample": (lambda x: qF.upsample(x, (9, 5)), lambda x: F.interpolate(x, (9, 5))),
+    "upsample_bilinear": (
+        lambda x: qF.upsample_bilinear(x, (9, 5)),
+        lambda x: F.interpolate(x, (9, 5), mode="bilinear", align_corners=True),
+    ),
     "upsample_nearest": (
         lambda x: qF.upsample_nearest(x, scale_factor=3),
         lambda x: F.interpolate(x, scale_factor=3),
@@ -49,7 +65,10 @@ def image(dtype: Any = octavo.quint8) -> octavo.QTensor:
 
 def test_every_function_is_tested() -> None:
     convolutions = {"conv1d", "conv2d", "conv3d"}  # test_functional_conv.py
-    assert set(SAME) | convolutions == set(qF.__all__)
+    transposed = {
+        f"conv_transpose{rank}d" for rank in (1, 2, 3)
+    }  # test_quantized_conv_transpose.py
+    assert set(SAME) | convolutions | transposed == set(qF.__all__)
 
 
 @pytest.mark.parametrize("dtype", [octavo.quint8, octavo.qint8], ids=str)
@@ -82,8 +101,8 @@ def test_in_place() -> None:
 def test_refusals_name_the_reason() -> None:
     with pytest.raises(TypeError, match="return_indices"):
         qF.max_pool2d(image(), 2, return_indices=True)
-    with pytest.raises(TypeError, match=r"mode='bilinear'.*use mode='nearest'"):
-        qF.interpolate(image(), scale_factor=2, mode="bilinear")
+    with pytest.raises(TypeError, match=r"mode='bicubic'.*use mode='nearest' or mode='bilinear'"):
+        qF.interpolate(image(), scale_factor=2, mode="bicubic")
 
 
 @pytest.mark.parametrize("name", sorted(set(SAME) - {"relu", "relu6"}))

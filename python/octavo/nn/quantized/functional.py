@@ -11,24 +11,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from octavo._tensor import compute
+from octavo._tensor import compute, pooling
 from octavo._tensor.dispatch import calling_module
+from octavo._tensor.interpolate import interpolate as _interpolate
 from octavo.nn.quantized.conv_functional import conv1d, conv2d, conv3d
+from octavo.nn.quantized.conv_transpose_functional import (
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from octavo.tensor import QTensor
 
 __all__ = [
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
     "avg_pool2d",
+    "avg_pool3d",
     "clamp",
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "hardtanh",
     "interpolate",
+    "max_pool1d",
     "max_pool2d",
     "relu",
     "relu6",
     "upsample",
+    "upsample_bilinear",
     "upsample_nearest",
 ]
 
@@ -58,8 +71,29 @@ def avg_pool2d(
     The sum of a window is exact; `zero_point + round_half_even(float(sum) * (1 / divisor))` in
     float32.
     """
-    return compute.avg_pool2d(
+    return pooling.avg_pool2d(
         _quantized("avg_pool2d", input),
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
+
+
+def avg_pool3d(
+    input: QTensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> QTensor:
+    """Average over kd x kh x kw windows of [N, C, D, H, W] or [C, D, H, W]; as `avg_pool2d`."""
+    return pooling.avg_pool3d(
+        _quantized("avg_pool3d", input),
         kernel_size,
         stride,
         padding,
@@ -76,7 +110,33 @@ def adaptive_avg_pool2d(input: QTensor, output_size: Any) -> QTensor:
     `output_size` is an int or a pair; None in the pair keeps that size. Rounding as in
     `avg_pool2d`.
     """
-    return compute.adaptive_avg_pool2d(_quantized("adaptive_avg_pool2d", input), output_size)
+    return pooling.adaptive_avg_pool2d(_quantized("adaptive_avg_pool2d", input), output_size)
+
+
+def adaptive_avg_pool3d(input: QTensor, output_size: Any) -> QTensor:
+    """Average [N, C, D, H, W] or [C, D, H, W] to `output_size`; as `adaptive_avg_pool2d`."""
+    return pooling.adaptive_avg_pool3d(_quantized("adaptive_avg_pool3d", input), output_size)
+
+
+def max_pool1d(
+    input: QTensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> QTensor:
+    """Maximum over windows of [N, C, L] or [C, L]; as `max_pool2d`."""
+    return pooling.max_pool1d(
+        _quantized("max_pool1d", input),
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        ceil_mode,
+        return_indices,
+    )
 
 
 def max_pool2d(
@@ -93,7 +153,7 @@ def max_pool2d(
 
     Raises TypeError for `return_indices=True`, as torch's quantized form does.
     """
-    return compute.max_pool2d(
+    return pooling.max_pool2d(
         _quantized("max_pool2d", input),
         kernel_size,
         stride,
@@ -139,13 +199,14 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> QTensor:
-    """Resize the spatial dimensions by copying elements, as `torch.nn.functional.interpolate`.
+    """Resize the spatial dimensions of [N, C, ...], as `torch.nn.functional.interpolate`.
 
-    Raises TypeError for modes other than "nearest" and "nearest-exact".
+    Modes "nearest" and "nearest-exact" copy elements (any quantized dtype); "linear", "bilinear",
+    "trilinear" and "area" compute in integers, within one step of torch's quantized result.
+
+    Raises TypeError for other modes, ValueError for sizes that do not fit the input.
     """
-    return compute.interpolate(
-        _quantized("interpolate", input), size, scale_factor, mode, align_corners
-    )
+    return _interpolate(_quantized("interpolate", input), size, scale_factor, mode, align_corners)
 
 
 def upsample(
@@ -162,3 +223,8 @@ def upsample(
 def upsample_nearest(input: QTensor, size: Any = None, scale_factor: Any = None) -> QTensor:
     """`interpolate` with mode "nearest"."""
     return interpolate(input, size, scale_factor, "nearest")
+
+
+def upsample_bilinear(input: QTensor, size: Any = None, scale_factor: Any = None) -> QTensor:
+    """`interpolate` with mode "bilinear" and `align_corners=True`."""
+    return interpolate(input, size, scale_factor, "bilinear", True)

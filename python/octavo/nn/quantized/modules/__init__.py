@@ -4,6 +4,11 @@ of float ones.
 
 from octavo.nn.quantized.modules.activation import ReLU6
 from octavo.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d
+from octavo.nn.quantized.modules.conv_transpose import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from octavo.nn.quantized.modules.functional_modules import (
     FloatFunctional,
     FXFloatFunctional,
@@ -17,6 +22,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "DeQuantize",
     "FXFloatFunctional",
     "FloatFunctional",

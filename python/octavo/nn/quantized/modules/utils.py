@@ -110,14 +110,15 @@ def dynamic_weight_observer(mod: nn.Module, part: nn.Module) -> tuple[Any, bool]
     return factory().to(weight.device), False
 
 
-def quantize_weight(weight: Tensor, observer: Any) -> tuple[Tensor, Tensor, Tensor]:
+def quantize_weight(weight: Tensor, observer: Any, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Quantizes a float weight to int8 with the qparams of an observer that has seen it.
 
     Args:
-        weight: float tensor, output channels first.
+        weight: float tensor.
         observer: an observer or fake-quantize of dtype qint8: ``qscheme``, ``calculate_qparams()``,
-            and for per-channel schemes ``ch_axis`` 0. Its ``quant_min`` and ``quant_max`` bound the
-            result.
+            and for per-channel schemes ``ch_axis``, which must be ``axis``. Its ``quant_min`` and
+            ``quant_max`` bound the result.
+        axis: of the output channels.
 
     Returns:
         int8 weight of the same shape, float32 scales and int32 zero points, 1-D with one element or
@@ -125,8 +126,8 @@ def quantize_weight(weight: Tensor, observer: Any) -> tuple[Tensor, Tensor, Tens
 
     Raises:
         TypeError: the observer's dtype is not qint8.
-        ValueError: NaN or Inf in the weight; a scheme other than per tensor or per channel on axis
-            0.
+        ValueError: NaN or Inf in the weight; a scheme other than per tensor or per channel on
+            ``axis``.
 
     Source: ``torch.ao.nn.quantized.modules.utils._quantize_weight``.
     """
@@ -150,11 +151,11 @@ def quantize_weight(weight: Tensor, observer: Any) -> tuple[Tensor, Tensor, Tens
     lo, hi = getattr(inner, "quant_min", None), getattr(inner, "quant_max", None)
     if inner.qscheme in _PER_TENSOR and scales.numel() == 1:
         quantized = ops.quantize(plain, float(scales), int(zero_points), qint8, lo, hi)
-    elif inner.qscheme in _PER_CHANNEL and inner.ch_axis in (0, -plain.dim()):
-        quantized = ops.quantize_per_channel(plain, scales, zero_points, 0, qint8, lo, hi)
+    elif inner.qscheme in _PER_CHANNEL and inner.ch_axis in (axis, axis - plain.dim()):
+        quantized = ops.quantize_per_channel(plain, scales, zero_points, axis, qint8, lo, hi)
     else:
         raise ValueError(
-            "the weight observer must be per tensor, or per channel on axis 0; got "
+            f"the weight observer must be per tensor, or per channel on axis {axis}; got "
             f"{inner.qscheme} with ch_axis "
             f"{getattr(inner, 'ch_axis', None)} and {scales.numel()} scales"
         )

@@ -8,7 +8,8 @@ State dict, plain tensors only:
 
 ===================== ================== ======================================================
 ``weight``            int8               shape of the float weight
-``weight_scale``      float32            [1], or [out]: one per output channel
+``weight_scale``      float32            [1], or [out]: one per output channel; transposed
+                                         convolutions: [out / groups], dimension 1 of the weight
 ``weight_zero_point`` int32              as ``weight_scale``
 ``bias``              float32            [out]; no such key where the module has no bias
 ``scale``             float32 []         of the output
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +47,11 @@ class CallableWeight(QTensor):
     __slots__ = ()
 
     @staticmethod
-    def of(plain: Tensor, scales: Tensor, zero_points: Tensor) -> CallableWeight:
+    def of(plain: Tensor, scales: Tensor, zero_points: Tensor, axis: int) -> CallableWeight:
         if scales.numel() == 1:
             q = QTensor.from_int_repr(plain, scales, zero_points)
         else:
-            q = QTensor.from_int_repr(plain, scales, zero_points, axis=0)
+            q = QTensor.from_int_repr(plain, scales, zero_points, axis=axis)
         weight = torch.Tensor._make_subclass(CallableWeight, plain)
         for slot in QTensor.__slots__:
             if hasattr(q, slot):
@@ -97,7 +98,8 @@ class PackedWeightModule(QuantizedModule):
     """A module with a packed int8 weight, whatever its output.
 
     Attributes:
-        weight (QTensor): qint8, per tensor or per channel on axis 0; ``module.weight`` and
+        weight (QTensor): qint8, per tensor or per channel on axis 0 (transposed convolutions: 1,
+            as their float weights have the output channels there); ``module.weight`` and
             ``module.weight()`` are the same. Every read unpacks it. To change it, call
             :meth:`set_weight_bias`.
         bias (Tensor): float32 [out]; ``module.bias()`` is None where there is none, see
@@ -106,9 +108,13 @@ class PackedWeightModule(QuantizedModule):
 
     _packed: Any
     _relu: bool = False
+    _weight_axis: ClassVar[int] = 0  # of the output channels
 
     def _weight_shape(self) -> tuple[int, ...]:
         raise NotImplementedError
+
+    def _outputs(self) -> int:
+        return self._weight_shape()[0]
 
     def _pack(
         self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
@@ -124,7 +130,7 @@ class PackedWeightModule(QuantizedModule):
             torch.zeros(shape, dtype=torch.int8),
             torch.ones(1),
             torch.zeros(1, dtype=torch.int32),
-            torch.zeros(shape[0]) if bias else None,
+            torch.zeros(self._outputs()) if bias else None,
         )
 
     def _run(self, x: Tensor, *args: Any) -> Tensor:
@@ -138,11 +144,13 @@ class PackedWeightModule(QuantizedModule):
     @property
     def weight(self) -> CallableWeight:
         packed = self._packed
-        return CallableWeight.of(packed.unpack(), packed.scales, packed.zero_points)
+        return CallableWeight.of(
+            packed.unpack(), packed.scales, packed.zero_points, self._weight_axis
+        )
 
     @property
     def bias(self) -> CallableBias:
-        return CallableBias.of(self._packed.bias, self._weight_shape()[0])
+        return CallableBias.of(self._packed.bias, self._outputs())
 
     def _weight_bias(self) -> tuple[QTensor, Tensor | None]:
         return self.weight, self.bias()
@@ -151,7 +159,8 @@ class PackedWeightModule(QuantizedModule):
         """Replaces weight and bias, and packs them.
 
         Args:
-            w: qint8 QTensor of the module's weight shape, per tensor or per channel on axis 0.
+            w: qint8 QTensor of the module's weight shape, per tensor or per channel on the axis of
+                the output channels.
             b: float tensor [out], or None.
 
         Raises:
@@ -169,12 +178,12 @@ class PackedWeightModule(QuantizedModule):
             )
         if w._axis is None:
             scales, zero_points = torch.tensor([w._scale]), torch.tensor([w._zero_point])
-        elif w._axis == 0:
+        elif w._axis == self._weight_axis:
             scales, zero_points = w._scales, w._zero_points
         else:
             raise ValueError(
-                f"{label}: w must be quantized per tensor or per channel on axis 0, got axis "
-                f"{w._axis}"
+                f"{label}: w must be quantized per tensor or per channel on axis "
+                f"{self._weight_axis}, got axis {w._axis}"
             )
         try:
             bias = self._checked_bias(b)
@@ -191,7 +200,7 @@ class PackedWeightModule(QuantizedModule):
             or not bias.is_floating_point()
         ):
             raise TypeError(f"bias must be a float tensor or None, got {describe(bias)}")
-        size = self._weight_shape()[0]
+        size = self._outputs()
         if tuple(bias.shape) != (size,):
             raise ValueError(f"bias must have shape [{size}], got {list(bias.shape)}")
         plain = bias.detach().to("cpu", torch.float32, copy=True)
@@ -209,7 +218,7 @@ class PackedWeightModule(QuantizedModule):
         try:
             if not precomputed:
                 observer(weight.detach().float())
-            quantized, scales, zero_points = quantize_weight(weight, observer)
+            quantized, scales, zero_points = quantize_weight(weight, observer, self._weight_axis)
             self._packed = self._pack(quantized, scales, zero_points, self._checked_bias(mod.bias))
         except (TypeError, ValueError, RuntimeError) as error:
             raise relabel(error, label) from error
@@ -253,7 +262,7 @@ class PackedWeightModule(QuantizedModule):
             tensors[key] for key in ("weight_int8", "weight_scale", "weight_zero_point")
         )
         expect("weight_int8", weight, (torch.int8,), shape)
-        expect("weight_scale", scales, (torch.float32,), (1,), (shape[0],))
+        expect("weight_scale", scales, (torch.float32,), (1,), (shape[self._weight_axis],))
         expect(
             "weight_zero_point",
             zero_points,
@@ -272,7 +281,7 @@ class PackedWeightModule(QuantizedModule):
             )
         bias = tensors.get("bias")
         if bias is not None:
-            expect("bias", bias, (torch.float32,), (shape[0],))
+            expect("bias", bias, (torch.float32,), (self._outputs(),))
             bias = self._checked_bias(bias)
         self._packed = self._pack(
             weight.cpu(), scales.cpu(), zero_points.to("cpu", torch.int32), bias
@@ -331,8 +340,18 @@ class WeightedQuantizedModule(PackedWeightModule, QuantizedOutput):
                 )
             weight: Tensor = mod.weight  # type: ignore[assignment]
             observer = qconfig.weight().to(weight.device)
+            self._observe_channels(observer)
             precomputed = False
         self._take_weight(mod, observer, label, precomputed)
+
+    def _observe_channels(self, observer: Any) -> None:
+        """Points a new per-channel observer, which observes axis 0 unless told otherwise, to the
+        axis of the output channels.
+        """
+        parts: tuple[Any, ...] = (observer, getattr(observer, "activation_post_process", None))
+        for part in parts:
+            if getattr(part, "ch_axis", None) == 0:
+                part.ch_axis = self._weight_axis
 
     def _load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         output = self._output_from_state(tensors)

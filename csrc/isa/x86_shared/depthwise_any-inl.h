@@ -1,0 +1,93 @@
+// Depthwise convolution with any window: whatever the driver points to is multiplied, four taps at
+// a time.
+#pragma once
+
+#include "abi/kernel_abi.h"
+#include "abi/unroll.h"
+#include "isa/x86_shared/depthwise_block-inl.h"
+
+namespace octavo {
+namespace {
+
+// Groups of four taps whose weights are kept interleaved; accumulators of larger windows pass
+// through memory.
+constexpr int kQuadsTogether = 16;
+
+// Four taps of a block; those past the last are zero.
+template <class L, typename Load>
+static inline OCTAVO_INLINE void load_quad(int tap, int taps, const Load& load,
+                                           typename L::Vec (&dwords)[4]) {
+  typename L::Vec row[4];
+  unroll<4>([&](auto i) OCTAVO_INLINE { row[i] = tap + i < taps ? load(tap + i) : L::zero(); });
+  unroll<2>([&](auto h) OCTAVO_INLINE {
+    typename L::Vec half[2], none[2];
+    interleave<L, 4, h>(row, half, none);
+    dwords[2 * h] = half[0];
+    dwords[2 * h + 1] = half[1];
+  });
+}
+
+// Register budget: 4 accumulators, 4 rows, 4 vectors of dwords; weights come from memory.
+template <class L, bool kSigned, bool kPartial>
+__attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int channel, int n) {
+  using Vec = typename L::Vec;
+  const BlockChannels<L> channels(args, channel);
+  const Requantize8<L> requantize(args);
+  const bool plain8 = is_plain8(args);
+  const auto* w = static_cast<const int8_t*>(args.w) + ptrdiff_t{channel} * args.taps;
+  const ptrdiff_t lane = ptrdiff_t{args.taps} * kDepthwiseBlock;
+  alignas(64) int32_t tile[kTilePixels][L::kBytes];
+  typename Dot<L>::Weights weights[kQuadsTogether][4];
+  char* out = static_cast<char*>(args.out);
+  for (int first = 0; first < args.taps; first += 4 * kQuadsTogether) {
+    const int end = args.taps - first < 4 * kQuadsTogether ? args.taps : first + 4 * kQuadsTogether;
+    for (int tap = first; tap < end; tap += 4) {
+      Vec dwords[4];
+      load_quad<L>(
+          tap, end, [&](int t) { return L::load_lanes(w + t * kDepthwiseBlock, lane); }, dwords);
+      for (int q = 0; q < 4; ++q) weights[(tap - first) / 4][q] = Dot<L>::weights(dwords[q]);
+    }
+    for (int p = 0; p < args.pixels; ++p) {
+      const uint8_t* const* rows = args.rows + static_cast<ptrdiff_t>(p) * args.taps;
+      Vec acc[4];
+      unroll<4>([&](auto q) OCTAVO_INLINE {
+        acc[q] = first == 0 ? channels.init[q] : L::load_lanes(&tile[p][q * 4], 64);
+      });
+      const auto add_quad = [&](int tap, int last) OCTAVO_INLINE {
+        Vec dwords[4];
+        load_quad<L>(
+            tap, last,
+            [&](int t) OCTAVO_INLINE {
+              return load_activations<L, kSigned, kPartial>(rows[t] + channel, n);
+            },
+            dwords);
+        unroll<4>([&](auto q) OCTAVO_INLINE {
+          acc[q] = Dot<L>::dot(acc[q], Dot<L>::bytes(dwords[q]), weights[(tap - first) / 4][q]);
+        });
+      };
+      int tap = first;
+      for (; tap + 4 <= end; tap += 4) add_quad(tap, tap + 4);
+      if (tap < end) add_quad(tap, end);
+      if (plain8 && end == args.taps) {
+        store_block<kPartial>(requantize, acc, channels, n, out + p * args.out_stride + channel);
+      } else {
+        unroll<4>([&](auto q) OCTAVO_INLINE { L::store_lanes(&tile[p][q * 4], 64, acc[q]); });
+      }
+    }
+  }
+  if (!plain8) store_accumulators(tile[0], L::kBytes, args, channel, n, args.pixels, out, args.m0);
+}
+
+template <bool kSigned>
+void depthwise_any(const WindowArgs* args) {
+  for_channel_blocks(args->begin, args->end, [&](auto lanes, auto partial, int channel, int n) {
+    depthwise_any_block<decltype(lanes), kSigned, partial.value>(*args, channel, n);
+  });
+}
+
+constexpr WindowKernel depthwise_any_row(const char* name) {
+  return {name, WindowKind::kDepthwise, 0, 0, {depthwise_any<false>, depthwise_any<true>}, 128};
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,93 @@
+// Small groups with any window: whatever the driver points to is multiplied, tap by tap.
+#pragma once
+
+#include "abi/kernel_abi.h"
+#include "abi/unroll.h"
+#include "isa/x86_shared/grouped_block-inl.h"
+
+namespace octavo {
+namespace {
+
+// Register budget: P * kBlockVectors <= 4 accumulators, kBlockVectors of picks and of weights, one
+// of bytes.
+template <int P, bool kSigned, bool kPartial, typename Finish>
+static inline OCTAVO_INLINE void grouped_any_pixels(const WindowArgs& args,
+                                                    const GroupedBlocks<1>& block, int pixel,
+                                                    const Finish& finish) {
+  using L = GroupedLanes;
+  L::Vec acc[P][kBlockVectors];
+  unroll<P>([&](auto p) OCTAVO_INLINE {
+    unroll<kBlockVectors>([&](auto v) OCTAVO_INLINE { acc[p][v] = block.init_vector(v); });
+  });
+  const uint8_t* const* rows = args.rows + static_cast<ptrdiff_t>(pixel) * args.taps;
+  for (int chunk = 0; chunk < args.chunks; ++chunk) {
+    L::Vec pick[kBlockVectors];
+    unroll<kBlockVectors>([&](auto v) OCTAVO_INLINE { pick[v] = block.pick(chunk, v); });
+    const int load = block.block[0]->load[chunk];
+    for (int t = 0; t < args.taps; ++t) {
+      Dot<L>::Weights weights[kBlockVectors];
+      unroll<kBlockVectors>([&](auto v) OCTAVO_INLINE {
+        weights[v] = Dot<L>::weights(block.weights(args.chunks, t * args.chunks + chunk, v));
+      });
+      unroll<P>([&](auto p) OCTAVO_INLINE {
+        const auto bytes = load_group<kSigned, kPartial>(
+            rows[static_cast<ptrdiff_t>(p) * args.taps + t] + load, args.in_channels);
+        unroll<kBlockVectors>([&](auto v) OCTAVO_INLINE {
+          const auto a = Dot<L>::bytes(L::pick_bytes(bytes, pick[v]));
+          acc[p][v] = Dot<L>::dot(acc[p][v], a, weights[v]);
+        });
+      });
+    }
+  }
+  unroll<P>([&](auto p) OCTAVO_INLINE { finish(pixel + p, acc[p]); });
+}
+
+template <bool kSigned, bool kPartial, typename Finish>
+static inline OCTAVO_INLINE void grouped_any_run(const WindowArgs& args,
+                                                 const GroupedBlocks<1>& block,
+                                                 const Finish& finish) {
+  constexpr int kPixels = 4 / kBlockVectors;
+  int pixel = 0;
+  for (; pixel + kPixels <= args.pixels; pixel += kPixels)
+    grouped_any_pixels<kPixels, kSigned, kPartial>(args, block, pixel, finish);
+  for (; pixel < args.pixels; ++pixel)
+    grouped_any_pixels<1, kSigned, kPartial>(args, block, pixel, finish);
+}
+
+template <bool kSigned, bool kPartial>
+__attribute__((noinline)) void grouped_any_block(const WindowArgs& args, int index) {
+  using L = GroupedLanes;
+  const GroupedBlocks<1> block(args, index);
+  char* out = static_cast<char*>(args.out);
+  if (is_plain8(args)) {
+    const Requantize8<L> requantize(args);
+    grouped_any_run<kSigned, kPartial>(
+        args, block, [&](int pixel, const L::Vec(&acc)[kBlockVectors]) OCTAVO_INLINE {
+          block.store8(requantize, acc, out + pixel * args.out_stride);
+        });
+  } else {
+    GroupedTile<1> tile;
+    grouped_any_run<kSigned, kPartial>(args, block,
+                                       [&](int pixel, const L::Vec(&acc)[kBlockVectors])
+                                           OCTAVO_INLINE { tile.put(pixel, acc); });
+    tile.store(args, block, args.pixels, out, args.m0);
+  }
+}
+
+template <bool kSigned>
+void grouped_any(const WindowArgs* args) {
+  for (int index = args->begin; index < args->end; ++index) {
+    if (args->in_channels >= 16) {
+      grouped_any_block<kSigned, false>(*args, index);
+    } else {
+      grouped_any_block<kSigned, true>(*args, index);
+    }
+  }
+}
+
+constexpr WindowKernel grouped_any_row(const char* name) {
+  return {name, WindowKind::kGrouped, 0, 0, {grouped_any<false>, grouped_any<true>}, 128};
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,164 @@
+// Small groups with square windows of neighbouring pixels, along image rows.
+#pragma once
+
+#include "abi/kernel_abi.h"
+#include "abi/unroll.h"
+#include "isa/x86_shared/grouped_block-inl.h"
+#include "isa/x86_shared/window_columns-inl.h"
+
+namespace octavo {
+namespace {
+
+// All weights of B blocks, in the form that is multiplied.
+template <int B, int K, int CHUNKS = 0>
+struct GroupedWeights {
+  using L = GroupedLanes;
+  using Weights = Dot<L>::Weights;
+  static constexpr int kVectors = GroupedBlocks<B>::kVectors;
+
+  GroupedWeights() = default;
+  GroupedWeights(const GroupedBlocks<B>& blocks, int chunks) {
+    for (int i = 0; i < K * K * chunks; ++i) {
+      for (int v = 0; v < kVectors; ++v) data[i][v] = Dot<L>::weights(blocks.weights(chunks, i, v));
+    }
+  }
+  // A copy that may stay in registers.
+  inline OCTAVO_INLINE void take(const GroupedWeights<B, K, 0>& all) {
+    if constexpr (CHUNKS == 0) {
+      from = all.data;
+    } else {
+      unroll<K * K * CHUNKS>([&](auto i) OCTAVO_INLINE {
+        unroll<kVectors>([&](auto v) OCTAVO_INLINE { data[i][v] = all.data[i][v]; });
+      });
+    }
+  }
+  inline OCTAVO_INLINE Weights at(int chunks, int tap, int chunk, int v) const {
+    if constexpr (CHUNKS == 0) return from[tap * chunks + chunk][v];
+    return data[tap * CHUNKS + chunk][v];
+  }
+
+  Weights data[K * K * (CHUNKS ? CHUNKS : kGroupedChunks)][kVectors];
+  const Weights (*from)[kVectors];
+};
+
+// As depthwise_run() in depthwise_rows-inl.h: accumulators of the pixels under way stay, and every
+// column's bytes are loaded and picked once. CHUNKS is 0 where their number is not known
+// beforehand.
+//
+// Register budget, K = 3, stride 1, one chunk, two vectors (32 vectors): 6 accumulators, 18
+// weights, 2 picks, 3 for a column. Where there are 16 vectors, and with more chunks, weights come
+// from memory.
+template <int B, int K, int S, int CHUNKS, bool kSigned, typename Finish>
+static inline OCTAVO_INLINE void grouped_run(RowColumns<K> columns, const GroupedBlocks<B>& blocks,
+                                             const GroupedWeights<B, K>& packed, int chunk_count,
+                                             int pixels, const Finish& finish) {
+  using L = GroupedLanes;
+  using Vec = L::Vec;
+  constexpr int kVectors = GroupedBlocks<B>::kVectors;
+  constexpr int kFlight = (K + S - 1) / S;
+  const int chunks = CHUNKS ? CHUNKS : chunk_count;
+  Vec acc[kFlight][kVectors];
+  GroupedWeights<B, K, CHUNKS> weights;
+  weights.take(packed);
+  const auto add_chunk = [&](const uint8_t* at, auto column, auto from, auto row,
+                             int chunk) OCTAVO_INLINE {
+    Vec bytes = load_group<kSigned, false>(at + blocks.block[0]->load[chunk], 0);
+    unroll<kVectors>([&](auto v) OCTAVO_INLINE {
+      if constexpr (B > 1 && v == kBlockVectors)
+        bytes = load_group<kSigned, false>(at + blocks.block[1]->load[chunk], 0);
+      const auto a = Dot<L>::bytes(L::pick_bytes(bytes, blocks.pick(chunk, v)));
+      unroll<kFlight>([&](auto f) OCTAVO_INLINE {
+        constexpr int c = kIndex<decltype(column)> - kIndex<decltype(f)> * S;
+        if constexpr (f >= kIndex<decltype(from)> && c >= 0) {
+          const int tap = kIndex<decltype(row)> * K + c;
+          acc[f][v] = Dot<L>::dot(acc[f][v], a, weights.at(chunks, tap, chunk, v));
+        }
+      });
+    });
+  };
+  const auto advance = [&](auto from) OCTAVO_INLINE {
+    unroll<S>([&](auto s) OCTAVO_INLINE {
+      constexpr int kColumn = K - S + s;
+      if constexpr (kColumn < kIndex<decltype(from)> * S) {
+        columns.skip();
+      } else {
+        if constexpr (kColumn % S == 0) {  // the first column of the last pixel under way
+          unroll<kVectors>([&](auto v)
+                               OCTAVO_INLINE { acc[kColumn / S][v] = blocks.init_vector(v); });
+        }
+        const uint8_t* at[K];
+        columns.next(at);
+        unroll<K>([&](auto r) OCTAVO_INLINE {
+          if constexpr (CHUNKS == 1) {
+            add_chunk(at[r], Index<kColumn>(), from, r, 0);
+          } else {
+            for (int i = 0; i < chunks; ++i) add_chunk(at[r], Index<kColumn>(), from, r, i);
+          }
+        });
+      }
+    });
+  };
+  const auto rotate = [&]() OCTAVO_INLINE {
+    unroll<kFlight - 1>([&](auto f) OCTAVO_INLINE {
+      unroll<kVectors>([&](auto v) OCTAVO_INLINE { acc[f][v] = acc[f + 1][v]; });
+    });
+  };
+  unroll<kFlight - 1>([&](auto i) OCTAVO_INLINE {
+    advance(Index<kFlight - 1 - kIndex<decltype(i)>>());
+    rotate();
+  });
+  for (int p = 0; p < pixels; ++p) {
+    advance(Index<0>());
+    finish(acc[0]);
+    rotate();
+  }
+}
+
+// B blocks from `index` on, all rows.
+template <int B, int K, int S, int CHUNKS, bool kSigned>
+__attribute__((noinline)) void grouped_rows_blocks(const WindowArgs& args, int index) {
+  using L = GroupedLanes;
+  constexpr int kFlight = (K + S - 1) / S;
+  const GroupedBlocks<B> blocks(args, index);
+  const GroupedWeights<B, K> weights(blocks, args.chunks);
+  const Requantize8<L> requantize(args);
+  for (int row = 0; row < args.out_rows; ++row) {
+    const RowColumns<K> columns(args, args.rows + row * K, args.first + K - S - (kFlight - 1) * S);
+    char* out = static_cast<char*>(args.out) + row * args.out_row_stride;
+    const auto finish = [&](const L::Vec(&acc)[GroupedBlocks<B>::kVectors]) OCTAVO_INLINE {
+      blocks.store8(requantize, acc, out);
+      out += args.out_stride;
+    };
+    grouped_run<B, K, S, CHUNKS, kSigned>(columns, blocks, weights, args.chunks, args.pixels,
+                                          finish);
+  }
+}
+
+template <int K, int S, int CHUNKS, bool kSigned>
+static inline void grouped_rows_chunks(const WindowArgs& args) {
+  constexpr int kTogether = 2 / kBlockVectors;
+  int index = args.begin;
+  for (; index + kTogether <= args.end; index += kTogether)
+    grouped_rows_blocks<kTogether, K, S, CHUNKS, kSigned>(args, index);
+  if constexpr (kTogether > 1) {
+    if (index < args.end) grouped_rows_blocks<1, K, S, CHUNKS, kSigned>(args, index);
+  }
+}
+
+template <int K, int S, bool kSigned>
+void grouped_rows(const WindowArgs* args) {
+  if (args->chunks == 1) {
+    grouped_rows_chunks<K, S, 1, kSigned>(*args);
+  } else {
+    grouped_rows_chunks<K, S, 0, kSigned>(*args);
+  }
+}
+
+template <int K, int S>
+constexpr WindowKernel grouped_rows_row(const char* name) {
+  return {name, WindowKind::kGrouped, K, S, {grouped_rows<K, S, false>, grouped_rows<K, S, true>},
+          128};
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,77 @@
+// From the accumulators of window kernels to stored outputs.
+#pragma once
+
+#include "abi/kernel_abi.h"
+#include "isa/x86_shared/window_lanes-inl.h"
+#if defined(__AVX512BW__)
+#include "isa/x86_shared/epilogue_avx512-inl.h"
+#else
+#include "isa/x86_shared/epilogue_avx2-inl.h"
+#endif
+
+namespace octavo {
+namespace {
+
+// Pixels whose accumulators wait in memory, where they do not go straight to 8-bit outputs.
+constexpr int kTilePixels = kWindowPixels;
+
+// Stores `pixels` rows of accumulators, [pixels][stride], channels [channel, channel + n), as
+// output pixels that follow one another from `out` (channel 0) on.
+static inline void store_accumulators(const int32_t* acc, int stride, const WindowArgs& args,
+                                      int channel, int n, int pixels, char* out, int m) {
+  GemmArgs g{};
+  g.kind = args.kind;
+  g.n = n;
+  g.n0 = channel;
+  g.out = out + channel * kind_bytes(args.kind);
+  g.out_stride = args.out_stride;
+  g.epilogue = args.epilogue;
+  g.m0 = m;
+#if defined(__AVX512BW__)
+  store_rows(acc, stride, g, 0, pixels);
+#else
+  store_rows8(acc, stride, g, 0, pixels);
+#endif
+}
+
+// Whether a call's outputs are what Requantize8 stores.
+static inline bool is_plain8(const WindowArgs& args) {
+  return (args.kind == OutKind::kU8 || args.kind == OutKind::kS8) && !args.epilogue->add;
+}
+
+// abi/requantize.h for 8-bit outputs without a residual, on four vectors at a time. Bounds are
+// integers, so clamping after rounding gives what clamping before gives, and packing with
+// saturation does most of it. In float only the upper bound is needed: the conversion turns what is
+// too large for int32 into its smallest value, and what is too small as well, and NaN, which is
+// where those two belong.
+template <class L>
+struct Requantize8 {
+  using Vec = typename L::Vec;
+  using Floats = typename L::Floats;
+
+  // int8 outputs are computed 128 higher, as uint8.
+  explicit Requantize8(const WindowArgs& args) {
+    const Epilogue& e = *args.epilogue;
+    const int offset = args.kind == OutKind::kS8 ? 128 : 0;
+    const int zero16 = e.out_zero + offset;
+    hi = L::set_float(e.hi);
+    zero = L::set16(zero16);
+    lowest = L::set8(_mm_cvtss_si32(_mm_set_ss(e.lo)) + zero16);
+    flip = L::set8(offset);
+  }
+
+  inline OCTAVO_INLINE Vec steps(Vec acc, Floats mult, Floats bias) const {
+    return L::to_int(L::min(hi, L::mul(L::add(L::to_float(acc), bias), mult)));
+  }
+  inline OCTAVO_INLINE Vec pack(Vec a, Vec b, Vec c, Vec d) const {
+    const Vec ab = L::add_saturating16(L::pack32(a, b), zero);
+    const Vec cd = L::add_saturating16(L::pack32(c, d), zero);
+    return L::bit_xor(L::max8(L::pack16(ab, cd), lowest), flip);
+  }
+
+  Floats hi;
+  Vec zero, lowest, flip;
+};
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,192 @@
+#include "ops/window_conv.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "abi/out_kind.h"
+#include "ops/row_runs.h"
+#include "parallel/parallel.h"
+
+namespace octavo {
+namespace {
+
+// Output rows that a task computes with one set of weights in registers.
+constexpr int64_t kRowsPerTask = 16;
+// Tasks for each thread, so that none waits long for the last.
+constexpr int64_t kTasksPerThread = 4;
+// Pointers to inputs that a task keeps.
+constexpr int64_t kPointerBytes = 512 * 1024;
+
+// Whether a kernel for one size of window computes this call.
+bool admits(const WindowKernel& kernel, const ConvGeometry& g, const WindowArgs& args) {
+  const bool plane = g.kernel[0] == 1 && g.kernel[1] == kernel.kernel &&
+                     g.kernel[2] == kernel.kernel && g.stride[1] == kernel.stride &&
+                     g.stride[2] == kernel.stride && g.dilation[1] == 1 && g.dilation[2] == 1;
+  return plane && kind_bytes(args.kind) == 1 && !args.epilogue->add &&
+         (kernel.kind == WindowKind::kDepthwise || args.in_channels >= kGroupedLanes);
+}
+
+const WindowKernel& select(const KernelSet& set, WindowKind kind, const ConvGeometry& g,
+                           const WindowArgs& args) {
+  const WindowKernel* kernel = set.window;
+  // The last row of each kind takes any window.
+  while (kernel->kind != kind || (kernel->kernel != 0 && !admits(*kernel, g, args))) ++kernel;
+  return *kernel;
+}
+
+// One call of window_conv(): what its tasks share.
+class WindowRun {
+ public:
+  WindowRun(const WindowKernel& kernel, const ConvWeight& weight, const WindowWalk& walk,
+            const ImageView& x, const WindowArgs& args)
+      : kernel_(kernel), geometry_(weight.geometry()), walk_(walk), x_(x), args_(args) {
+    const int64_t width = walk.size(2), rows = walk.pixels() / width;
+    const int64_t parts =
+        ceil_div(args.end, kernel.kind == WindowKind::kDepthwise ? kWindowSplit
+                                                                 : kWindowSplit / kGroupedLanes);
+    const int64_t wanted = max_threads() > 1 ? kTasksPerThread * max_threads() : 1;
+    rows_per_task_ = std::clamp<int64_t>(rows / wanted, 1, kRowsPerTask);
+    row_tasks_ = ceil_div(rows, rows_per_task_);
+    parts_ = std::clamp<int64_t>(wanted / row_tasks_, 1, parts);
+    unit_ = ceil_div(parts, parts_) *
+            (kernel.kind == WindowKind::kDepthwise ? kWindowSplit : kWindowSplit / kGroupedLanes);
+    parts_ = ceil_div(args.end, unit_);
+  }
+
+  int64_t tasks() const { return row_tasks_ * parts_; }
+
+  void operator()(int64_t task) const {
+    WindowArgs args = args_;
+    args.begin = static_cast<int32_t>(task % parts_ * unit_);
+    args.end = static_cast<int32_t>(std::min<int64_t>(args.begin + unit_, args_.end));
+    const int64_t begin = task / parts_ * rows_per_task_;
+    const int64_t end = std::min(begin + rows_per_task_, walk_.pixels() / walk_.size(2));
+    if (kernel_.kernel != 0) {
+      run_rows(args, begin, end);
+    } else {
+      for (int64_t row = begin; row < end; ++row) run_any(args, row);
+    }
+  }
+
+ private:
+  // Image row under kernel row (i, j) at column 0, or nullptr outside the image.
+  const uint8_t* image_row(const OutputPixel& p, int32_t i, int32_t j) const {
+    const int64_t d = walk_.start(0, p.at[0]) + int64_t{i} * geometry_.dilation[0];
+    const int64_t h = walk_.start(1, p.at[1]) + int64_t{j} * geometry_.dilation[1];
+    if (d < 0 || d >= x_.size[0] || h < 0 || h >= x_.size[1]) return nullptr;
+    return static_cast<const uint8_t*>(x_.data) + p.batch * x_.batch_stride + d * x_.stride[0] +
+           h * x_.stride[1];
+  }
+
+  void place_output(WindowArgs& args, int64_t pixel) const {
+    args.out = static_cast<char*>(args_.out) + pixel * args_.out_stride;
+    args.m0 = static_cast<int32_t>(pixel);
+  }
+
+  void run_rows(WindowArgs& args, int64_t begin, int64_t end) const {
+    const int64_t width = walk_.size(2);
+    const int32_t kernel = geometry_.kernel[1];
+    auto** rows = reinterpret_cast<const uint8_t**>(
+        thread_scratch((end - begin) * kernel * sizeof(const uint8_t*)));
+    for (int64_t row = begin; row < end; ++row) {
+      const OutputPixel p = walk_.pixel(row * width);
+      for (int32_t j = 0; j < kernel; ++j) {
+        const uint8_t* at = image_row(p, 0, j);
+        rows[(row - begin) * kernel + j] = at ? at : args.padding;
+      }
+    }
+    args.rows = rows;
+    args.out_rows = static_cast<int32_t>(end - begin);
+    args.pixels = static_cast<int32_t>(width);
+    place_output(args, begin * width);
+    kernel_.fn[x_.is_signed](&args);
+  }
+
+  void run_any(WindowArgs& args, int64_t row) const {
+    const int64_t width = walk_.size(2);
+    const int64_t fitting = kPointerBytes / (args.taps * int64_t{sizeof(const uint8_t*)});
+    const int64_t most = std::clamp<int64_t>(fitting, 1, kWindowPixels);
+    auto** rows = reinterpret_cast<const uint8_t**>(
+        thread_scratch(most * args.taps * sizeof(const uint8_t*)));
+    args.rows = rows;
+    args.out_rows = 1;
+    for (int64_t first = 0; first < width; first += most) {
+      args.pixels = static_cast<int32_t>(std::min(most, width - first));
+      point(walk_.pixel(row * width + first), args, rows);
+      place_output(args, row * width + first);
+      kernel_.fn[x_.is_signed](&args);
+    }
+  }
+
+  // rows[pixel][tap] of args.pixels output pixels in one row, from p on.
+  void point(const OutputPixel& p, const WindowArgs& args, const uint8_t** rows) const {
+    const int64_t stride = geometry_.stride[2], start = walk_.start(2, p.at[2]);
+    for (int32_t i = 0; i < geometry_.kernel[0]; ++i) {
+      for (int32_t j = 0; j < geometry_.kernel[1]; ++j) {
+        const uint8_t* at = image_row(p, i, j);
+        for (int32_t c = 0; c < geometry_.kernel[2]; ++c, ++rows) {
+          int64_t column = start + int64_t{c} * geometry_.dilation[2];
+          for (int32_t n = 0; n < args.pixels; ++n, column += stride) {
+            const bool inside = at && column >= 0 && column < x_.size[2];
+            rows[int64_t{n} * args.taps] = inside ? at + column * x_.stride[2] : args.padding;
+          }
+        }
+      }
+    }
+  }
+
+  const WindowKernel& kernel_;
+  const ConvGeometry& geometry_;
+  const WindowWalk& walk_;
+  const ImageView& x_;
+  const WindowArgs& args_;
+  int64_t rows_per_task_, row_tasks_, parts_, unit_;
+};
+
+}  // namespace
+
+bool takes_window_kernels(int32_t groups, int32_t n, int32_t k, const WeightParams& params) {
+  const auto& zeros = params.zero_point;
+  return groups > 1 && PackedWindow::fits(n, k) &&
+         std::all_of(zeros.begin(), zeros.end(), [](int32_t z) { return z == 0; });
+}
+
+void window_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageView& x,
+                 QParams input, const OutputSpec& output, const Residual& residual, void* out) {
+  check_qparams("input", input, x.is_signed);
+  if (element_size(output.kind) == 1)
+    check_qparams("output", output.out, output.kind == OutKind::kS8);
+  const QuantizedWeight& w = weight.weight();
+  const PackedWindow& packed = w.window();
+  const KernelSet& set = cpu::kernels();
+  const int32_t offset = x.is_signed ? set.window[0].s8_offset : 0;
+  const auto params = w.channel_params(input, output, offset);
+  Epilogue epilogue = make_epilogue(w, *params, output);
+  add_residual(epilogue, residual, output);
+
+  WindowArgs args{};
+  args.taps = w.shape().taps;
+  args.pixel_stride = x.stride[2];
+  args.columns = static_cast<int32_t>(x.size[2]);
+  args.first = static_cast<int32_t>(walk.start(2, 0));
+  args.end = packed.units();
+  args.w = packed.data();
+  args.in_channels = x.channels;
+  args.chunks = packed.chunks();
+  args.out = out;
+  args.out_stride = w.channels() * static_cast<ptrdiff_t>(element_size(output.kind));
+  args.out_row_stride = args.out_stride * walk.size(2);
+  args.kind = output.kind;
+  args.epilogue = &epilogue;
+  const WindowKernel& kernel = select(set, packed.kind(), weight.geometry(), args);
+  cpu::set_last_kernel(kernel.name);
+  if (walk.pixels() == 0) return;
+
+  uint8_t* padding = call_scratch(x.channels);
+  std::memset(padding, input.zero_point, x.channels);
+  args.padding = padding;
+  const WindowRun run(kernel, weight, walk, x, args);
+  parallel_for(run.tasks(), walk.pixels() * w.shape().elements(), [&](int64_t task) { run(task); });
+}
+
+}  // namespace octavo

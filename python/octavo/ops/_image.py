@@ -1,0 +1,108 @@
+"""Images of one to three spatial dimensions, as the kernels take them: channels innermost."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from octavo.ops._common import EIGHT_BIT, Tensor, check_storage
+from octavo.ops.conv_weights import channels_last
+
+_DIMENSIONS = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+
+
+class Image:
+    """An 8-bit tensor (N, C, spatial...) or (C, spatial...) with neighbouring channels.
+
+    Any strides will do where the channels are neighbours, as in channels-last tensors and in slices
+    of them; other tensors are copied once.
+
+    Attributes:
+        tensor: (N, C, spatial...).
+        size: the spatial sizes.
+        signed: whether the storage is int8.
+    """
+
+    __slots__ = ("signed", "size", "tensor", "unbatched")
+
+    def __init__(self, name: str, q: Tensor, dims: int) -> None:
+        check_storage(name, q, EIGHT_BIT)
+        rank = q.dim()
+        if rank not in (dims + 1, dims + 2):
+            spatial = ", ".join(_DIMENSIONS[dims])
+            raise ValueError(
+                f"{name}: expected a (N, C, {spatial}) or (C, {spatial}) input, got shape "
+                f"{tuple(q.shape)}"
+            )
+        self.unbatched = rank == dims + 1
+        if self.unbatched:
+            q = q.unsqueeze(0)
+        if q.is_neg():
+            q = q.resolve_neg()
+        if q.stride(1) != 1 and q.shape[1] > 1:
+            q = channels_last(q)
+        self.tensor = q
+        self.size = tuple(q.shape[2:])
+        self.signed = q.dtype == torch.int8
+
+    def check_not_empty(self, name: str) -> None:
+        if 0 in self.tensor.shape[1:]:
+            raise ValueError(
+                f"{name}: channels and spatial sizes must be at least 1, got shape "
+                f"{tuple(self.tensor.shape)}"
+            )
+
+    def arguments(self) -> tuple[int, tuple[int, ...], tuple[int, ...], bool]:
+        """Address, sizes and strides as the extension takes them, lower ranks filled up with 1s."""
+        q = self.tensor
+        n, c, *size = q.shape
+        sn, _, *stride = q.stride()
+        absent = 3 - len(size)
+        return (
+            q.data_ptr(),
+            (n, *(1,) * absent, *size, c),
+            (sn, *(0,) * absent, *stride),
+            self.signed,
+        )
+
+    def new(self, size: Sequence[int]) -> Tensor:
+        """An uninitialized (N, C, size...) output, channels last."""
+        return self._new(self.tensor.shape[0], self.tensor.shape[1], size, self.tensor.dtype)
+
+    def finish(self, out: Tensor) -> Tensor:
+        """``out`` without the batch dimension where the input had none."""
+        return out.squeeze(0) if self.unbatched else out
+
+    @staticmethod
+    def _new(n: int, c: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.empty((n, *size, c), dtype=dtype).movedim(-1, 1)
+
+
+def numbers(name: str, argument: str, value: Any, dims: int) -> tuple[int, ...]:
+    """``dims`` integers from one or from ``dims`` of them.
+
+    Raises:
+        TypeError: something that is not an integer.
+        ValueError: another number of them.
+    """
+    try:
+        if isinstance(value, (tuple, list, torch.Size)):
+            values = tuple(operator.index(v) for v in value)
+        else:
+            values = (operator.index(value),)
+    except TypeError:
+        raise TypeError(f"{name}: {argument}: expected integers, got {value!r}") from None
+    if len(values) == 1:
+        return values * dims
+    if len(values) != dims:
+        wanted = f"one or {dims} integers" if dims > 1 else "one integer"
+        raise ValueError(f"{name}: {argument}: expected {wanted}, got {value!r}")
+    return values
+
+
+def in_three(values: Sequence[Any], fill: Any) -> tuple[Any, ...]:
+    """(depth, height, width) values, with `fill` for the dimensions that an image lacks."""
+    return (*(fill,) * (3 - len(values)), *values)
