@@ -8,7 +8,9 @@
 #include "bind/direct.h"
 #include "bind/image_arguments.h"
 #include "bind/weight_arguments.h"
+#include "ops/channels_last.h"
 #include "ops/conv.h"
+#include "ops/dynamic_conv.h"
 
 namespace py = pybind11;
 
@@ -59,14 +61,19 @@ void run_conv(const RankedConv& w, uintptr_t x, int64_t batch, const std::array<
   conv(w.weight, image, {x_scale, x_zero}, output, residual, pointer<void>(out, batch));
 }
 
+// `x` is dense.
+void run_dynamic(const RankedConv& w, uintptr_t x, int type, int64_t batch,
+                 const std::array<int64_t, 3>& size, bool channels_last, bool per_tensor,
+                 bool reduce_range, bool relu, uintptr_t out) {
+  const FloatImages images{pointer<const void>(x, batch), float_type(type), batch, size,
+                           w.weight.in_channels(),        channels_last};
+  dynamic_conv(w.weight, images, {per_tensor, reduce_range, relu}, pointer<void>(out, batch));
+}
+
 // A QTensor to add, laid out as the output is.
 bool read_residual(PyObject* object, const TensorView& out, int32_t channels, Residual& residual) {
   QTensorView add;
-  if (!read_qtensor(object, add) || !add.is_8_bit() || add.ints.ndim != out.ndim) return false;
-  for (int d = 0; d < out.ndim; ++d) {
-    if (add.ints.size[d] != out.size[d]) return false;
-    if (out.size[d] != 1 && add.ints.stride[d] != out.stride[d]) return false;
-  }
+  if (!read_qtensor(object, add) || !add.is_8_bit() || !same_layout(add.ints, out)) return false;
   residual = {add.ints.data, channels, add.qparams, add.is_signed()};
   return true;
 }
@@ -83,8 +90,9 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   const auto& w = self_of<RankedConv>(self);
   LayerArguments a;
   ImageView image;
+  bool planes;
   if (count < 5 || count > 7 || !a.read(args) ||
-      !as_image(a.x.ints, w.rank, w.weight.in_channels(), image)) {
+      !as_image(a.x.ints, w.rank, w.weight.in_channels(), image, planes)) {
     Py_RETURN_NONE;
   }
   const int32_t channels = w.weight.weight().channels();
@@ -97,20 +105,68 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   }
   if (count > 6 && args[6] != Py_None && !read_clamp(args[6], a.output.clamp)) Py_RETURN_NONE;
   const int64_t cost = out.elements() / channels * w.weight.weight().shape().elements();
-  return or_none(wrap_qtensor(
-      run_into_new(out, cost,
-                   [&](void* to) { conv(w.weight, image, a.x.qparams, a.output, residual, to); }),
-      a.objects));
+  const auto run = [&](void* to) {
+    AlignedBuffer laid_out(planes ? a.x.ints.elements() : 0);
+    if (planes) {
+      to_channels_last(image.data, image.batch, image.channels,
+                       image.size[0] * image.size[1] * image.size[2], laid_out.data());
+      image.data = laid_out.data();
+    }
+    conv(w.weight, image, a.x.qparams, a.output, residual, to);
+  };
+  return or_none(wrap_qtensor(run_into_new(out, cost, run), a.objects));
 }
 
+// A dense float tensor of ([N,] C, spatial...), in that order or channels last; false for any
+// other.
+bool as_float_images(const TensorView& x, const RankedConv& w, FloatImages& images) {
+  const int32_t channels = w.weight.in_channels(), c = x.ndim - w.rank - 1;  // 0: no batch
+  if (!is_float(x.type) || (c != 0 && c != 1) || x.size[c] != channels) return false;
+  const int type = static_cast<int>(x.type) - static_cast<int>(ElementType::kF32);
+  images = {x.data, float_type(type), c == 1 ? x.size[0] : 1, {1, 1, 1}, channels, false};
+  for (int d = 2, at = x.ndim - 1; at > c; --d, --at) images.size[d] = x.size[at];
+  images.channels_last =
+      same_layout(x, output_view(x.type, w.rank, images.batch, c == 1, channels, images.size));
+  return images.channels_last || x.is_contiguous();
+}
+
+// A float32, bfloat16 or float16 tensor, one scale for all of it, 7 bits, ReLU.
+PyObject* dynamic_conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  const auto& w = self_of<RankedConv>(self);
+  TensorView x;
+  FloatImages images;
+  if (count != 4 || !read_tensor(args[0], x) || !as_float_images(x, w, images) || is_tracing()) {
+    Py_RETURN_NONE;
+  }
+  const DynamicSpec spec{args[1] == Py_True, args[2] == Py_True, args[3] == Py_True};
+  const int32_t channels = w.weight.weight().channels();
+  TensorView out = output_view(x.type, w.rank, images.batch, x.ndim == w.rank + 2, channels,
+                               output_size(w, images.size));
+  if (out.elements() < 1) Py_RETURN_NONE;
+  const int64_t pixels = out.elements() / channels;
+  const int64_t cost = pixels * w.weight.weight().shape().elements();
+  return or_none(
+      run_into_new(out, cost, [&](void* to) { dynamic_conv(w.weight, images, spec, to); }));
+}
+
+PyMethodDef dynamic_conv_method = fast_method("run_dynamic_direct", dynamic_conv_direct);
 PyMethodDef conv_method = fast_method("run_direct", conv_direct);
+
+// Dense bytes, [batch][channels][pixels] to [batch][pixels][channels].
+void relayout(uintptr_t x, int64_t batch, int32_t channels, int64_t pixels, uintptr_t out) {
+  const int64_t elements = batch * channels * pixels;
+  to_channels_last(pointer<const void>(x, elements), batch, channels, pixels,
+                   pointer<void>(out, elements));
+}
 
 }  // namespace
 
 void add_conv(py::module_& m) {
+  m.def("to_channels_last", &relayout, Release());
   py::class_<RankedConv>(m, "ConvWeight")
       .def(py::init(&make_conv), Release())
       .def("run", &run_conv, Release())
+      .def("run_dynamic", &run_dynamic, Release())
       .def("output_size", &output_size)
       .def(
           "unpack",
@@ -120,6 +176,7 @@ void add_conv(py::module_& m) {
           Release())
       .def("packed_bytes", [](const RankedConv& w) { return w.weight.weight().packed_bytes(); });
   add_method(py::type::of<RankedConv>(), &conv_method);
+  add_method(py::type::of<RankedConv>(), &dynamic_conv_method);
 }
 
 }  // namespace octavo::bind

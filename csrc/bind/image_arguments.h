@@ -9,24 +9,40 @@
 
 namespace octavo::bind {
 
-// An ([N,] C, spatial...) tensor of `rank` spatial dimensions whose channels lie together; false
-// for any other.
-inline bool as_image(const TensorView& x, int32_t rank, int32_t channels, ImageView& image) {
-  const int32_t c = x.ndim - rank - 1, first_dim = 3 - rank;  // c = 0: no batch
-  if ((c != 0 && c != 1) || x.size[c] != channels || (channels != 1 && x.stride[c] != 1)) {
-    return false;
-  }
+// An ([N,] C, spatial...) tensor of `rank` spatial dimensions whose channels lie together, or
+// (`planes`) one of contiguous planes, which the image describes as it will lie channels last;
+// false for any other.
+inline bool as_image(const TensorView& x, int32_t rank, int32_t channels, ImageView& image,
+                     bool& planes) {
+  const int32_t c = x.ndim - rank - 1;  // 0: no batch
+  if ((c != 0 && c != 1) || x.size[c] != channels) return false;
+  planes = channels != 1 && x.stride[c] != 1;
+  if (planes && !x.is_contiguous()) return false;
   image = {x.data, 1, {1, 1, 1}, channels, 0, {0, 0, 0}, x.type == ElementType::kS8};
   // Strides of dimensions with one element mean nothing.
   ptrdiff_t dense = channels;
-  for (int d = 2; d >= first_dim; --d) {
-    const int at = c + 1 + d - first_dim;
+  for (int d = 2, at = x.ndim - 1; at > c; --d, --at) {
     image.size[d] = x.size[at];
-    image.stride[d] = x.size[at] == 1 ? dense : x.stride[at];
+    image.stride[d] = planes || x.size[at] == 1 ? dense : x.stride[at];
     dense = image.size[d] * image.stride[d];
   }
   if (c == 1) image.batch = x.size[0];
-  image.batch_stride = image.batch == 1 ? dense : x.stride[0];
+  image.batch_stride = planes || image.batch == 1 ? dense : x.stride[0];
+  return true;
+}
+
+inline bool as_image(const TensorView& x, int32_t rank, int32_t channels, ImageView& image) {
+  bool planes;
+  return as_image(x, rank, channels, image, planes) && !planes;
+}
+
+// Whether a tensor has the sizes and strides of a view; strides of one element mean nothing.
+inline bool same_layout(const TensorView& x, const TensorView& view) {
+  if (x.ndim != view.ndim) return false;
+  for (int d = 0; d < view.ndim; ++d) {
+    if (x.size[d] != view.size[d]) return false;
+    if (view.size[d] != 1 && x.stride[d] != view.stride[d]) return false;
+  }
   return true;
 }
 

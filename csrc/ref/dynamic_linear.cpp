@@ -5,10 +5,9 @@
 
 #include "abi/gelu.h"
 #include "abi/half.h"
-#include "ref/reference.h"
+#include "ref/dynamic.h"
 
 namespace octavo::ref {
-namespace {
 
 std::vector<float> to_floats(const void* x, int64_t size, int type) {
   std::vector<float> values(size);
@@ -26,7 +25,6 @@ void store_float(float y, int64_t i, int type, void* out) {
   if (type == 2) static_cast<uint16_t*>(out)[i] = float_to_f16(y);
 }
 
-// NaN where the values are not all finite.
 Affine qparams_of(const float* x, int64_t size, const Dynamic& how) {
   for (int64_t i = 0; i < size; ++i) {
     if (!std::isfinite(x[i])) return {std::numeric_limits<float>::quiet_NaN(), 0};
@@ -34,8 +32,6 @@ Affine qparams_of(const float* x, int64_t size, const Dynamic& how) {
   const auto [lo, hi] = std::minmax_element(x, x + size);
   return dynamic_qparams(*lo, *hi, how.reduce_range, how.per_tensor);
 }
-
-}  // namespace
 
 Affine dynamic_qparams(float lo, float hi, bool reduce_range, bool limit_scale) {
   const int qmax = reduce_range ? 127 : 255;

@@ -134,6 +134,11 @@ struct TransposedWindow {
 void conv_transpose(const Layer& layer, const Image& x, const TransposedWindow& window,
                     Affine input, const Output& output, void* out);
 
+// Float images, `shape` without its bytes, dense [batch][sizes...][channels] or
+// [batch][channels][sizes...], quantized one by one; out is dense, channels last.
+void dynamic_conv(const Layer& layer, const Image& shape, const void* x, bool channels_last,
+                  const Window& window, const Dynamic& how, void* out);
+
 // ---- element-wise
 // -------------------------------------------------------------------------------------------------
 

@@ -146,6 +146,7 @@ def cat(
     out_stride: int,
     /,
 ) -> None: ...
+def to_channels_last(x: int, batch: int, channels: int, pixels: int, out: int, /) -> None: ...
 
 class LinearWeight:
     def __init__(
@@ -236,6 +237,22 @@ class ConvWeight:
         out: int,
         /,
     ) -> None: ...
+    def run_dynamic(
+        self,
+        x: int,
+        type: int,
+        batch: int,
+        size: _Spatial,
+        channels_last: bool,
+        per_tensor: bool,
+        reduce_range: bool,
+        relu: bool,
+        out: int,
+        /,
+    ) -> None: ...
+    def run_dynamic_direct(
+        self, x: object, per_tensor: bool, reduce_range: bool, relu: bool, /
+    ) -> torch.Tensor | None: ...
     def output_size(self, size: _Spatial, /) -> list[int]: ...
     def run_direct(
         self,

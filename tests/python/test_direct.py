@@ -172,6 +172,55 @@ def test_conv2d(reading: str, module: Any, batch: int) -> None:
     same(module(unbatched), ordinary(lambda: module(unbatched)))
 
 
+def channels_last(q: QTensor) -> QTensor:
+    return with_int(q, q._int.movedim(1, -1).contiguous().movedim(-1, 1))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("cls", "shape"),
+    [
+        (nnq.Conv1d, (9,)),
+        (nniq.ConvReLU1d, (1,)),
+        (nnq.Conv2d, (1, 5)),
+        (nnq.Conv3d, (4, 3, 5)),
+        (nniq.ConvReLU3d, (1, 1, 7)),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_conv_of_every_rank(
+    reading: str, cls: Any, shape: tuple[int, ...], batch: int, groups: int
+) -> None:
+    rank, g = len(shape), generator(6)
+    module = cls(8, 16, 3, padding=1, groups=groups)
+    weight = random_weight((16, 8 // groups, *(3,) * rank), g)
+    module.set_weight_bias(weight, torch.randn(16, generator=g))
+    module.scale, module.zero_point = 0.2, 90
+    x = channels_last(random_q((batch, 8, *shape), g))
+    same(taken(module, x), ordinary(lambda: module(x)))
+    unbatched = with_int(x, x._int[0])
+    same(taken(module, unbatched), ordinary(lambda: module(unbatched)))
+    crop = with_int(x, x._int[..., : max(1, shape[-1] - 2)])
+    same(taken(module, crop), ordinary(lambda: module(crop)))
+    strided = with_int(x, x._int[..., ::2])
+    same(taken(module, strided), ordinary(lambda: module(strided)))
+    for planes in (with_int(x, x._int.contiguous()), with_int(x, x._int[0].contiguous())):
+        same(taken(module, planes), ordinary(lambda planes=planes: module(planes)))
+    one_more = with_int(x, x._int[None])
+    args = (module._scale, module._zero_point, module._out_qdtype, module._relu)
+    assert module._packed.direct(one_more, *args) is None
+
+
+@pytest.mark.parametrize("clamp", [(0, 6.0), (0.0,), [0.0, 6.0], (2.0, 1.0), 6.0])
+def test_conv_leaves_odd_clamps_to_the_ordinary_way(reading: str, clamp: Any) -> None:
+    module = conv()
+    x = channels_last(random_q((1, 8, 6, 6), generator(4)))
+    args = (module._scale, module._zero_point, module._out_qdtype, module._relu, None)
+    assert module._packed.direct(x, *args, (0.0, 6.0)) is not None
+    assert module._packed.direct(x, *args, clamp) is None
+
+
 def test_conv2d_reads_channels_of_a_wider_image_in_place(reading: str) -> None:
     module, whole = conv(padding=1), random_q((2, 5, 6, 20), generator(4))
     x = with_int(whole, whole._int.permute(0, 3, 1, 2)[:, 4:12])

@@ -10,7 +10,14 @@ import torch
 
 from octavo import _C
 from octavo.dtypes import QDType
-from octavo.ops._common import EIGHT_BIT, OUT_FLOAT, Tensor, check_storage
+from octavo.ops._common import (
+    EIGHT_BIT,
+    FLOAT_TYPE,
+    OUT_FLOAT,
+    Tensor,
+    check_cpu,
+    check_storage,
+)
 from octavo.ops.weights import _bias_address, _check_weight, _out_kind, _Weight
 
 Ints = int | Sequence[int]
@@ -45,8 +52,15 @@ def new_channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x`` or a copy of it, dense in the order N, ..., C."""
-    return x if is_channels_last(x) else new_channels_last(x.shape, x.dtype).copy_(x)
+    """8-bit ``x`` or a copy of it, dense in the order N, ..., C."""
+    if is_channels_last(x):
+        return x
+    out = new_channels_last(x.shape, x.dtype)
+    if not x.is_contiguous():
+        return out.copy_(x)
+    n, c = x.shape[:2]
+    _C.to_channels_last(x.data_ptr(), n, c, x[0, 0].numel(), out.data_ptr())
+    return out
 
 
 class ConvWeight(_Weight):
@@ -106,6 +120,7 @@ class ConvWeight(_Weight):
             _bias_address(self.bias),
         )
         self.direct = self._packed.run_direct
+        self.dynamic_direct = self._packed.run_dynamic_direct
         del self._scales, self._zero_points
 
     @property
@@ -167,6 +182,57 @@ class ConvWeight(_Weight):
     ) -> Tensor:
         """The same without requantization: float32, laid out channels last."""
         return self._run(x, x_scale, x_zero, (OUT_FLOAT, 1.0, 0, torch.float32), relu, clamp)
+
+    def dynamic(
+        self,
+        x: Tensor,
+        per_tensor: bool = False,
+        reduce_range: bool = False,
+        relu: bool = False,
+    ) -> Tensor:
+        """``conv(x) + bias`` on floats: x is quantized on the way to unsigned integers of 8 bits (7
+        with ``reduce_range``), each image of the batch with a scale and zero point of its own, or
+        with ``per_tensor`` all with one.
+
+        Takes one byte of memory for each element of the images in work, at most one for each
+        thread, besides the output; an x that is neither contiguous nor channels last is copied.
+
+        An image (with ``per_tensor``: an x) that holds NaN or infinities gives NaN in all of its
+        outputs, and changes no other image's. ``dynamic_direct`` with the same four arguments does
+        the same in a fraction of the time, or returns None where it does not take x as it is.
+
+        Args:
+            x: float32, bfloat16 or float16 (N, C, ...) or (C, ...).
+
+        Returns:
+            (N, O, ...) in x's dtype, laid out channels last. It carries no gradient.
+
+        Raises:
+            TypeError: dtype of x.
+            ValueError: channels or rank; values so large that no float32 scale fits the results.
+            RuntimeError: an image smaller than the kernel.
+        """
+        if x.dtype not in FLOAT_TYPE:
+            raise TypeError(f"input: expected a float32, bfloat16 or float16 tensor, got {x.dtype}")
+        check_cpu("input", x)
+        batched, shape = self._shapes(x)
+        batched = batched.detach().resolve_neg()
+        last = is_channels_last(batched)
+        if not last:
+            batched = batched.contiguous()
+        out = new_channels_last(shape, x.dtype)
+        self._packed.run_dynamic(
+            batched.data_ptr(),
+            FLOAT_TYPE[x.dtype],
+            batched.shape[0],
+            _spatial("input", batched.shape[2:], self.rank, 1),
+            last,
+            per_tensor,
+            reduce_range,
+            relu,
+            out.data_ptr(),
+        )
+        return out.squeeze(0) if x.dim() == self.rank + 1 else out
 
     def _run(
         self,

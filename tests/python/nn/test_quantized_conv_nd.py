@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import octavo
+from conv_support import LAYOUTS, RANKS, SPATIAL, conv_cases, is_channels_last, laid_out
 from module_observers import observed
 from module_support import (
     assert_equals,
@@ -30,9 +31,7 @@ from octavo.nn.intrinsic import quantized as nniq
 from torch_oracle import torch_quantized
 
 SUPPRESS = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
-RANKS = (1, 2, 3)
 CONVS = {1: nnq.Conv1d, 2: nnq.Conv2d, 3: nnq.Conv3d}
-SPATIAL = {1: (11,), 2: (7, 6), 3: (5, 4, 6)}
 
 
 def run(module: Any, *inputs: QTensor) -> QTensor:
@@ -45,76 +44,17 @@ def run(module: Any, *inputs: QTensor) -> QTensor:
     return y
 
 
-def is_channels_last(x: torch.Tensor) -> bool:
-    return x.movedim(1, -1).is_contiguous()
-
-
 def relaid(x: QTensor, layout: str) -> QTensor:
     """The same values in another memory layout."""
-    values = x.int_repr()
-    if layout == "channels last":
-        values = values.movedim(1, -1).contiguous().movedim(-1, 1)
-    elif layout == "steps":
-        values = values.repeat_interleave(2, dim=-1)[..., ::2]
-    elif layout == "slice of channels":
-        wide = torch.cat([values, values], 1).movedim(1, -1).contiguous().movedim(-1, 1)
-        values = wide[:, : x.shape[1]]
-    return QTensor.from_int_repr(values, x.q_scale(), x.q_zero_point())
-
-
-@st.composite
-def cases(draw: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Arguments of a convolution and the shape of an input that it takes."""
-    rank = draw(st.sampled_from(RANKS))
-    most = {1: 9, 2: 5, 3: 3}[rank]
-
-    def each(low: int, high: int) -> tuple[int, ...]:
-        return tuple(draw(st.integers(low, high)) for _ in range(rank))
-
-    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 16, 17]))
-    per_in = draw(st.sampled_from([1, 2, 3, 5, 16, 33])) if groups <= 3 else 1
-    per_out = draw(st.sampled_from([1, 2, 5, 17, 40] if groups <= 3 else [1, 1, 2]))
-    mode = draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"]))
-    kernel, stride, dilation = each(1, most), each(1, 4), each(1, 3)
-    padding: Any = each(0, 3)
-    if draw(st.integers(0, 4)) == 0:
-        padding = draw(st.sampled_from(["same", "valid"]))
-        stride = stride if padding == "valid" else (1,) * rank
-    # What the padding adds in total, and what of it may not be larger than the image.
-    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    sides = {"same": [s - s // 2 for s in spans], "valid": [0] * rank}
-    side = sides[padding] if isinstance(padding, str) else list(padding)
-    total = spans if padding == "same" else [2 * s for s in side]
-    extra = {"zeros": 0, "replicate": 0, "circular": 0, "reflect": 1}[mode]
-    least = [
-        max(1, span + 1 - added, s + extra if mode in ("reflect", "circular") else 1)
-        for span, added, s in zip(spans, total, side, strict=True)
-    ]
-    size = tuple(low + draw(st.integers(0, {1: 20, 2: 6, 3: 3}[rank])) for low in least)
-    args = {
-        "c_in": groups * per_in,
-        "c_out": groups * per_out,
-        "kernel": kernel,
-        "rank": rank,
-        "groups": groups,
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "padding_mode": mode,
-        "bias": draw(st.booleans()),
-        "relu": draw(st.booleans()),
-        "per_channel": draw(st.booleans()) and groups * per_out > 1,
-        "zeros": draw(st.booleans()),
-    }
-    return args, (draw(st.integers(0, 3)), groups * per_in, *size)
+    return QTensor.from_int_repr(laid_out(x.int_repr(), layout), x.q_scale(), x.q_zero_point())
 
 
 @pytest.mark.kernel
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @settings(max_examples=120, deadline=None, suppress_health_check=SUPPRESS)
 @given(
-    case=cases(),
-    layout=st.sampled_from(["contiguous", "channels last", "steps", "slice of channels"]),
+    case=conv_cases(),
+    layout=st.sampled_from(LAYOUTS),
     zero=st.sampled_from([0, 1, 127, 128, 255]),
     signed_in=st.booleans(),
     out=st.sampled_from(["quint8", "qint8"]),

@@ -20,7 +20,14 @@ from octavo.dtypes import (
 )
 from octavo.tensor import QTensor
 
-__all__ = ["describe", "output_qparams", "quantize_weight", "relabel", "source_label"]
+__all__ = [
+    "describe",
+    "dynamic_weight_observer",
+    "output_qparams",
+    "quantize_weight",
+    "relabel",
+    "source_label",
+]
 
 _PER_TENSOR = (per_tensor_affine, per_tensor_symmetric)
 _PER_CHANNEL = (per_channel_affine, per_channel_symmetric)
@@ -81,6 +88,26 @@ def output_qparams(mod: nn.Module, label: str) -> tuple[float, int, QDType]:
             "for the whole tensor"
         )
     return float(scale), int(zero_point), qdtype
+
+
+def dynamic_weight_observer(mod: nn.Module, part: nn.Module) -> tuple[Any, bool]:
+    """What quantizes the weight of a dynamically quantized module, and whether it is a
+    fake-quantize that has seen the weight.
+
+    ``part`` is what holds the weight: ``mod`` itself, or the first part of a fused one. Its
+    ``weight_fake_quant``, or ``weight()`` of the qconfig; without a qconfig, one symmetric scale of
+    8 bits for each output channel.
+    """
+    # octavo.quantization needs the modules of octavo.nn first.
+    from octavo.quantization.observer import default_per_channel_weight_observer
+
+    observer: Any = getattr(part, "weight_fake_quant", None)
+    if observer is not None:
+        return observer, True
+    qconfig: Any = getattr(mod, "qconfig", None) or getattr(part, "qconfig", None)
+    factory = default_per_channel_weight_observer if qconfig is None else qconfig.weight
+    weight: Tensor = part.weight  # type: ignore[assignment]
+    return factory().to(weight.device), False
 
 
 def quantize_weight(weight: Tensor, observer: Any, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,8 +11,8 @@ from octavo.nn.quantized.modules.utils import source_label
 __all__ = ["ConvReLU1d", "ConvReLU2d", "ConvReLU3d"]
 
 
-class _ConvReLU(ConvModule):
-    """What quantized convolutions with a fused ReLU share."""
+class WithReLU(ConvModule):
+    """What quantized convolutions with a fused ReLU share, static and dynamic."""
 
     _relu = True
 
@@ -28,21 +28,21 @@ class _ConvReLU(ConvModule):
         )
 
 
-class ConvReLU1d(_ConvReLU, Conv1d):
+class ConvReLU1d(WithReLU, Conv1d):
     """:class:`octavo.nn.quantized.Conv1d` and ReLU in one: the output is clamped at its zero point.
 
     Source: ``torch.ao.nn.intrinsic.quantized.ConvReLU1d``.
     """
 
 
-class ConvReLU2d(_ConvReLU, Conv2d):
+class ConvReLU2d(WithReLU, Conv2d):
     """:class:`octavo.nn.quantized.Conv2d` and ReLU in one: the output is clamped at its zero point.
 
     Source: ``torch.ao.nn.intrinsic.quantized.ConvReLU2d``.
     """
 
 
-class ConvReLU3d(_ConvReLU, Conv3d):
+class ConvReLU3d(WithReLU, Conv3d):
     """:class:`octavo.nn.quantized.Conv3d` and ReLU in one: the output is clamped at its zero point.
 
     Source: ``torch.ao.nn.intrinsic.quantized.ConvReLU3d``.

@@ -1,5 +1,6 @@
 """Dynamically quantized modules."""
 
+from octavo.nn.quantized.dynamic.modules.conv import Conv1d, Conv2d, Conv3d
 from octavo.nn.quantized.dynamic.modules.linear import Linear
 
-__all__ = ["Linear"]
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "Linear"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from octavo import ops
 from octavo.dtypes import as_qdtype, qint8
-from octavo.nn.quantized.modules.utils import describe, source_label
+from octavo.nn.quantized.modules.utils import describe, dynamic_weight_observer, source_label
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
 from octavo.tensor import QTensor
 
@@ -198,14 +198,6 @@ class Linear(PackedWeightModule):
             per_tensor=per_tensor,
             reduce_range=reduce_range,
         )
-        # octavo.quantization needs the modules of octavo.nn first.
-        from octavo.quantization.observer import default_per_channel_weight_observer
-
-        observer: Any = getattr(linear, "weight_fake_quant", None)
-        precomputed = use_precomputed_fake_quant and observer is not None
-        if observer is None:
-            qconfig = getattr(mod, "qconfig", None) or getattr(linear, "qconfig", None)
-            factory = default_per_channel_weight_observer if qconfig is None else qconfig.weight
-            observer = factory().to(linear.weight.device)
-        result._take_weight(linear, observer, label, precomputed)
+        observer, seen = dynamic_weight_observer(mod, linear)
+        result._take_weight(linear, observer, label, seen and use_precomputed_fake_quant)
         return result

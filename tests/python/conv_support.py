@@ -1,0 +1,76 @@
+"""Shapes, layouts and arguments of convolutions that property-based tests draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+RANKS = (1, 2, 3)
+SPATIAL = {1: (11,), 2: (7, 6), 3: (5, 4, 6)}
+LAYOUTS = ("contiguous", "channels last", "steps", "slice of channels")
+
+
+def is_channels_last(x: Tensor) -> bool:
+    return x.movedim(1, -1).is_contiguous()
+
+
+def laid_out(values: Tensor, layout: str) -> Tensor:
+    """The same values, (N, C, ...), in another memory layout."""
+    if layout == "channels last":
+        return values.movedim(1, -1).contiguous().movedim(-1, 1)
+    if layout == "steps":
+        return values.repeat_interleave(2, dim=-1)[..., ::2]
+    if layout == "slice of channels":
+        wide = torch.cat([values, values], 1).movedim(1, -1).contiguous().movedim(-1, 1)
+        return wide[:, : values.shape[1]]
+    return values.contiguous()
+
+
+@st.composite
+def conv_cases(draw: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Arguments of a convolution and the shape of an input that it takes."""
+    rank = draw(st.sampled_from(RANKS))
+    most = {1: 9, 2: 5, 3: 3}[rank]
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 16, 17]))
+    per_in = draw(st.sampled_from([1, 2, 3, 5, 16, 33])) if groups <= 3 else 1
+    per_out = draw(st.sampled_from([1, 2, 5, 17, 40] if groups <= 3 else [1, 1, 2]))
+    mode = draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"]))
+    kernel, stride, dilation = each(1, most), each(1, 4), each(1, 3)
+    padding: Any = each(0, 3)
+    if draw(st.integers(0, 4)) == 0:
+        padding = draw(st.sampled_from(["same", "valid"]))
+        stride = stride if padding == "valid" else (1,) * rank
+    # What the padding adds in total, and what of it may not be larger than the image.
+    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    sides = {"same": [s - s // 2 for s in spans], "valid": [0] * rank}
+    side = sides[padding] if isinstance(padding, str) else list(padding)
+    total = spans if padding == "same" else [2 * s for s in side]
+    extra = {"zeros": 0, "replicate": 0, "circular": 0, "reflect": 1}[mode]
+    least = [
+        max(1, span + 1 - added, s + extra if mode in ("reflect", "circular") else 1)
+        for span, added, s in zip(spans, total, side, strict=True)
+    ]
+    size = tuple(low + draw(st.integers(0, {1: 20, 2: 6, 3: 3}[rank])) for low in least)
+    args = {
+        "c_in": groups * per_in,
+        "c_out": groups * per_out,
+        "kernel": kernel,
+        "rank": rank,
+        "groups": groups,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "padding_mode": mode,
+        "bias": draw(st.booleans()),
+        "relu": draw(st.booleans()),
+        "per_channel": draw(st.booleans()) and groups * per_out > 1,
+        "zeros": draw(st.booleans()),
+    }
+    return args, (draw(st.integers(0, 3)), groups * per_in, *size)
