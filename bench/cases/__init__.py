@@ -3,6 +3,7 @@
 from octavo.bench.cases.base import Case, Check
 from octavo.bench.cases.conv import ConvCase
 from octavo.bench.cases.elementwise import ElementwiseCase
+from octavo.bench.cases.image import ImageCase
 from octavo.bench.cases.linear import LinearCase
 from octavo.bench.cases.model import ModelCase
 from octavo.bench.cases.rnn import RnnCase
@@ -12,6 +13,7 @@ __all__ = [
     "Check",
     "ConvCase",
     "ElementwiseCase",
+    "ImageCase",
     "LinearCase",
     "ModelCase",
     "RnnCase",
