@@ -4,6 +4,7 @@ from octavo.bench.cases.base import Case, Check
 from octavo.bench.cases.conv import ConvCase
 from octavo.bench.cases.conv_transpose import ConvTransposeCase
 from octavo.bench.cases.elementwise import ElementwiseCase
+from octavo.bench.cases.image import ImageCase
 from octavo.bench.cases.linear import LinearCase
 from octavo.bench.cases.model import ModelCase
 from octavo.bench.cases.rnn import RnnCase
@@ -14,6 +15,7 @@ __all__ = [
     "ConvCase",
     "ConvTransposeCase",
     "ElementwiseCase",
+    "ImageCase",
     "LinearCase",
     "ModelCase",
     "RnnCase",

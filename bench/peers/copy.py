@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from octavo.bench.cases import ElementwiseCase
+from octavo.bench.cases import Case, ElementwiseCase, ImageCase
 from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import image as image_data
 from octavo.bench.peers.base import Peer, Prepared
 
 
@@ -16,13 +18,20 @@ class Copy(Peer):
     order = 9
 
     def applies_to(self, kind: str) -> bool:
-        return kind == ElementwiseCase.kind
+        return kind in (ElementwiseCase.kind, ImageCase.kind)
 
     def prepare_elementwise(self, case: ElementwiseCase) -> Prepared:
-        source = torch.ones(max(1, case.traffic // 2), dtype=torch.uint8)
-        target = torch.zeros_like(source)
-        reference = elementwise_data.expected(case)  # a copy computes nothing to be compared
-        return Prepared(lambda: target.copy_(source), lambda output: reference)
+        return _copy(case, elementwise_data.expected(case))
+
+    def prepare_image(self, case: ImageCase) -> Prepared:
+        return _copy(case, image_data.expected(case))
+
+
+def _copy(case: Case, reference: Tensor) -> Prepared:
+    """``reference`` stands for the result: a copy computes nothing to be compared."""
+    source = torch.ones(max(1, case.traffic // 2), dtype=torch.uint8)
+    target = torch.zeros_like(source)
+    return Prepared(lambda: target.copy_(source), lambda output: reference)
 
 
 PEERS: list[Peer] = [Copy()]

@@ -12,6 +12,7 @@ from octavo.bench.cases import (
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
+    ImageCase,
     LinearCase,
     ModelCase,
     RnnCase,
@@ -19,6 +20,7 @@ from octavo.bench.cases import (
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
@@ -105,6 +107,14 @@ class Float32(Float):
         if case.operation not in calls:
             return Unavailable("float32 has no such operation")
         return Prepared(calls[case.operation])
+
+    def prepare_image(self, case: ImageCase) -> Prepared:
+        d = image_data
+        a, b = d.data(case)
+        x, y = (a.float() - d.ZERO) * d.SCALE, (b.float() - d.OTHER_ZERO) * d.OTHER_SCALE
+        if case.operation == "cat":
+            return Prepared(lambda: torch.cat([x, y], 1))
+        return Prepared(lambda: d.CALLS[case.operation](x))
 
 
 def _vendor() -> str:

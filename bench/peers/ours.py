@@ -16,6 +16,7 @@ from octavo.bench.cases import (
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
+    ImageCase,
     LinearCase,
     ModelCase,
     RnnCase,
@@ -23,6 +24,7 @@ from octavo.bench.cases import (
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import MODELS, Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
@@ -158,6 +160,15 @@ class Octavo(Peer):
             "mul": lambda: ops.mul(*two),
         }
         return Prepared(calls[case.operation])
+
+    def prepare_image(self, case: ImageCase) -> Prepared:
+        d = image_data
+        a, b = d.data(case)
+        x = octavo.QTensor.from_int_repr(a, d.SCALE, d.ZERO)
+        if case.operation == "cat":
+            y = octavo.QTensor.from_int_repr(b, d.OTHER_SCALE, d.OTHER_ZERO)
+            return Prepared(lambda: torch.cat([x, y], 1), _integers)
+        return Prepared(lambda: d.CALLS[case.operation](x), _integers)
 
     def prepare_rnn(self, case: RnnCase) -> Prepared | Unavailable:
         path = f"nn.quantized.dynamic.{case.cell}"

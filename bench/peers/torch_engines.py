@@ -14,6 +14,7 @@ from octavo.bench.cases import (
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
+    ImageCase,
     LinearCase,
     ModelCase,
     RnnCase,
@@ -21,6 +22,7 @@ from octavo.bench.cases import (
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
@@ -169,6 +171,16 @@ class TorchEngine(Peer):
         as_float = case.operation == "dequantize"
         result = (lambda output: output) if as_float else _integers
         return self._prepared(calls[case.operation], result)
+
+    def prepare_image(self, case: ImageCase) -> Prepared:
+        d = image_data
+        a, b = d.data(case)
+        x = _activation(a, d.SCALE, d.ZERO)
+        if case.operation == "cat":
+            both = [x, _activation(b, d.OTHER_SCALE, d.OTHER_ZERO)]
+            run = torch.ops.quantized.cat
+            return self._prepared(lambda: run(both, 1, d.SCALE, d.ZERO))
+        return self._prepared(lambda: d.CALLS[case.operation](x))
 
     def prepare_rnn(self, case: RnnCase) -> Prepared:
         cell = getattr(nn, case.cell)

@@ -238,8 +238,10 @@ struct InterpolateArgs {
   const void* const* rows;  // [row_count] addresses of input rows
   int32_t row_count;
   const ptrdiff_t *left, *right;  // [pixels] where in a row the two pixels lie, bytes
-  const int32_t* weights;  // [pixels][row_count] left weight + 65536 * right weight; all >= 0,
-                           // those of one pixel sum to kInterpolationOne
+  // [pixels][row_count] left weight + 65536 * right weight; all >= 0, those of one pixel sum to
+  // kInterpolationOne.
+  const int32_t* weights;
+  int32_t weight_bits;  // all of `weights`, or-ed
   int64_t pixels;
   int32_t channels;
   void* out;

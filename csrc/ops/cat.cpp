@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cpu/dispatch.h"
+#include "ops/copy_short.h"
 #include "ops/row_runs.h"
 #include "parallel/parallel.h"
 #include "util/aligned_buffer.h"
@@ -16,23 +17,13 @@ namespace {
 
 constexpr int64_t kBlockBytes = 1 << 15;  // of the output, for each task
 
-// `rows` rows of `size` bytes. Short ones take two overlapping moves of 16 bytes rather than a
-// call.
 void copy_rows(const uint8_t* from, ptrdiff_t from_stride, int64_t rows, int64_t size, uint8_t* to,
                ptrdiff_t to_stride) {
   if (from_stride == size && to_stride == size) {
     std::memcpy(to, from, rows * size);
     return;
   }
-  if (size < 16 || size > 256) {
-    for (int64_t r = 0; r < rows; ++r)
-      std::memcpy(to + r * to_stride, from + r * from_stride, size);
-    return;
-  }
-  for (int64_t r = 0; r < rows; ++r, from += from_stride, to += to_stride) {
-    for (int64_t i = 0; i + 16 <= size; i += 16) std::memcpy(to + i, from + i, 16);
-    std::memcpy(to + size - 16, from + size - 16, 16);
-  }
+  for (int64_t r = 0; r < rows; ++r) copy_short(from + r * from_stride, size, to + r * to_stride);
 }
 
 struct Rows {

@@ -211,10 +211,12 @@ void max_of_windows(const ImageView& x, const Windows& windows, int64_t taps, vo
 }
 
 // Windows that overlap along the width share the maxima of their columns. For each output row: one
-// pass down the columns into scratch, one along them.
+// pass down the columns into scratch, one along them. (Where the window is up to 3 wide, the
+// kernels share columns in registers.)
 bool columns_pay(const PoolGeometry& g) {
   const int64_t rows = int64_t{g.kernel[0]} * g.kernel[1];
-  return g.dilation[2] == 1 && rows * g.kernel[2] > (rows + 1) * g.stride[2] + g.kernel[2];
+  return g.dilation[2] == 1 && g.kernel[2] > 3 &&
+         rows * g.kernel[2] > (rows + 1) * g.stride[2] + g.kernel[2];
 }
 
 void max_of_columns(const ImageView& x, const FixedWindows& windows, const PoolGeometry& g,

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cpu/dispatch.h"
+#include "ops/copy_short.h"
 #include "ops/row_runs.h"
 #include "parallel/parallel.h"
 
@@ -84,9 +85,9 @@ class LinearSamples {
   float distance_[3];
 };
 
-// The second one's share of `weight`.
+// The second one's share of `weight`; neither is negative.
 int32_t split(int32_t weight, int32_t second) {
-  return (weight * second + kInterpolationOne / 2) / kInterpolationOne;
+  return (weight * second + kInterpolationOne / 2) >> 14;
 }
 
 // A block of output pixels of a few rows, and the input columns that these read.
@@ -138,9 +139,9 @@ void for_blocks(const ImageView& x, const ResizeGeometry& g, const Samples& samp
   });
 }
 
-void copy_pixels(const uint8_t* row, const Block& block, int32_t channels, uint8_t* out) {
+void copy_pixels(const uint8_t* row, const Block& block, int64_t channels, uint8_t* out) {
   for (int64_t i = 0; i < block.pixels; ++i) {
-    std::memcpy(out + i * channels, row + block.first[i], channels);
+    copy_short(row + block.first[i], channels, out + i * channels);
   }
 }
 
@@ -174,13 +175,19 @@ Rows input_rows(const ImageView& x, const Block& block, const Sample& d, const S
   return rows;
 }
 
-void column_weights(const Rows& rows, const Block& block) {
-  for (int64_t i = 0; i < block.pixels; ++i) {
-    for (int r = 0; r < rows.count; ++r) {
-      const int32_t second = split(rows.weight[r], block.weight[i]);
-      block.weights[i * rows.count + r] = (rows.weight[r] - second) + second * 65536;
+// Fills block.weights for these rows; returns all of them or-ed.
+int32_t column_weights(const Rows& rows, const Block& block) {
+  int32_t bits = 0;
+  for (int r = 0; r < rows.count; ++r) {
+    const int32_t weight = rows.weight[r];
+    int32_t* to = block.weights + r;
+    for (int64_t i = 0; i < block.pixels; ++i, to += rows.count) {
+      const int32_t second = split(weight, block.weight[i]);
+      *to = (weight - second) + second * 65536;
+      bits |= *to;
     }
   }
+  return bits;
 }
 
 }  // namespace
@@ -212,8 +219,8 @@ void upsample_linear(const ImageView& x, int32_t zero_point, const ResizeGeometr
     const Sample d = samples.at(0, block.d);
     for (int64_t h = block.begin; h < block.end; ++h) {
       const Rows rows = input_rows(x, block, d, samples.at(1, h));
-      column_weights(rows, block);
       InterpolateArgs args{};
+      args.weight_bits = column_weights(rows, block);
       args.rows = rows.address;
       args.row_count = rows.count;
       args.left = block.first;

@@ -172,9 +172,9 @@ TEST_P(PoolingKernelTest, AverageOfLargeWindows) {
   }
 }
 
-// Weights that sum to one, all on one pixel now and then.
-void random_weights(Random& random, int32_t* weights, int32_t rows) {
-  int32_t left = kInterpolationOne;
+// Weights that sum to one, all on one pixel now and then; multiples of `step`.
+void random_weights(Random& random, int32_t step, int32_t* weights, int32_t rows) {
+  int32_t left = kInterpolationOne / step;
   for (int32_t r = 0; r < rows; ++r) {
     int32_t pair[2];
     for (int i = 0; i < 2; ++i) {
@@ -182,7 +182,7 @@ void random_weights(Random& random, int32_t* weights, int32_t rows) {
       pair[i] = last || random.chance(6) ? left : random.integer(0, left);
       left -= pair[i];
     }
-    weights[r] = pair[0] + pair[1] * 65536;
+    weights[r] = (pair[0] + pair[1] * 65536) * step;
   }
 }
 
@@ -191,6 +191,7 @@ TEST_P(PoolingKernelTest, Interpolate) {
   for (const int32_t rows : {1, 2, 4}) {
     for_each_case([&](PoolingCase& c, bool is_signed) {
       constexpr int kPerRow = 16;
+      const int32_t step = random.chance(2) ? 128 : 1;  // 128: a form of its own
       const int64_t pixels = random.integer(1, 9);
       const uint8_t* first = fill_pixels(random, c);
       const void* addresses[4];
@@ -200,16 +201,25 @@ TEST_P(PoolingKernelTest, Interpolate) {
       for (int64_t i = 0; i < pixels; ++i) {
         left[i] = random.integer(0, kPerRow - 1) * GuardRows::stride();
         right[i] = random.integer(0, kPerRow - 1) * GuardRows::stride();
-        random_weights(random, &weights[i * rows], rows);
+        random_weights(random, step, &weights[i * rows], rows);
       }
+      int32_t bits = 0;
+      for (const int32_t w : weights) bits |= w;
       const int32_t gap = random.integer(0, 5);
-      InterpolateArgs args{addresses,        rows,
-                           left.data(),      right.data(),
-                           weights.data(),   pixels,
-                           c.channels,       nullptr,
-                           c.channels + gap, random_zero_point(random, is_signed)};
+      InterpolateArgs args{};
+      args.rows = addresses;
+      args.row_count = rows;
+      args.left = left.data();
+      args.right = right.data();
+      args.weights = weights.data();
+      args.weight_bits = bits;
+      args.pixels = pixels;
+      args.channels = c.channels;
+      args.out_stride = c.channels + gap;
+      args.zero_point = random_zero_point(random, is_signed);
       c.name = std::string("interpolate ") + type_name(is_signed) +
-               " rows=" + std::to_string(rows) + " pixels=" + std::to_string(pixels);
+               " rows=" + std::to_string(rows) + " pixels=" + std::to_string(pixels) +
+               " weights of " + std::to_string(step);
       compare(
           c, pixels, gap,
           [&](void* out) {

@@ -1,4 +1,4 @@
-// Pooling and interpolation kernels for both widths of x86 vectors; B is Bytes256 or Bytes512.
+// Pooling kernels for both widths of x86 vectors; B is Bytes256 or Bytes512.
 //
 // Everything between bytes and the rounded result stays in the order that unpacking within 128-bit
 // lanes gives, which packing undoes: no permutation across lanes is needed.
@@ -53,9 +53,13 @@ static inline OCTAVO_INLINE void for_tiles(int64_t pixels, int channels, const T
       tile(width, Index<1>(), pixel, Channels8Bit<B, false>{begin, 0});
     }
   };
-  int64_t pixel = 0;
-  for (; pixel + kTile <= pixels; pixel += kTile) columns(Index<kTile>(), pixel);
-  for (; pixel < pixels; ++pixel) columns(Index<1>(), pixel);
+  if (pixels < kTile) {
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) columns(Index<1>(), pixel);
+    return;
+  }
+  for (int64_t pixel = 0; pixel < pixels; pixel += kTile) {
+    columns(Index<kTile>(), pixel + kTile <= pixels ? pixel : pixels - kTile);
+  }
 }
 
 // Calls row(first tap) for each row of the window of pixel `index`.
@@ -73,35 +77,113 @@ static inline uint8_t* output_pixel(void* out, ptrdiff_t stride, int64_t index) 
   return static_cast<uint8_t*>(out) + index * stride;
 }
 
+// Where the taps of a window lie, relative to its first: one loop instead of three whose lengths
+// are guessed wrong at every pixel.
+struct TapOffsets {
+  static constexpr int kMost = 64;
+  // The first `width` taps of each row.
+  TapOffsets(const PoolArgs& p, int32_t width) {
+    for_window_rows(p, 0, [&](const uint8_t* row) OCTAVO_INLINE {
+      const ptrdiff_t first = row - static_cast<const uint8_t*>(p.in);
+      for (int32_t w = 0; w < width; ++w) at[count++] = first + w * p.tap_stride[2];
+    });
+  }
+  static bool fit(const PoolArgs& p) { return int64_t{p.taps[0]} * p.taps[1] * p.taps[2] <= kMost; }
+  int count = 0;
+  ptrdiff_t at[kMost];
+};
+
 // Registers: 4 maxima and 1 input.
+template <typename B, bool kSigned, int kPixels, int kVectors, typename Channels>
+struct MaxTile {
+  using Vec = typename B::Vec;
+  OCTAVO_INLINE explicit MaxTile(const Channels& channels) : channels(channels) {
+    unroll<kPixels>([&](auto i) OCTAVO_INLINE {
+      unroll<kVectors>([&](auto v) OCTAVO_INLINE { best[i][v] = B::set8(kSigned ? -128 : 0); });
+    });
+  }
+  OCTAVO_INLINE void add(const PoolArgs& p, const uint8_t* tap) {
+    unroll<kPixels>([&](auto i) OCTAVO_INLINE {
+      unroll<kVectors>([&](auto v) OCTAVO_INLINE {
+        const Vec in = channels.load(tap + i * p.in_stride, v);
+        best[i][v] = kSigned ? B::max_s8(best[i][v], in) : B::max_u8(best[i][v], in);
+      });
+    });
+  }
+  OCTAVO_INLINE void store(const PoolArgs& p, int64_t first) const {
+    unroll<kPixels>([&](auto i) OCTAVO_INLINE {
+      uint8_t* out = output_pixel(p.out, p.out_stride, first + i);
+      unroll<kVectors>([&](auto v) OCTAVO_INLINE { channels.store(out, v, best[i][v]); });
+    });
+  }
+  const Channels& channels;
+  Vec best[kPixels][kVectors];
+};
+
+// Windows three pixels wide whose neighbours share one or two columns: 4 output pixels from the
+// maxima of the columns under them, each computed once. Loads bound this kernel.
+//
+// Registers: 6 or 9 columns and 1 input.
+template <typename B, bool kSigned, int kStep>
+static void max_three_wide(const PoolArgs& p) {
+  using Vec = typename B::Vec;
+  const auto larger = [](Vec a, Vec b)
+                          OCTAVO_INLINE { return kSigned ? B::max_s8(a, b) : B::max_u8(a, b); };
+  constexpr int kPixels = 4, kColumns = (kPixels - 1) * kStep + 3;
+  const TapOffsets rows(p, 1);
+  const auto four = [&](int64_t first, const auto& channels) OCTAVO_INLINE {
+    const uint8_t* window = static_cast<const uint8_t*>(p.in) + first * p.in_stride;
+    Vec best[kColumns];
+    unroll<kColumns>(
+        [&](auto c) OCTAVO_INLINE { best[c] = channels.load(window + c * p.tap_stride[2], 0); });
+    for (int r = 1; r < rows.count; ++r) {
+      const uint8_t* row = window + rows.at[r];
+      unroll<kColumns>([&](auto c) OCTAVO_INLINE {
+        best[c] = larger(best[c], channels.load(row + c * p.tap_stride[2], 0));
+      });
+    }
+    unroll<kPixels>([&](auto i) OCTAVO_INLINE {
+      constexpr int kFirst = decltype(i)() * kStep;
+      const Vec out = larger(larger(best[kFirst], best[kFirst + 1]), best[kFirst + 2]);
+      channels.store(output_pixel(p.out, p.out_stride, first + i), 0, out);
+    });
+  };
+  for (int64_t i = 0; i < p.pixels; i += kPixels) {
+    const int64_t first = i + kPixels <= p.pixels ? i : p.pixels - kPixels;
+    if (p.channels < B::kBytes) {
+      four(first, Channels8Bit<B, true>{0, p.channels});
+      continue;
+    }
+    for (int c = 0; c < p.channels; c += B::kBytes) {
+      const int begin = c + B::kBytes <= p.channels ? c : p.channels - B::kBytes;
+      four(first, Channels8Bit<B, false>{begin, 0});
+    }
+  }
+}
+
 template <typename B, bool kSigned>
 void max_pool_vectors(const PoolArgs* args) {
-  using Vec = typename B::Vec;
   const PoolArgs& p = *args;
-  const Vec lowest = B::set8(kSigned ? -128 : 0);
-  for_tiles<B>(
-      p.pixels, p.channels,
-      [&](auto pixels, auto vectors, int64_t first, auto channels) OCTAVO_INLINE {
-        constexpr int kPixels = decltype(pixels)(), kVectors = decltype(vectors)();
-        Vec best[kPixels][kVectors];
-        unroll<kPixels>([&](auto i) OCTAVO_INLINE {
-          unroll<kVectors>([&](auto v) OCTAVO_INLINE { best[i][v] = lowest; });
-        });
-        for_window_rows(p, first, [&](const uint8_t* tap) OCTAVO_INLINE {
-          for (int32_t w = 0; w < p.taps[2]; ++w, tap += p.tap_stride[2]) {
-            unroll<kPixels>([&](auto i) OCTAVO_INLINE {
-              unroll<kVectors>([&](auto v) OCTAVO_INLINE {
-                const Vec in = channels.load(tap + i * p.in_stride, v);
-                best[i][v] = kSigned ? B::max_s8(best[i][v], in) : B::max_u8(best[i][v], in);
-              });
-            });
-          }
-        });
-        unroll<kPixels>([&](auto i) OCTAVO_INLINE {
-          uint8_t* out = output_pixel(p.out, p.out_stride, first + i);
-          unroll<kVectors>([&](auto v) OCTAVO_INLINE { channels.store(out, v, best[i][v]); });
-        });
-      });
+  const bool few = TapOffsets::fit(p);
+  if (few && p.taps[2] == 3 && p.taps[0] > 0 && p.taps[1] > 0 && p.pixels >= 4) {
+    if (p.in_stride == p.tap_stride[2]) return max_three_wide<B, kSigned, 1>(p);
+    if (p.in_stride == 2 * p.tap_stride[2]) return max_three_wide<B, kSigned, 2>(p);
+  }
+  const TapOffsets taps(p, few ? p.taps[2] : 0);
+  for_tiles<B>(p.pixels, p.channels,
+               [&](auto pixels, auto vectors, int64_t first, auto channels) OCTAVO_INLINE {
+                 constexpr int kPixels = decltype(pixels)(), kVectors = decltype(vectors)();
+                 MaxTile<B, kSigned, kPixels, kVectors, decltype(channels)> tile(channels);
+                 const uint8_t* window = static_cast<const uint8_t*>(p.in) + first * p.in_stride;
+                 for (int t = 0; t < taps.count; ++t) tile.add(p, window + taps.at[t]);
+                 if (!few) {
+                   for_window_rows(p, first, [&](const uint8_t* tap) OCTAVO_INLINE {
+                     for (int32_t w = 0; w < p.taps[2]; ++w, tap += p.tap_stride[2])
+                       tile.add(p, tap);
+                   });
+                 }
+                 tile.store(p, first);
+               });
 }
 
 // Sums of one vector of channels.
@@ -143,173 +225,147 @@ static inline OCTAVO_INLINE void add_one(Sums16<B>& s, typename B::Vec a, typena
   }
 }
 
-// zp + rne((sum - taps * zp) * scale), saturated.
+// 4 vectors of steps from the zero point as bytes. Packing and adding saturate, as clamping would.
+template <typename B, bool kSigned>
+static inline OCTAVO_INLINE typename B::Vec pack_steps(const typename B::Vec (&steps)[4],
+                                                       typename B::Vec zero16) {
+  const auto low = B::adds16(B::pack32(steps[0], steps[1]), zero16);
+  const auto high = B::adds16(B::pack32(steps[2], steps[3]), zero16);
+  return kSigned ? B::pack16_s8(low, high) : B::pack16_u8(low, high);
+}
+
+// zp + rne((sum - taps * zp) * scale), saturated. The float is below 2^31, since |sum| <= 255 *
+// 2^23 and |scale| <= 1.
 template <typename B, bool kSigned>
 struct Mean {
   explicit Mean(const PoolArgs& p)
       : offset(B::set32(p.taps[0] * p.taps[1] * p.taps[2] * p.zero_point)),
-        zero(B::set32(p.zero_point)),
-        scale(B::set_float(p.scale)),
-        lo(B::set_float(static_cast<float>((kSigned ? -128 : 0) - p.zero_point))),
-        hi(B::set_float(static_cast<float>((kSigned ? 127 : 255) - p.zero_point))) {}
+        zero(B::set16(p.zero_point)),
+        scale(B::set_float(p.scale)) {}
 
   typename B::Vec operator()(const Sums32<B>& sums) const {
-    typename B::Vec q[4];
+    typename B::Vec steps[4];
     unroll<4>([&](auto j) OCTAVO_INLINE {
-      const auto x = B::mul(B::to_float(B::sub32(sums.q[j], offset)), scale);
-      q[j] = B::add32(B::round(B::clamp(x, lo, hi)), zero);
+      steps[j] = B::round(B::mul(B::to_float(B::sub32(sums.q[j], offset)), scale));
     });
-    const auto low = B::pack32(q[0], q[1]), high = B::pack32(q[2], q[3]);
-    return kSigned ? B::pack16_s8(low, high) : B::pack16_u8(low, high);
+    return pack_steps<B, kSigned>(steps, zero);
   }
 
   typename B::Vec offset, zero;
-  typename B::Floats scale, lo, hi;
+  typename B::Floats scale;
 };
 
-// The sums of one tile: 4 vectors of channels as rows of taps come.
+// The sums of one tile: 4 vectors of channels.
 //
 // Registers: 8 sums, 2 inputs, 2 unpacked, ones and zero.
-template <typename B, bool kSigned, int kPixels, int kVectors>
+template <typename B, bool kSigned, int kPixels, int kVectors, typename Channels>
 struct SumTile {
   using Vec = typename B::Vec;
-  Sums16<B> sums[kPixels][kVectors];
-
-  void clear() {
+  OCTAVO_INLINE explicit SumTile(const Channels& channels) : channels(channels), ones(B::set8(1)) {
+    clear();
+  }
+  OCTAVO_INLINE void clear() {
     unroll<kPixels>([&](auto i) OCTAVO_INLINE {
       unroll<kVectors>([&](auto v) OCTAVO_INLINE { sums[i][v] = {B::zero(), B::zero()}; });
     });
   }
-
-  template <typename Channels>
-  OCTAVO_INLINE void add_row(const PoolArgs& p, const uint8_t* tap, int taps,
-                             const Channels& channels) {
-    const Vec ones = B::set8(1);
-    const ptrdiff_t step = p.tap_stride[2];
-    for (; taps >= 2; taps -= 2, tap += 2 * step) {
-      unroll<kPixels>([&](auto i) OCTAVO_INLINE {
-        const uint8_t* from = tap + i * p.in_stride;
-        unroll<kVectors>([&](auto v) OCTAVO_INLINE {
-          add_pair<B, kSigned>(sums[i][v], channels.load(from, v), channels.load(from + step, v),
-                               ones);
-        });
-      });
-    }
-    if (taps == 0) return;
+  OCTAVO_INLINE void add(const PoolArgs& p, const uint8_t* a, const uint8_t* b) {
     unroll<kPixels>([&](auto i) OCTAVO_INLINE {
+      const ptrdiff_t at = i * p.in_stride;
       unroll<kVectors>([&](auto v) OCTAVO_INLINE {
-        add_one<B, kSigned>(sums[i][v], channels.load(tap + i * p.in_stride, v), ones);
+        add_pair<B, kSigned>(sums[i][v], channels.load(a + at, v), channels.load(b + at, v), ones);
       });
     });
   }
+  OCTAVO_INLINE void add(const PoolArgs& p, const uint8_t* a) {
+    unroll<kPixels>([&](auto i) OCTAVO_INLINE {
+      unroll<kVectors>([&](auto v) OCTAVO_INLINE {
+        add_one<B, kSigned>(sums[i][v], channels.load(a + i * p.in_stride, v), ones);
+      });
+    });
+  }
+  OCTAVO_INLINE void add_row(const PoolArgs& p, const uint8_t* tap, int taps) {
+    const ptrdiff_t step = p.tap_stride[2];
+    for (; taps >= 2; taps -= 2, tap += 2 * step) add(p, tap, tap + step);
+    if (taps) add(p, tap);
+  }
+  OCTAVO_INLINE void store(const PoolArgs& p, int64_t first) const {
+    const Mean<B, kSigned> mean(p);
+    unroll<kPixels>([&](auto i) OCTAVO_INLINE {
+      uint8_t* out = output_pixel(p.out, p.out_stride, first + i);
+      unroll<kVectors>([&](auto v) OCTAVO_INLINE {
+        channels.store(out, v, mean(widen<B, kSigned>(sums[i][v])));
+      });
+    });
+  }
+  const Channels& channels;
+  Vec ones;
+  Sums16<B> sums[kPixels][kVectors];
 };
 
 constexpr int kMaxTaps16 = 256;  // 256 * 255 < 2^16, 256 * -128 = -2^15
 
-// A window of more taps than 16-bit sums can hold, one pixel and one vector of channels at a time.
-template <typename B, bool kSigned, typename Channels>
-__attribute__((noinline)) void avg_large_window(const PoolArgs& p, int64_t index, int vectors,
+// A window of more taps than 16-bit sums hold: these are widened every kMaxTaps16 taps, and at the
+// ends of rows.
+template <typename B, bool kSigned, int kVectors, typename Channels>
+__attribute__((noinline)) void avg_large_window(const PoolArgs& p, int64_t index,
                                                 const Channels& channels) {
+  SumTile<B, kSigned, 1, kVectors, Channels> tile(channels);
+  Sums32<B> total[kVectors];
+  unroll<kVectors>([&](auto v) OCTAVO_INLINE {
+    total[v] = {{B::zero(), B::zero(), B::zero(), B::zero()}};
+  });
+  for_window_rows(p, index, [&](const uint8_t* row) OCTAVO_INLINE {
+    for (int32_t w = 0; w < p.taps[2]; w += kMaxTaps16) {
+      const int left = p.taps[2] - w;
+      tile.clear();
+      tile.add_row(p, row + w * p.tap_stride[2], left < kMaxTaps16 ? left : kMaxTaps16);
+      unroll<kVectors>([&](auto v) OCTAVO_INLINE {
+        const Sums32<B> wide = widen<B, kSigned>(tile.sums[0][v]);
+        unroll<4>([&](auto j)
+                      OCTAVO_INLINE { total[v].q[j] = B::add32(total[v].q[j], wide.q[j]); });
+      });
+    }
+  });
   const Mean<B, kSigned> mean(p);
   uint8_t* out = output_pixel(p.out, p.out_stride, index);
-  for (int v = 0; v < vectors; ++v) {
-    const Channels one{channels.begin + v * B::kBytes, channels.part};
-    Sums32<B> total = {{B::zero(), B::zero(), B::zero(), B::zero()}};
-    for_window_rows(p, index, [&](const uint8_t* row) OCTAVO_INLINE {
-      for (int32_t w = 0; w < p.taps[2]; w += kMaxTaps16) {
-        const int left = p.taps[2] - w;
-        SumTile<B, kSigned, 1, 1> tile;
-        tile.clear();
-        tile.add_row(p, row + w * p.tap_stride[2], left < kMaxTaps16 ? left : kMaxTaps16, one);
-        const Sums32<B> wide = widen<B, kSigned>(tile.sums[0][0]);
-        unroll<4>([&](auto j) OCTAVO_INLINE { total.q[j] = B::add32(total.q[j], wide.q[j]); });
-      }
-    });
-    one.store(out, 0, mean(total));
-  }
+  unroll<kVectors>([&](auto v) OCTAVO_INLINE { channels.store(out, v, mean(total[v])); });
 }
 
 template <typename B, bool kSigned>
 void avg_pool_vectors(const PoolArgs* args) {
   const PoolArgs& p = *args;
+  if (TapOffsets::fit(p)) {
+    const TapOffsets taps(p, p.taps[2]);
+    for_tiles<B>(p.pixels, p.channels,
+                 [&](auto pixels, auto vectors, int64_t first, auto channels) OCTAVO_INLINE {
+                   constexpr int kPixels = decltype(pixels)(), kVectors = decltype(vectors)();
+                   SumTile<B, kSigned, kPixels, kVectors, decltype(channels)> tile(channels);
+                   const uint8_t* window = static_cast<const uint8_t*>(p.in) + first * p.in_stride;
+                   int t = 0;
+                   for (; t + 2 <= taps.count; t += 2)
+                     tile.add(p, window + taps.at[t], window + taps.at[t + 1]);
+                   if (t < taps.count) tile.add(p, window + taps.at[t]);
+                   tile.store(p, first);
+                 });
+    return;
+  }
   const bool large = int64_t{p.taps[0]} * p.taps[1] * p.taps[2] > kMaxTaps16;
   for_tiles<B>(p.pixels, p.channels,
                [&](auto pixels, auto vectors, int64_t first, auto channels) OCTAVO_INLINE {
-                 constexpr int kPixels = decltype(pixels)(), kVectors = decltype(vectors)();
-                 if (large) {
-                   for (int i = 0; i < kPixels; ++i) {
-                     avg_large_window<B, kSigned>(p, first + i, kVectors, channels);
+                 constexpr int kVectors = decltype(vectors)();
+                 for (int i = 0; i < pixels; ++i) {
+                   if (large) {
+                     avg_large_window<B, kSigned, kVectors>(p, first + i, channels);
+                     continue;
                    }
-                   return;
-                 }
-                 SumTile<B, kSigned, kPixels, kVectors> tile;
-                 tile.clear();
-                 for_window_rows(p, first, [&](const uint8_t* row) OCTAVO_INLINE {
-                   tile.add_row(p, row, p.taps[2], channels);
-                 });
-                 const Mean<B, kSigned> mean(p);
-                 unroll<kPixels>([&](auto i) OCTAVO_INLINE {
-                   uint8_t* out = output_pixel(p.out, p.out_stride, first + i);
-                   unroll<kVectors>([&](auto v) OCTAVO_INLINE {
-                     channels.store(out, v, mean(widen<B, kSigned>(tile.sums[i][v])));
+                   SumTile<B, kSigned, 1, kVectors, decltype(channels)> tile(channels);
+                   for_window_rows(p, first + i, [&](const uint8_t* row) OCTAVO_INLINE {
+                     tile.add_row(p, row, p.taps[2]);
                    });
-                 });
+                   tile.store(p, first + i);
+                 }
                });
-}
-
-// One vector of channels: left and right pixels side by side meet their weights in vpmaddwd. int8
-// is computed as uint8 with a zero point 128 higher.
-//
-// Registers: 4 sums, 2 inputs, 2 pairs, 1 product; zero, flip and kRows weights.
-template <typename B, bool kSigned, int kRows, typename Channels>
-static inline OCTAVO_INLINE void interpolate_pixel(const InterpolateArgs& p, int64_t index,
-                                                   const Channels& channels) {
-  using Vec = typename B::Vec;
-  const Vec flip = B::set8(-128), none = B::zero();
-  const int32_t zero_point = p.zero_point + (kSigned ? 128 : 0);
-  const auto load = [&](const void* row, ptrdiff_t offset) OCTAVO_INLINE {
-    const Vec in = channels.load(static_cast<const uint8_t*>(row) + offset, 0);
-    return kSigned ? B::flip(in, flip) : in;
-  };
-  Vec sum[4];
-  unroll<4>([&](auto j) OCTAVO_INLINE { sum[j] = B::set32(-zero_point * kInterpolationOne); });
-  unroll<kRows>([&](auto r) OCTAVO_INLINE {
-    const Vec a = load(p.rows[r], p.left[index]), b = load(p.rows[r], p.right[index]);
-    const Vec w = B::set32(p.weights[index * kRows + r]);
-    const Vec lo = B::unpack_lo8(a, b), hi = B::unpack_hi8(a, b);
-    sum[0] = B::add32(sum[0], B::madd16(B::unpack_lo8(lo, none), w));
-    sum[1] = B::add32(sum[1], B::madd16(B::unpack_hi8(lo, none), w));
-    sum[2] = B::add32(sum[2], B::madd16(B::unpack_lo8(hi, none), w));
-    sum[3] = B::add32(sum[3], B::madd16(B::unpack_hi8(hi, none), w));
-  });
-  const auto scale = B::set_float(1.0f / kInterpolationOne);
-  const Vec zero = B::set32(zero_point);
-  unroll<4>([&](auto j) OCTAVO_INLINE {
-    sum[j] = B::add32(B::round(B::mul(B::to_float(sum[j]), scale)), zero);
-  });
-  const Vec out = B::pack16_u8(B::pack32(sum[0], sum[1]), B::pack32(sum[2], sum[3]));
-  channels.store(output_pixel(p.out, p.out_stride, index), 0, kSigned ? B::flip(out, flip) : out);
-}
-
-template <typename B, bool kSigned, int kRows>
-static void interpolate_rows(const InterpolateArgs& p) {
-  for (int64_t i = 0; i < p.pixels; ++i) {
-    if (p.channels < B::kBytes) {
-      interpolate_pixel<B, kSigned, kRows>(p, i, Channels8Bit<B, true>{0, p.channels});
-      continue;
-    }
-    for (int c = 0; c < p.channels; c += B::kBytes) {
-      const int begin = c + B::kBytes <= p.channels ? c : p.channels - B::kBytes;
-      interpolate_pixel<B, kSigned, kRows>(p, i, Channels8Bit<B, false>{begin, 0});
-    }
-  }
-}
-
-template <typename B, bool kSigned>
-void interpolate_vectors(const InterpolateArgs* args) {
-  if (args->row_count == 1) return interpolate_rows<B, kSigned, 1>(*args);
-  if (args->row_count == 2) return interpolate_rows<B, kSigned, 2>(*args);
-  interpolate_rows<B, kSigned, 4>(*args);
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
-// Pooling and interpolation with AVX-512: the vectors that pooling-inl.h computes on.
+// Pooling and interpolation with AVX-512: the vectors that pooling-inl.h and
+// interpolate-inl.h compute on.
 #pragma once
 
 #include <immintrin.h>
 
-#include "isa/x86_shared/pooling-inl.h"
+#include "isa/x86_shared/interpolate-inl.h"
 
 namespace octavo {
 namespace {
@@ -23,6 +24,7 @@ struct Bytes512 {
 
   static inline Vec zero() { return _mm512_setzero_si512(); }
   static inline Vec set8(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+  static inline Vec set16(int x) { return _mm512_set1_epi16(static_cast<int16_t>(x)); }
   static inline Vec set32(int32_t x) { return _mm512_set1_epi32(x); }
   static inline Vec max_u8(Vec a, Vec b) { return _mm512_max_epu8(a, b); }
   static inline Vec max_s8(Vec a, Vec b) { return _mm512_max_epi8(a, b); }
@@ -32,8 +34,11 @@ struct Bytes512 {
   static inline Vec unpack_lo16(Vec a, Vec b) { return _mm512_unpacklo_epi16(a, b); }
   static inline Vec unpack_hi16(Vec a, Vec b) { return _mm512_unpackhi_epi16(a, b); }
   static inline Vec add16(Vec a, Vec b) { return _mm512_add_epi16(a, b); }
+  static inline Vec adds16(Vec a, Vec b) { return _mm512_adds_epi16(a, b); }
   static inline Vec add32(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
   static inline Vec sub32(Vec a, Vec b) { return _mm512_sub_epi32(a, b); }
+  static inline Vec shift7(Vec a) { return _mm512_srai_epi16(a, 7); }
+  static inline Vec both(Vec a, Vec b) { return _mm512_and_si512(a, b); }
   static inline Vec sign16(Vec a) { return _mm512_srai_epi16(a, 15); }
   static inline Vec madd16(Vec a, Vec b) { return _mm512_madd_epi16(a, b); }
   static inline Vec maddu8s8(Vec a, Vec b) { return _mm512_maddubs_epi16(a, b); }
@@ -45,9 +50,6 @@ struct Bytes512 {
   static inline Floats to_float(Vec v) { return _mm512_cvtepi32_ps(v); }
   static inline Vec round(Floats x) { return _mm512_cvtps_epi32(x); }
   static inline Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-  static inline Floats clamp(Floats x, Floats lo, Floats hi) {
-    return _mm512_min_ps(_mm512_max_ps(x, lo), hi);
-  }
 };
 
 }  // namespace

@@ -13,6 +13,9 @@ from octavo.ops.conv_weights import channels_last
 
 _DIMENSIONS = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 
+# By spatial dimensions: from (N, spatial..., C) to (N, C, spatial...).
+_CHANNELS_LAST = {1: (0, 2, 1), 2: (0, 3, 1, 2), 3: (0, 4, 1, 2, 3)}
+
 
 class Image:
     """An 8-bit tensor (N, C, spatial...) or (C, spatial...) with neighbouring channels.
@@ -48,23 +51,14 @@ class Image:
         self.size = tuple(q.shape[2:])
         self.signed = q.dtype == torch.int8
 
-    def check_not_empty(self, name: str) -> None:
-        if 0 in self.tensor.shape[1:]:
-            raise ValueError(
-                f"{name}: channels and spatial sizes must be at least 1, got shape "
-                f"{tuple(self.tensor.shape)}"
-            )
-
     def arguments(self) -> tuple[int, tuple[int, ...], tuple[int, ...], bool]:
         """Address, sizes and strides as the extension takes them, lower ranks filled up with 1s."""
-        q = self.tensor
-        n, c, *size = q.shape
-        sn, _, *stride = q.stride()
-        absent = 3 - len(size)
+        q, shape, stride = self.tensor, self.tensor.shape, self.tensor.stride()
+        absent = 3 - len(self.size)
         return (
             q.data_ptr(),
-            (n, *(1,) * absent, *size, c),
-            (sn, *(0,) * absent, *stride),
+            (shape[0], *(1,) * absent, *self.size, shape[1]),
+            (stride[0], *(0,) * absent, *stride[2:]),
             self.signed,
         )
 
@@ -78,7 +72,16 @@ class Image:
 
     @staticmethod
     def _new(n: int, c: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return torch.empty((n, *size, c), dtype=dtype).movedim(-1, 1)
+        out = torch.empty((n, *size, c), dtype=dtype)
+        return out.permute(_CHANNELS_LAST[len(size)])
+
+
+def check_not_empty(name: str, shape: Sequence[int]) -> None:
+    """``shape`` is (N, C, spatial...)."""
+    if 0 in shape[1:]:
+        raise ValueError(
+            f"{name}: channels and spatial sizes must be at least 1, got shape {tuple(shape)}"
+        )
 
 
 def numbers(name: str, argument: str, value: Any, dims: int) -> tuple[int, ...]:
@@ -88,8 +91,10 @@ def numbers(name: str, argument: str, value: Any, dims: int) -> tuple[int, ...]:
         TypeError: something that is not an integer.
         ValueError: another number of them.
     """
+    if type(value) is int:
+        return (value,) * dims
     try:
-        if isinstance(value, (tuple, list, torch.Size)):
+        if isinstance(value, (tuple, list)):
             values = tuple(operator.index(v) for v in value)
         else:
             values = (operator.index(value),)

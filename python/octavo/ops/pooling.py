@@ -9,22 +9,25 @@ for an image smaller than the window.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from octavo import _C
 from octavo.ops._common import Tensor
-from octavo.ops._image import Image, in_three, numbers
+from octavo.ops._image import Image, check_not_empty, in_three, numbers
 
 Numbers = int | Sequence[int]
 
 
 class _Windows(NamedTuple):
+    """As the extension takes them: for depth, height and width."""
+
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     ceil_mode: bool
-    output_size: tuple[int, ...]
+    output_size: tuple[int, ...]  # of the image's own dimensions
 
 
 def _windows(
@@ -42,26 +45,46 @@ def _windows(
     step = kernel if absent else numbers(name, "stride", stride, dims)
     pad = numbers(name, "padding", padding, dims)
     dil = numbers(name, "dilation", dilation, dims)
-    for argument, values in (("kernel_size", kernel), ("stride", step), ("dilation", dil)):
+    return _checked(name, x.tensor.shape, kernel, step, pad, dil, bool(ceil_mode))
+
+
+@lru_cache(maxsize=256)  # a model asks for the same few at every call
+def _checked(
+    name: str,
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    ceil_mode: bool,
+) -> _Windows:
+    for argument, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
             raise ValueError(f"{name}: {argument} must be at least 1, got {values}")
-    for p, k, d in zip(pad, kernel, dil, strict=True):
+    for p, k, d in zip(padding, kernel, dilation, strict=True):
         if not 0 <= p <= (d * (k - 1) + 1) // 2:
             raise ValueError(
-                f"{name}: padding must be between 0 and half the kernel, got padding={pad} for "
+                f"{name}: padding must be between 0 and half the kernel, got padding={padding} for "
                 f"kernel_size={kernel}"
             )
-    x.check_not_empty(name)
+    check_not_empty(name, shape)
     sizes = tuple(
-        _C.pool_output_size(x.size[i], kernel[i], step[i], pad[i], dil[i], ceil_mode)
-        for i in range(dims)
+        _C.pool_output_size(size, k, s, p, d, ceil_mode)
+        for size, k, s, p, d in zip(shape[2:], kernel, stride, padding, dilation, strict=True)
     )
     if min(sizes) < 1:
         raise RuntimeError(
-            f"{name}: input {tuple(x.tensor.shape)} is too small for kernel_size={kernel}, "
-            f"stride={step}, padding={pad}, dilation={dil}: the output would be {sizes}"
+            f"{name}: input {tuple(shape)} is too small for kernel_size={kernel}, "
+            f"stride={stride}, padding={padding}, dilation={dilation}: the output would be {sizes}"
         )
-    return _Windows(kernel, step, pad, dil, bool(ceil_mode), sizes)
+    return _Windows(
+        in_three(kernel, 1),
+        in_three(stride, 1),
+        in_three(padding, 0),
+        in_three(dilation, 1),
+        ceil_mode,
+        sizes,
+    )
 
 
 def _max_pool(
@@ -79,10 +102,10 @@ def _max_pool(
     out = x.new(w.output_size)
     _C.max_pool(
         *x.arguments(),
-        in_three(w.kernel, 1),
-        in_three(w.stride, 1),
-        in_three(w.padding, 0),
-        in_three(w.dilation, 1),
+        w.kernel,
+        w.stride,
+        w.padding,
+        w.dilation,
         w.ceil_mode,
         out.data_ptr(),
     )
@@ -149,9 +172,9 @@ def _avg_pool(
     _C.avg_pool(
         *x.arguments(),
         zero_point,
-        in_three(w.kernel, 1),
-        in_three(w.stride, 1),
-        in_three(w.padding, 0),
+        w.kernel,
+        w.stride,
+        w.padding,
         w.ceil_mode,
         bool(count_include_pad),
         divisor_override or 0,
@@ -242,7 +265,7 @@ def _adaptive(
     size = numbers(name, "output_size", filled[: len(wanted)] + wanted[len(filled) :], dims)
     if min(size) < 0:
         raise ValueError(f"{name}: output_size must not be negative, got {size}")
-    x.check_not_empty(name)
+    check_not_empty(name, x.tensor.shape)
     out = x.new(size)
     if out.numel():
         to = in_three(size, 1)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from octavo import _C
 from octavo.ops._common import Tensor
-from octavo.ops._image import Image, in_three
+from octavo.ops._image import Image, check_not_empty, in_three
 
 
 def _open(
@@ -28,7 +28,7 @@ def _open(
             f"{tuple(q.shape)}"
         )
     x = Image(name, q, dims)
-    x.check_not_empty(name)
+    check_not_empty(name, q.shape)
     if len(size) != dims or min(size) < 1:
         raise ValueError(f"{name}: size: expected {dims} integers of at least 1, got {size}")
     if scales is None:

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from octavo.bench import measure, process, timing
-from octavo.bench.cases import Case, ConvCase, ElementwiseCase, LinearCase, ModelCase, RnnCase
+from octavo.bench.cases import (
+    Case,
+    ConvCase,
+    ElementwiseCase,
+    ImageCase,
+    LinearCase,
+    ModelCase,
+    RnnCase,
+    image,
+)
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.cases.base import compare_integers
 from octavo.bench.peers import Peer, Prepared, Unavailable, all_peers
@@ -53,6 +62,10 @@ CASES: list[Case] = [
     *(
         ElementwiseCase(command="elementwise", name=name, operation=name, size=333)
         for name in ("quantize", "dequantize", "requantize", "relu", "add", "add_relu", "mul")
+    ),
+    *(
+        ImageCase(command="image", name=name, operation=name, channels=17, height=9, width=6)
+        for name in image.OPERATIONS
     ),
 ]
 

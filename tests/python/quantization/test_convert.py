@@ -426,9 +426,21 @@ def test_explain_says_why_modules_stay_float() -> None:
 
 def test_what_is_said_to_work_on_quantized_tensors_does() -> None:
     arguments: dict[type, tuple[Any, ...]] = {
+        nn.MaxPool1d: (2,),
         nn.MaxPool2d: (2,),
+        nn.MaxPool3d: (2,),
+        nn.AvgPool1d: (2,),
         nn.AvgPool2d: (2,),
+        nn.AvgPool3d: (2,),
+        nn.AdaptiveAvgPool1d: (1,),
         nn.AdaptiveAvgPool2d: (1,),
+        nn.AdaptiveAvgPool3d: (1,),
+        nn.AdaptiveMaxPool1d: (1,),
+        nn.AdaptiveMaxPool2d: (1,),
+        nn.AdaptiveMaxPool3d: (1,),
+        nn.Upsample: (None, 2.0),
+        nn.UpsamplingNearest2d: (None, 2.0),
+        nn.UpsamplingBilinear2d: (None, 2.0),
         nn.Unflatten: (1, (2, 2)),
         nn.ZeroPad2d: (1,),
         nn.PixelShuffle: (2,),
@@ -437,7 +449,8 @@ def test_what_is_said_to_work_on_quantized_tensors_does() -> None:
     }
     q = octavo.quantize_per_tensor(torch.randn(2, 4, 8, 8), 0.05, 100, octavo.quint8)
     for cls in tq.report.RUN_ON_QUANTIZED:
-        x = q[0] if cls is nn.Dropout1d else q
+        x = {"1": q[0], "3": q.unsqueeze(2)}.get(cls.__name__[-2], q)
+        x = torch.cat([x, x], 2) if cls in (nn.MaxPool3d, nn.AvgPool3d) else x
         out = cls(*arguments.get(cls, ())).eval()(x)
         assert isinstance(out, octavo.QTensor), cls
         expected = cls(*arguments.get(cls, ())).eval()(x.dequantize())
