@@ -134,8 +134,8 @@ enum GemmKernelFlags : uint32_t {
 struct WindowArgs {
   // Kernels for any window (WindowKernel::kernel is 0), which compute one run of at most
   // kWindowPixels: [pixels][taps], the input pixel under each tap. Kernels for one size of window:
-  // [out_rows][kernel], for each row of the kernel the image row under it, at column 0; or
-  // `padding` where it lies outside the image.
+  // [(out_rows - 1) * stride + kernel], the image rows under the runs, each at column 0; or
+  // `padding` where a row lies outside the image.
   const uint8_t* const* rows;
   const uint8_t* padding;  // an input pixel that holds the zero point
   int32_t taps;

@@ -40,27 +40,32 @@ class WindowRun {
   WindowRun(const WindowKernel& kernel, const ConvWeight& weight, const WindowWalk& walk,
             const ImageView& x, const WindowArgs& args)
       : kernel_(kernel), geometry_(weight.geometry()), walk_(walk), x_(x), args_(args) {
-    const int64_t width = walk.size(2), rows = walk.pixels() / width;
-    const int64_t parts =
-        ceil_div(args.end, kernel.kind == WindowKind::kDepthwise ? kWindowSplit
-                                                                 : kWindowSplit / kGroupedLanes);
+    const int64_t height = walk.size(1), planes = walk.pixels() / (height * walk.size(2));
     const int64_t wanted = max_threads() > 1 ? kTasksPerThread * max_threads() : 1;
-    rows_per_task_ = std::clamp<int64_t>(rows / wanted, 1, kRowsPerTask);
-    row_tasks_ = ceil_div(rows, rows_per_task_);
-    parts_ = std::clamp<int64_t>(wanted / row_tasks_, 1, parts);
-    unit_ = ceil_div(parts, parts_) *
-            (kernel.kind == WindowKind::kDepthwise ? kWindowSplit : kWindowSplit / kGroupedLanes);
-    parts_ = ceil_div(args.end, unit_);
+    rows_per_task_ =
+        std::clamp<int64_t>(planes * height / wanted, 1, std::min(kRowsPerTask, height));
+    tasks_per_plane_ = ceil_div(height, rows_per_task_);
+    const int64_t row_tasks = planes * tasks_per_plane_;
+    // Channels are cut only where rows are too few.
+    const int64_t unit =
+        kernel.kind == WindowKind::kDepthwise ? kWindowSplit : kWindowSplit / kGroupedLanes;
+    const int64_t units = ceil_div(args.end, unit);
+    const int64_t parts = std::clamp<int64_t>(wanted / row_tasks, 1, units);
+    part_ = ceil_div(units, parts) * unit;
+    parts_ = ceil_div(args.end, part_);
+    tasks_ = row_tasks * parts_;
   }
 
-  int64_t tasks() const { return row_tasks_ * parts_; }
+  int64_t tasks() const { return tasks_; }
 
   void operator()(int64_t task) const {
     WindowArgs args = args_;
-    args.begin = static_cast<int32_t>(task % parts_ * unit_);
-    args.end = static_cast<int32_t>(std::min<int64_t>(args.begin + unit_, args_.end));
-    const int64_t begin = task / parts_ * rows_per_task_;
-    const int64_t end = std::min(begin + rows_per_task_, walk_.pixels() / walk_.size(2));
+    args.begin = static_cast<int32_t>(task % parts_ * part_);
+    args.end = static_cast<int32_t>(std::min<int64_t>(args.begin + part_, args_.end));
+    const int64_t height = walk_.size(1), plane = task / parts_ / tasks_per_plane_;
+    const int64_t first = task / parts_ % tasks_per_plane_ * rows_per_task_;
+    const int64_t begin = plane * height + first;
+    const int64_t end = plane * height + std::min(first + rows_per_task_, height);
     if (kernel_.kernel != 0) {
       run_rows(args, begin, end);
     } else {
@@ -83,17 +88,16 @@ class WindowRun {
     args.m0 = static_cast<int32_t>(pixel);
   }
 
+  // Output rows [begin, end) of one plane.
   void run_rows(WindowArgs& args, int64_t begin, int64_t end) const {
     const int64_t width = walk_.size(2);
-    const int32_t kernel = geometry_.kernel[1];
-    auto** rows = reinterpret_cast<const uint8_t**>(
-        thread_scratch((end - begin) * kernel * sizeof(const uint8_t*)));
-    for (int64_t row = begin; row < end; ++row) {
-      const OutputPixel p = walk_.pixel(row * width);
-      for (int32_t j = 0; j < kernel; ++j) {
-        const uint8_t* at = image_row(p, 0, j);
-        rows[(row - begin) * kernel + j] = at ? at : args.padding;
-      }
+    const int32_t stride = geometry_.stride[1];
+    const int64_t count = (end - begin - 1) * stride + geometry_.kernel[1];
+    auto** rows = reinterpret_cast<const uint8_t**>(thread_scratch(count * sizeof(const uint8_t*)));
+    const OutputPixel first = walk_.pixel(begin * width);
+    for (int32_t j = 0; j < count; ++j) {
+      const uint8_t* at = image_row(first, 0, j);
+      rows[j] = at ? at : args.padding;
     }
     args.rows = rows;
     args.out_rows = static_cast<int32_t>(end - begin);
@@ -140,7 +144,7 @@ class WindowRun {
   const WindowWalk& walk_;
   const ImageView& x_;
   const WindowArgs& args_;
-  int64_t rows_per_task_, row_tasks_, parts_, unit_;
+  int64_t rows_per_task_, tasks_per_plane_, part_, parts_, tasks_;
 };
 
 }  // namespace

@@ -111,7 +111,8 @@ class WindowProblem {
 
   // Image rows, a guard page between any two; windows begin before the rows and end behind them.
   void place_image() {
-    const int32_t kernel = case_.kernel->kernel, count = case_.out_rows * kernel;
+    const int32_t kernel = case_.kernel->kernel;
+    const int32_t count = (case_.out_rows - 1) * case_.kernel->stride + kernel;
     const int32_t slack = random_.chance(2) ? random_.integer(1, 7) : 0;
     args_.pixel_stride = case_.in_channels() + slack;
     const int32_t room =
@@ -126,14 +127,13 @@ class WindowProblem {
       fill(row, bytes, case_.a_signed);
       rows[i] = random_.chance(5) ? args_.padding : row;
     }
-    for (int32_t i = kernel; i < count; i += 2) rows[i] = rows[i - kernel + 1];
     args_.rows = rows;
   }
 
   const uint8_t* address(int32_t row, int32_t pixel, int32_t tap) const {
     const int32_t kernel = case_.kernel->kernel;
     if (!kernel) return args_.rows[pixel * case_.taps + tap];
-    const uint8_t* at = args_.rows[row * kernel + tap / kernel];
+    const uint8_t* at = args_.rows[row * case_.kernel->stride + tap / kernel];
     const int32_t x = args_.first + pixel * case_.kernel->stride + tap % kernel;
     if (at == args_.padding || x < 0 || x >= args_.columns) return args_.padding;
     return at + x * args_.pixel_stride;
@@ -304,7 +304,7 @@ class WindowKernelTest : public IsaTest {
       c.n = g.n;
       c.k = g.k;
       c.taps = taps;
-      c.out_rows = kernel.kernel ? random.integer(1, 3) : 1;
+      c.out_rows = kernel.kernel ? random.integer(1, 7) : 1;
       c.pixels = pixels;
       c.values = random.chance(4) ? Values::kCorners : Values::kRandom;
       c.residual = !kernel.kernel && kind_size(kind) == 1 ? random.integer(0, 2) : 0;

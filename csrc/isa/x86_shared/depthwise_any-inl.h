@@ -58,7 +58,9 @@ __attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int c
         load_quad<L>(
             tap, last,
             [&](int t) OCTAVO_INLINE {
-              return load_activations<L, kSigned, kPartial>(rows[t] + channel, n);
+              const Vec v = Joined<L, 1>::template load<1, kPartial>(rows + t, channel, n);
+              // int8 activations are offset by 128 (WindowKernel::s8_offset).
+              return kSigned ? L::bit_xor(v, L::set8(0x80)) : v;
             },
             dwords);
         unroll<4>([&](auto q) OCTAVO_INLINE {
@@ -69,7 +71,8 @@ __attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int c
       for (; tap + 4 <= end; tap += 4) add_quad(tap, tap + 4);
       if (tap < end) add_quad(tap, end);
       if (plain8 && end == args.taps) {
-        store_block<kPartial>(requantize, acc, channels, n, out + p * args.out_stride + channel);
+        const Vec bytes = requantize_block(requantize, acc, channels);
+        Joined<L, 1>::template store<kPartial>(out + p * args.out_stride + channel, 0, bytes, n, 1);
       } else {
         unroll<4>([&](auto q) OCTAVO_INLINE { L::store_lanes(&tile[p][q * 4], 64, acc[q]); });
       }
@@ -78,11 +81,29 @@ __attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int c
   if (!plain8) store_accumulators(tile[0], L::kBytes, args, channel, n, args.pixels, out, args.m0);
 }
 
+// Cuts channels into blocks of the widest vectors that are more than half full.
 template <bool kSigned>
 void depthwise_any(const WindowArgs* args) {
-  for_channel_blocks(args->begin, args->end, [&](auto lanes, auto partial, int channel, int n) {
-    depthwise_any_block<decltype(lanes), kSigned, partial.value>(*args, channel, n);
-  });
+  int channel = args->begin;
+#if defined(__AVX512BW__)
+  for (; args->end - channel >= 64; channel += 64)
+    depthwise_any_block<Window512, kSigned, false>(*args, channel, 64);
+  const int n = args->end - channel;
+  if (n > 32) {
+    depthwise_any_block<Window512, kSigned, true>(*args, channel, n);
+  } else if (n > 16) {
+    depthwise_any_block<Window256, kSigned, true>(*args, channel, n);
+  } else if (n > 0) {
+    depthwise_any_block<Window128, kSigned, true>(*args, channel, n);
+  }
+#else
+  for (; args->end - channel >= 32; channel += 32)
+    depthwise_any_block<Window256, kSigned, false>(*args, channel, 32);
+  for (; args->end - channel >= 16; channel += 16)
+    depthwise_any_block<Window128, kSigned, false>(*args, channel, 16);
+  if (args->end > channel)
+    depthwise_any_block<Window128, kSigned, true>(*args, channel, args->end - channel);
+#endif
 }
 
 constexpr WindowKernel depthwise_any_row(const char* name) {

@@ -10,17 +10,17 @@ namespace octavo {
 namespace {
 
 // The weights of a block of channels, and what its epilogue needs.
-template <class L, int K>
-struct DepthwiseBlock : BlockChannels<L> {
+template <class L, int J, int K>
+struct DepthwiseBlock : BlockChannels<L, J> {
   static constexpr int kQuads = (K + 3) / 4;
 
-  DepthwiseBlock(const WindowArgs& args, int channel) : BlockChannels<L>(args, channel) {
+  DepthwiseBlock(const WindowArgs& args, int channel) : BlockChannels<L, J>(args, channel) {
     const auto* w = static_cast<const int8_t*>(args.w) + ptrdiff_t{channel} * args.taps;
     const ptrdiff_t lane = ptrdiff_t{args.taps} * kDepthwiseBlock;
     unroll<K>([&](auto c) OCTAVO_INLINE {
       typename L::Vec row[K];
       unroll<K>([&](auto r) OCTAVO_INLINE {
-        row[r] = L::load_lanes(w + (r * K + c) * kDepthwiseBlock, lane);
+        row[r] = Joined<L, J>::load_lanes(w + (r * K + c) * kDepthwiseBlock, lane);
       });
       unroll<2>([&](auto h) OCTAVO_INLINE {
         typename L::Vec dwords[2][2];
@@ -41,12 +41,12 @@ struct DepthwiseBlock : BlockChannels<L> {
 // column has passed.
 //
 // Register budget, K = 3 and stride 1 (32 vectors): 12 accumulators, 12 weights, 4 for a column.
-template <class L, int K, int S, typename Load, typename Finish>
-static inline OCTAVO_INLINE void depthwise_run(RowColumns<K> columns, const Load& load,
-                                               const DepthwiseBlock<L, K>& block, int pixels,
+template <class L, int J, int K, int S, class Columns, typename Load, typename Finish>
+static inline OCTAVO_INLINE void depthwise_run(Columns columns, const Load& load,
+                                               const DepthwiseBlock<L, J, K>& block, int pixels,
                                                const Finish& finish) {
   using Vec = typename L::Vec;
-  using Block = DepthwiseBlock<L, K>;
+  using Block = DepthwiseBlock<L, J, K>;
   constexpr int kFlight = (K + S - 1) / S;  // pixels under way
   Vec acc[kFlight][4];
   typename Dot<L>::Weights weights[K][Block::kQuads][4];
@@ -62,10 +62,10 @@ static inline OCTAVO_INLINE void depthwise_run(RowColumns<K> columns, const Load
       if constexpr (kColumn < kIndex<decltype(from)> * S) {
         columns.skip();
       } else {
-        const uint8_t* at[K];
+        const uint8_t* at[K + (J - 1) * S];
         columns.next(at);
         Vec row[K];
-        unroll<K>([&](auto r) OCTAVO_INLINE { row[r] = load(at[r]); });
+        unroll<K>([&](auto r) OCTAVO_INLINE { row[r] = load(at + r); });
         unroll<2>([&](auto h) OCTAVO_INLINE {
           Vec dwords[2][2];
           interleave<L, K, h>(row, dwords[0], dwords[1]);
@@ -103,31 +103,58 @@ static inline OCTAVO_INLINE void depthwise_run(RowColumns<K> columns, const Load
   }
 }
 
-// One block of n channels, all rows.
-template <class L, int K, int S, bool kSigned, bool kPartial>
+// One block of n channels, all rows, J at a time.
+template <class L, int J, int K, int S, bool kSigned, bool kPartial>
 __attribute__((noinline)) void depthwise_block(const WindowArgs& args, int channel, int n) {
+  using Vec = typename L::Vec;
   constexpr int kFlight = (K + S - 1) / S;
-  const DepthwiseBlock<L, K> block(args, channel);
+  constexpr int kRows = K + (J - 1) * S;  // image rows under J output rows
+  const DepthwiseBlock<L, J, K> block(args, channel);
   const Requantize8<L> requantize(args);
-  const auto load = [&](const uint8_t* at) OCTAVO_INLINE {
-    return load_activations<L, kSigned, kPartial>(at + channel, n);
+  const auto load = [&](const uint8_t* const* row) OCTAVO_INLINE {
+    const Vec v = Joined<L, J>::template load<S, kPartial>(row, channel, n);
+    // int8 activations are offset by 128 (WindowKernel::s8_offset).
+    return kSigned ? L::bit_xor(v, L::set8(0x80)) : v;
   };
-  for (int row = 0; row < args.out_rows; ++row) {
-    const RowColumns<K> columns(args, args.rows + row * K, args.first + K - S - (kFlight - 1) * S);
+  const int image_rows = (args.out_rows - 1) * S + K;
+  for (int row = 0; row < args.out_rows; row += J) {
+    const RowColumns<kRows> columns(args, row * S, image_rows,
+                                    args.first + K - S - (kFlight - 1) * S);
     char* out = static_cast<char*>(args.out) + row * args.out_row_stride + channel;
-    const auto finish = [&](const typename L::Vec(&acc)[4]) OCTAVO_INLINE {
-      store_block<kPartial>(requantize, acc, block, n, out);
+    const auto finish = [&](const Vec(&acc)[4]) OCTAVO_INLINE {
+      Joined<L, J>::template store<kPartial>(out, args.out_row_stride,
+                                             requantize_block(requantize, acc, block), n,
+                                             args.out_rows - row);
       out += args.out_stride;
     };
-    depthwise_run<L, K, S>(columns, load, block, args.pixels, finish);
+    depthwise_run<L, J, K, S>(columns, load, block, args.pixels, finish);
   }
 }
 
+// Cuts channels into blocks of a vector; where what is left is less than half a vector, rows share
+// one.
 template <int K, int S, bool kSigned>
 void depthwise_rows(const WindowArgs* args) {
-  for_channel_blocks(args->begin, args->end, [&](auto lanes, auto partial, int channel, int n) {
-    depthwise_block<decltype(lanes), K, S, kSigned, partial.value>(*args, channel, n);
-  });
+  int channel = args->begin;
+#if defined(__AVX512BW__)
+  for (; args->end - channel >= 64; channel += 64)
+    depthwise_block<Window512, 1, K, S, kSigned, false>(*args, channel, 64);
+  const int n = args->end - channel;
+  if (n > 32) {
+    depthwise_block<Window512, 1, K, S, kSigned, true>(*args, channel, n);
+  } else if (n > 16) {
+    depthwise_block<Window512, 2, K, S, kSigned, true>(*args, channel, n);
+  } else if (n > 0) {
+    depthwise_block<Window512, 4, K, S, kSigned, true>(*args, channel, n);
+  }
+#else
+  for (; args->end - channel >= 32; channel += 32)
+    depthwise_block<Window256, 1, K, S, kSigned, false>(*args, channel, 32);
+  for (; args->end - channel >= 16; channel += 16)
+    depthwise_block<Window256, 2, K, S, kSigned, false>(*args, channel, 16);
+  if (args->end > channel)
+    depthwise_block<Window256, 2, K, S, kSigned, true>(*args, channel, args->end - channel);
+#endif
 }
 
 template <int K, int S>

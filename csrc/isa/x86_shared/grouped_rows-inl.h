@@ -123,7 +123,7 @@ __attribute__((noinline)) void grouped_rows_blocks(const WindowArgs& args, int i
   const GroupedWeights<B, K> weights(blocks, args.chunks);
   const Requantize8<L> requantize(args);
   for (int row = 0; row < args.out_rows; ++row) {
-    const RowColumns<K> columns(args, args.rows + row * K, args.first + K - S - (kFlight - 1) * S);
+    const RowColumns<K> columns(args, row * S, row * S + K, args.first + K - S - (kFlight - 1) * S);
     char* out = static_cast<char*>(args.out) + row * args.out_row_stride;
     const auto finish = [&](const L::Vec(&acc)[GroupedBlocks<B>::kVectors]) OCTAVO_INLINE {
       blocks.store8(requantize, acc, out);

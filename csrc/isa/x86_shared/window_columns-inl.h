@@ -7,15 +7,17 @@
 namespace octavo {
 namespace {
 
-// K rows from some column on, which may lie outside the image.
+// K image rows, the call's from `first` on, from some column on, which may lie outside the image.
+// Rows behind the call's last are padding.
 template <int K>
 class RowColumns {
  public:
-  RowColumns(const WindowArgs& args, const uint8_t* const* rows, int column)
+  RowColumns(const WindowArgs& args, int first, int rows, int column)
       : padding_(args.padding), column_(column), columns_(args.columns) {
     for (int r = 0; r < K; ++r) {
-      step_[r] = rows[r] == args.padding ? 0 : args.pixel_stride;
-      at_[r] = rows[r] + column * step_[r];
+      at_[r] = first + r < rows ? args.rows[first + r] : padding_;
+      step_[r] = at_[r] == padding_ ? 0 : args.pixel_stride;
+      at_[r] += column * step_[r];
     }
   }
 

@@ -108,6 +108,10 @@ struct Window256 {
   using Floats = __m256;
   static constexpr int kBytes = 32;
 
+  using Half = Window128;
+  static inline Vec join(Half::Vec low, Half::Vec high) { return _mm256_set_m128i(high, low); }
+  static inline Half::Vec low_half(Vec v) { return _mm256_castsi256_si128(v); }
+  static inline Half::Vec high_half(Vec v) { return _mm256_extracti128_si256(v, 1); }
   static inline Vec zero() { return _mm256_setzero_si256(); }
   static inline Vec set8(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
   static inline Vec set16(int x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
@@ -173,6 +177,12 @@ struct Window512 {
   using Floats = __m512;
   static constexpr int kBytes = 64;
 
+  using Half = Window256;
+  static inline Vec join(Half::Vec low, Half::Vec high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  }
+  static inline Half::Vec low_half(Vec v) { return _mm512_castsi512_si256(v); }
+  static inline Half::Vec high_half(Vec v) { return _mm512_extracti64x4_epi64(v, 1); }
   static inline __mmask64 first(int n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
   static inline Vec zero() { return _mm512_setzero_si512(); }
   static inline Vec set8(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
@@ -186,13 +196,12 @@ struct Window512 {
   static inline void store_first(void* p, Vec v, int n) { _mm512_mask_storeu_epi8(p, first(n), v); }
   static inline Vec load_lanes(const void* p, ptrdiff_t stride) {
     const char* from = static_cast<const char*>(p);
-    const Vec low = _mm512_castsi256_si512(Window256::load_lanes(from, stride));
-    return _mm512_inserti64x4(low, Window256::load_lanes(from + 2 * stride, stride), 1);
+    return join(Half::load_lanes(from, stride), Half::load_lanes(from + 2 * stride, stride));
   }
   static inline void store_lanes(void* p, ptrdiff_t stride, Vec v) {
     char* to = static_cast<char*>(p);
-    Window256::store_lanes(to, stride, _mm512_castsi512_si256(v));
-    Window256::store_lanes(to + 2 * stride, stride, _mm512_extracti64x4_epi64(v, 1));
+    Half::store_lanes(to, stride, low_half(v));
+    Half::store_lanes(to + 2 * stride, stride, high_half(v));
   }
   static inline Vec broadcast(__m128i v) { return _mm512_broadcast_i32x4(v); }
   static inline Vec broadcast16(const void* p) { return broadcast(Window128::load(p)); }
