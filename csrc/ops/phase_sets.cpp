@@ -122,14 +122,18 @@ std::vector<PhaseSet> phase_sets(const ConvTransposeGeometry& g, const std::arra
   return sets;
 }
 
-// How many groups to pack as one, so that their output channels fill a vector.
+// How many groups to pack as one. Up to 32 output channels, zeros between the groups cost less than
+// what gathering and calling for each of them alone does (64 channels in groups of 8: 294 us packed
+// to 32, 508 to 16, 351 to 64); where the number of groups has no divisor that gives a few of them,
+// more.
 int32_t groups_to_merge(int32_t groups, int32_t n, int32_t k, int32_t taps) {
-  constexpr int32_t kVector = 16;
-  constexpr int64_t kDeepest = 4096;  // far from what int32 accumulators hold
-  for (int32_t m = std::min(groups, kVector / n); m > 1; --m) {
-    if (groups % m == 0 && int64_t{m} * k * taps <= kDeepest) return m;
+  constexpr int32_t kEnough = 32, kFew = 8, kMost = 128;  // output channels of a packed group
+  constexpr int64_t kDeepest = 4096;  // products of an output; far from what int32 holds
+  int32_t best = 1;
+  for (int32_t m = 2; m <= groups && m * n <= kMost && int64_t{m} * k * taps <= kDeepest; ++m) {
+    if (groups % m == 0 && (m * n <= kEnough || best * n < kFew)) best = m;
   }
-  return 1;
+  return best;
 }
 
 // Values of [groups][n] for [groups][phases][n].
