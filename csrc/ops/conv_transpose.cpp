@@ -44,7 +44,7 @@ void convolve_phases(const ConvTransposeWeight& weight, const PhaseSet& set, int
   const GemmCall call = prepare_call(*set.weight, x.is_signed, input, output, walk.pixels(),
                                      image.data, stride[2] * image.pixel);
   if (walk.pixels() == 0) return;
-  const int32_t groups = weight.groups(), phases = static_cast<int32_t>(set.phases.size());
+  const int32_t groups = weight.packed_groups(), phases = static_cast<int32_t>(set.phases.size());
   const int64_t group_bytes = image.pixel / groups;
   const size_t run_bytes = round_up(ConvRun::shared_bytes(set.window), alignof(ptrdiff_t));
   uint8_t* shared = call_scratch(run_bytes + groups * phases * sizeof(ptrdiff_t));
@@ -89,7 +89,7 @@ void convolve_set(const ConvTransposeWeight& weight, const PhaseSet& set, const 
 // The pixels that no tap meets, which all hold the same.
 void fill_unmet(const ConvTransposeWeight& weight, int64_t batch, QParams input, bool is_signed,
                 const OutputSpec& output, const OutputImage& image) {
-  const int32_t groups = weight.groups();
+  const int32_t groups = weight.bias_only()->shape().groups;
   uint8_t* zeros = call_scratch(round_up(groups, kAlignment) + image.pixel);
   uint8_t* pixel = zeros + round_up(groups, kAlignment);
   std::memset(zeros, input.zero_point, groups);

@@ -26,7 +26,7 @@ struct PhaseSet {
   ConvGeometry window;          // stride 1; a negative padding crops the image
   std::vector<Spatial> phases;  // the first output pixel of each
   std::vector<int32_t> tap;     // [phases][window.taps()]: the tap of the layer's kernel
-  // The phases as further groups, in the order [groups][phases].
+  // The phases as further groups, in the order [packed groups][phases].
   std::unique_ptr<QuantizedWeight> weight;
 };
 
@@ -39,7 +39,9 @@ class ConvTransposeWeight {
   ConvTransposeWeight(const int8_t* weights, int32_t groups, int32_t n, int32_t k,
                       const ConvTransposeGeometry& geometry, const WeightParams& params);
   const ConvTransposeGeometry& geometry() const { return geometry_; }
-  int32_t groups() const { return groups_; }
+  // Groups of the packed weights: of small ones as many make one as fill a vector of output
+  // channels, and multiply the others' inputs by nothing.
+  int32_t packed_groups() const { return groups_ / merged_; }
   int32_t in_channels() const { return groups_ * k_; }
   int32_t out_channels() const { return groups_ * n_; }
   int64_t elements() const { return int64_t{groups_} * n_ * k_ * geometry_.taps(); }
@@ -54,8 +56,12 @@ class ConvTransposeWeight {
 
  private:
   void pack(const int8_t* weights, const WeightParams& params, PhaseSet& set) const;
+  WeightShape packed_shape(const PhaseSet& set) const;
+  template <typename Visit>
+  void for_each_element(const PhaseSet& set, Visit visit) const;
 
   int32_t groups_, n_, k_;
+  int32_t merged_;  // groups in a packed one
   ConvTransposeGeometry geometry_;
   std::array<std::vector<int32_t>, 3> met_;  // sorted: phases with taps
   std::vector<PhaseSet> sets_;

@@ -2,6 +2,7 @@
 // counted.
 #include <cstdlib>
 #include <new>
+#include <thread>
 
 #include "layer_case.h"
 #include "ops/cat.h"
@@ -13,9 +14,11 @@
 namespace {
 
 thread_local int64_t allocations = 0;
+thread_local int64_t allocated_bytes = 0;
 
 void* counted(size_t size, size_t alignment) {
   ++allocations;
+  allocated_bytes += static_cast<int64_t>(size);
   const size_t rounded = (size + alignment - 1) / alignment * alignment;
   if (void* memory = std::aligned_alloc(alignment, rounded ? rounded : alignment)) return memory;
   throw std::bad_alloc();
@@ -130,6 +133,38 @@ TEST_P(AllocationTest, TransposedConvolutionAllocatesNothing) {
     expect_none(c.what, [&] {
       conv_transpose(weight, view, {0, 0, 0}, input, output, out.data());
     });
+  }
+}
+
+// Whatever the sizes: what a thread that never ran anything allocates is all of its scratch.
+TEST_P(AllocationTest, TransposedConvolutionKeepsItsScratchUnderOneMebibyte) {
+  struct Shape {
+    int64_t height, width;
+    int32_t n, k, kernel, stride;
+  };
+  for (const Shape& s : {Shape{64, 300, 16, 4, 2, 2}, Shape{40, 9, 20, 1024, 2, 2},
+                         Shape{9, 9, 8, 3000, 4, 2}, Shape{9, 9, 8, 7001, 3, 1}}) {
+    if (emulated() && s.k > 1024) continue;
+    Random random(4);
+    const QParams input{0.02f, 100};
+    const ConvTransposeGeometry g{
+        {1, s.kernel, s.kernel}, {1, s.stride, s.stride}, {0, 0, 0}, {1, 1, 1}};
+    const LayerCase layer(random, 1, s.n, g.taps(), s.k, LayerCase::Zeros::kNone, true,
+                          input.scale);
+    const ConvTransposeWeight weight(layer.weights.data(), 1, s.n, s.k, g, layer.params);
+    const int64_t row = s.width * s.k, image = s.height * row;
+    const std::vector<uint8_t> x(image, 7);
+    std::vector<uint8_t> out(g.output_size(1, s.height) * g.output_size(2, s.width) * s.n);
+    const ImageView view{x.data(), 1, {1, s.height, s.width}, s.k, image, {image, row, s.k}, false};
+    const OutputSpec output = random_output(random, OutKind::kU8, 0.1f);
+    int64_t bytes = 0;
+    std::thread([&] {
+      const int64_t before = allocated_bytes;
+      conv_transpose(weight, view, {0, 0, 0}, input, output, out.data());
+      bytes = allocated_bytes - before;
+    }).join();
+    EXPECT_GT(bytes, 0);
+    EXPECT_LT(bytes, 1 << 20) << s.k << " channels";
   }
 }
 

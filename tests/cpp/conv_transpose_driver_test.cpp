@@ -75,6 +75,9 @@ const std::vector<Shape>& shapes() {
       {"groups", 2, {1, 5, 6}, 3, 5, 7, {{1, 3, 3}, {1, 2, 2}, {0, 1, 1}}},
       {"groups of whole vectors", 1, {1, 4, 6}, 4, 16, 16, {{1, 2, 2}, {1, 2, 2}}},
       {"groups 2x2/2", 2, {1, 4, 6}, 3, 70, 12, {{1, 2, 2}, {1, 2, 2}}},
+      {"many small groups", 1, {1, 5, 6}, 18, 3, 5, {{1, 3, 3}, {1, 2, 2}, {0, 1, 1}}},
+      {"depthwise, whole vectors", 2, {1, 6, 7}, 64, 1, 1, {{1, 4, 4}, {1, 2, 2}, {0, 1, 1}}},
+      {"depthwise, twice the channels", 1, {1, 5, 5}, 12, 2, 1, {{1, 3, 3}, {1, 2, 2}}},
       {"depthwise", 1, {1, 6, 6}, 37, 1, 1, {{1, 4, 4}, {1, 2, 2}, {0, 1, 1}}},
       {"one dimension", 2, {1, 1, 33}, 1, 12, 10, {{1, 1, 16}, {1, 1, 8}, {0, 0, 4}}},
       {"three dimensions", 1, {3, 4, 5}, 1, 9, 8, {{2, 2, 2}, {2, 2, 2}}},
@@ -215,7 +218,7 @@ Shape random_shape(Random& random) {
   s.what = "random geometry";
   s.batch = random.integer(1, 2);
   s.size = {random.chance(6) ? 2 : 1, random.integer(1, 7), random.integer(1, 14)};
-  s.groups = random.chance(3) ? random.integer(2, 5) : 1;
+  s.groups = random.chance(3) ? random.integer(2, 12) : 1;
   s.n = random.chance(5) ? random.integer(60, 140) : random.integer(1, 20);
   s.k = random.chance(4) ? 64 : random.integer(1, 13);
   for (int d = 0; d < 3; ++d) {
