@@ -56,7 +56,7 @@ struct GroupedBlocks {
       const auto floats = [&](const auto& from) OCTAVO_INLINE {
         return L::as_floats(L::load(reinterpret_cast<const char*>(from) + v * L::kBytes));
       };
-      steps[v] = requantize.steps(acc[v], floats(mult), floats(bias));
+      steps[v] = requantize.template steps<false>(acc[v], floats(mult), floats(bias));
     });
     const int other = kVectors > 1 ? 1 : 0;
     const auto bytes = requantize.pack(steps[0], steps[other], steps[0], steps[other]);
