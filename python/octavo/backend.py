@@ -129,7 +129,8 @@ def force_gemm_kernel(name: str | None) -> None:
 def kernels(isa: str) -> list[str]:
     """Names of the GEMM and window kernels of one instruction set, preferred first.
 
-    A name reads ``<types>_<operation>_<rows>x<columns>c<depth>__<isa>``.
+    A name reads ``<types>_gemm_<rows>x<columns>c<depth>__<isa>``, or for depthwise convolutions
+    and small groups ``<types>_<operation>_<window>_x<channels>__<isa>``.
 
     Raises:
         ValueError: this build has no such instruction set.

@@ -20,8 +20,8 @@ static inline OCTAVO_INLINE void load_quad(int tap, int taps, const Load& load,
   typename L::Vec row[4];
   unroll<4>([&](auto i) OCTAVO_INLINE { row[i] = tap + i < taps ? load(tap + i) : L::zero(); });
   unroll<2>([&](auto h) OCTAVO_INLINE {
-    typename L::Vec half[2], none[2];
-    interleave<L, 4, h>(row, half, none);
+    typename L::Vec half[2];
+    interleave<L, h>(row[0], row[1], row[2], row[3], half);
     dwords[2 * h] = half[0];
     dwords[2 * h + 1] = half[1];
   });
@@ -32,7 +32,7 @@ template <class L, bool kSigned, bool kPartial>
 __attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int channel, int n) {
   using Vec = typename L::Vec;
   const BlockChannels<L> channels(args, channel);
-  const Requantize8<L> requantize(args);
+  const Requantize8<L> requantize(args, stays_int32(args, args.taps, channel, n));
   const bool plain8 = is_plain8(args);
   const auto* w = static_cast<const int8_t*>(args.w) + ptrdiff_t{channel} * args.taps;
   const ptrdiff_t lane = ptrdiff_t{args.taps} * kDepthwiseBlock;

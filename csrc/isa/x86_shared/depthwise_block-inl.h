@@ -9,23 +9,18 @@
 namespace octavo {
 namespace {
 
-// K bytes for each channel of a block (K <= 4 of them in `first`, the fifth alone in `rest`) as
-// dwords. H chooses vectors q = 0, 1 or 2, 3 of the order that window_lanes-inl.h describes.
-template <class L, int K, int H>
-static inline OCTAVO_INLINE void interleave(const typename L::Vec (&row)[K],
-                                            typename L::Vec (&first)[2],
-                                            typename L::Vec (&rest)[2]) {
-  const auto half8 = [](auto a, auto b)
-                         OCTAVO_INLINE { return H == 0 ? L::low8(a, b) : L::high8(a, b); };
-  const auto r01 = half8(row[0], row[1]);
-  const auto r23 = half8(row[2], K > 3 ? row[K > 3 ? 3 : 0] : L::zero());
-  first[0] = L::low16(r01, r23);
-  first[1] = L::high16(r01, r23);
-  if constexpr (K == 5) {
-    const auto r4 = half8(row[4], L::zero());
-    rest[0] = L::low16(r4, L::zero());
-    rest[1] = L::high16(r4, L::zero());
-  }
+// Four bytes of each channel of a block as dwords: vectors q = 0, 1 (H = 0) or 2, 3 (H = 1) of the
+// order that window_lanes-inl.h describes.
+template <class L, int H>
+static inline OCTAVO_INLINE typename L::Vec interleave_bytes(typename L::Vec a, typename L::Vec b) {
+  return H == 0 ? L::low8(a, b) : L::high8(a, b);
+}
+template <class L, int H>
+static inline OCTAVO_INLINE void interleave(typename L::Vec a, typename L::Vec b, typename L::Vec c,
+                                            typename L::Vec d, typename L::Vec (&dwords)[2]) {
+  const auto ab = interleave_bytes<L, H>(a, b), cd = interleave_bytes<L, H>(c, d);
+  dwords[0] = L::low16(ab, cd);
+  dwords[1] = L::high16(ab, cd);
 }
 
 // The epilogue's arrays, in the order of interleave()'s vectors, for J rows side by side.
@@ -50,9 +45,15 @@ static inline OCTAVO_INLINE typename L::Vec requantize_block(const Requantize8<L
                                                              const typename L::Vec (&acc)[4],
                                                              const BlockChannels<L, J>& channels) {
   typename L::Vec steps[4];
-  unroll<4>([&](auto q) OCTAVO_INLINE {
-    steps[q] = requantize.steps(acc[q], channels.mult[q], channels.bias[q]);
-  });
+  if (requantize.bounded) {
+    unroll<4>([&](auto q) OCTAVO_INLINE {
+      steps[q] = requantize.template steps<true>(acc[q], channels.mult[q], channels.bias[q]);
+    });
+  } else {
+    unroll<4>([&](auto q) OCTAVO_INLINE {
+      steps[q] = requantize.template steps<false>(acc[q], channels.mult[q], channels.bias[q]);
+    });
+  }
   return requantize.pack(steps[0], steps[1], steps[2], steps[3]);
 }
 

@@ -9,31 +9,76 @@
 namespace octavo {
 namespace {
 
+// How the K x K products of a window are laid into dwords of four, column by column. `first` holds
+// a column's rows 0 to 3. What is left has the columns before in it:
+// - K = 5: `rest` holds row 4 of the columns j - 3 to j. Kernel columns 3 and 4 multiply it, column
+//   4 by its own byte only; 7 dot products for 25 taps.
+// - K = 3 where dwords are multiplied in pairs of bytes: `first` is rows 0, 1 of column j - 1, 2,
+// 1,
+//   so that row 1 takes two multiplications rather than three.
+// Weights go the same way.
+template <class L, int K>
+class ColumnDwords {
+ public:
+  using Vec = typename L::Vec;
+  static constexpr bool kJoinsMiddle = K == 3 && Dot<L>::kPairs;
+
+  ColumnDwords() {
+    last_ = before_[0][0] = before_[0][1] = before_[1][0] = before_[1][1] = L::zero();
+  }
+  // H = 0, then H = 1 for every column.
+  template <int H>
+  inline OCTAVO_INLINE void next(const Vec (&row)[K], Vec (&first)[2], Vec (&rest)[2]) {
+    if constexpr (K == 5) {
+      interleave<L, H>(row[0], row[1], row[2], row[3], first);
+      const Vec pair = interleave_bytes<L, H>(last_, row[4]);
+      rest[0] = L::low16(before_[1][H], pair);
+      rest[1] = L::high16(before_[1][H], pair);
+      before_[1][H] = before_[0][H];
+      before_[0][H] = pair;
+    } else if constexpr (kJoinsMiddle) {
+      interleave<L, H>(row[0], last_, row[2], row[1], first);
+    } else {
+      interleave<L, H>(row[0], row[1], row[2], L::zero(), first);
+    }
+    if constexpr (H == 1) last_ = row[K == 5 ? 4 : 1];
+  }
+
+ private:
+  Vec last_, before_[2][2];
+};
+
 // The weights of a block of channels, and what its epilogue needs.
 template <class L, int J, int K>
 struct DepthwiseBlock : BlockChannels<L, J> {
-  static constexpr int kQuads = (K + 3) / 4;
+  using Vec = typename L::Vec;
+  using Weights = typename Dot<L>::Weights;
 
   DepthwiseBlock(const WindowArgs& args, int channel) : BlockChannels<L, J>(args, channel) {
     const auto* w = static_cast<const int8_t*>(args.w) + ptrdiff_t{channel} * args.taps;
     const ptrdiff_t lane = ptrdiff_t{args.taps} * kDepthwiseBlock;
+    ColumnDwords<L, K> dwords;
     unroll<K>([&](auto c) OCTAVO_INLINE {
-      typename L::Vec row[K];
+      Vec row[K];
       unroll<K>([&](auto r) OCTAVO_INLINE {
         row[r] = Joined<L, J>::load_lanes(w + (r * K + c) * kDepthwiseBlock, lane);
       });
+      // The last column's dwords count none of the columns before.
+      if constexpr (c == K - 1) dwords = ColumnDwords<L, K>();
       unroll<2>([&](auto h) OCTAVO_INLINE {
-        typename L::Vec dwords[2][2];
-        interleave<L, K, h>(row, dwords[0], dwords[1]);
-        for (int quad = 0; quad < kQuads; ++quad) {
-          weights[c][quad][2 * h] = Dot<L>::weights(dwords[quad][0]);
-          weights[c][quad][2 * h + 1] = Dot<L>::weights(dwords[quad][1]);
-        }
+        Vec first[2], rest[2];
+        dwords.template next<h>(row, first, rest);
+        unroll<2>([&](auto i) OCTAVO_INLINE {
+          constexpr int q = 2 * kIndex<decltype(h)> + i;
+          columns[c][q] = Dot<L>::weights(first[i]);
+          if constexpr (K == 5 && kIndex<decltype(c)> >= 3)
+            tails[c - 3][q] = Dot<L>::weights(rest[i]);
+        });
       });
     });
   }
 
-  typename Dot<L>::Weights weights[K][kQuads][4];
+  Weights columns[K][4], tails[2][4];  // for `first`, and for `rest` from column 3 on
 };
 
 // Runs along a row and keeps the accumulators of the pixels whose windows hold the current column:
@@ -48,13 +93,30 @@ static inline OCTAVO_INLINE void depthwise_run(Columns columns, const Load& load
   using Vec = typename L::Vec;
   using Block = DepthwiseBlock<L, J, K>;
   constexpr int kFlight = (K + S - 1) / S;  // pixels under way
+  using Weights = typename Block::Weights;
   Vec acc[kFlight][4];
-  typename Dot<L>::Weights weights[K][Block::kQuads][4];
-  unroll<K>([&](auto c) OCTAVO_INLINE {
-    unroll<Block::kQuads>([&](auto quad) OCTAVO_INLINE {
-      unroll<4>([&](auto q) OCTAVO_INLINE { weights[c][quad][q] = block.weights[c][quad][q]; });
-    });
+  ColumnDwords<L, K> dwords;
+  Weights weights[K][4], tails[2][4];
+  unroll<4>([&](auto q) OCTAVO_INLINE {
+    unroll<K>([&](auto c) OCTAVO_INLINE { weights[c][q] = block.columns[c][q]; });
+    if constexpr (K == 5) unroll<2>([&](auto c) OCTAVO_INLINE { tails[c][q] = block.tails[c][q]; });
   });
+  const auto add_column = [&](auto c, auto q, Vec sum, const auto& first, const auto& rest)
+                              OCTAVO_INLINE {
+                                using D = Dot<L>;
+                                if constexpr (ColumnDwords<L, K>::kJoinsMiddle) {
+                                  sum = D::dot_even(sum, first, weights[c][q]);
+                                  if constexpr (c > 0) sum = D::dot_odd(sum, first, weights[c][q]);
+                                } else {
+                                  sum = D::dot(sum, first, weights[c][q]);
+                                }
+                                if constexpr (K == 5 && c == 4 && D::kPairs) {
+                                  sum = D::dot_odd(sum, rest, tails[1][q]);
+                                } else if constexpr (K == 5 && c >= 3) {
+                                  sum = D::dot(sum, rest, tails[c - 3][q]);
+                                }
+                                return sum;
+                              };
   // The S columns that complete pixel 0 of those under way, for pixels `from` and later.
   const auto advance = [&](auto from) OCTAVO_INLINE {
     unroll<S>([&](auto s) OCTAVO_INLINE {
@@ -67,19 +129,17 @@ static inline OCTAVO_INLINE void depthwise_run(Columns columns, const Load& load
         Vec row[K];
         unroll<K>([&](auto r) OCTAVO_INLINE { row[r] = load(at + r); });
         unroll<2>([&](auto h) OCTAVO_INLINE {
-          Vec dwords[2][2];
-          interleave<L, K, h>(row, dwords[0], dwords[1]);
+          Vec firsts[2], rests[2];
+          dwords.template next<h>(row, firsts, rests);
           unroll<2>([&](auto i) OCTAVO_INLINE {
-            constexpr int q = 2 * kIndex<decltype(h)> + kIndex<decltype(i)>;
-            typename Dot<L>::Bytes first = Dot<L>::bytes(dwords[0][i]), rest{};
-            if constexpr (K == 5) rest = Dot<L>::bytes(dwords[1][i]);
+            constexpr int q = 2 * kIndex<decltype(h)> + i;
+            typename Dot<L>::Bytes first = Dot<L>::bytes(firsts[i]), rest{};
+            if constexpr (K == 5) rest = Dot<L>::bytes(rests[i]);
             unroll<kFlight>([&](auto f) OCTAVO_INLINE {
-              constexpr int c = kColumn - kIndex<decltype(f)> * S;
+              constexpr int c = kColumn - f * S;
               if constexpr (f >= kIndex<decltype(from)> && c >= 0) {
-                acc[f][q] =
-                    Dot<L>::dot(c == 0 ? block.init[q] : acc[f][q], first, weights[c][0][q]);
-                if constexpr (K == 5)
-                  acc[f][q] = Dot<L>::dot_first(acc[f][q], rest, weights[c][Block::kQuads - 1][q]);
+                acc[f][q] = add_column(Index<c>(), Index<q>(), c == 0 ? block.init[q] : acc[f][q],
+                                       first, rest);
               }
             });
           });
@@ -110,7 +170,7 @@ __attribute__((noinline)) void depthwise_block(const WindowArgs& args, int chann
   constexpr int kFlight = (K + S - 1) / S;
   constexpr int kRows = K + (J - 1) * S;  // image rows under J output rows
   const DepthwiseBlock<L, J, K> block(args, channel);
-  const Requantize8<L> requantize(args);
+  const Requantize8<L> requantize(args, stays_int32(args, args.taps, channel, n));
   const auto load = [&](const uint8_t* const* row) OCTAVO_INLINE {
     const Vec v = Joined<L, J>::template load<S, kPartial>(row, channel, n);
     // int8 activations are offset by 128 (WindowKernel::s8_offset).

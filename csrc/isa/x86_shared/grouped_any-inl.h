@@ -60,7 +60,7 @@ __attribute__((noinline)) void grouped_any_block(const WindowArgs& args, int ind
   const GroupedBlocks<1> block(args, index);
   char* out = static_cast<char*>(args.out);
   if (is_plain8(args)) {
-    const Requantize8<L> requantize(args);
+    const Requantize8<L> requantize(args, block.stay_int32(args));
     grouped_any_run<kSigned, kPartial>(
         args, block, [&](int pixel, const L::Vec(&acc)[kBlockVectors]) OCTAVO_INLINE {
           block.store8(requantize, acc, out + pixel * args.out_stride);

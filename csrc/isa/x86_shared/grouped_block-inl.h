@@ -48,16 +48,31 @@ struct GroupedBlocks {
     return L::load(reinterpret_cast<const char*>(init) + v * L::kBytes);
   }
 
+  bool stay_int32(const WindowArgs& args) const {
+    bool stay = true;
+    for (int b = 0; b < B; ++b)
+      stay &= stays_int32(args, args.taps * args.chunks * 4, block[b]->first, block[b]->count);
+    return stay;
+  }
+
   // Stores one pixel of 8-bit outputs; `out` is channel 0.
   inline OCTAVO_INLINE void store8(const Requantize8<L>& requantize, const L::Vec (&acc)[kVectors],
                                    char* out) const {
     L::Vec steps[kVectors];
-    unroll<kVectors>([&](auto v) OCTAVO_INLINE {
-      const auto floats = [&](const auto& from) OCTAVO_INLINE {
-        return L::as_floats(L::load(reinterpret_cast<const char*>(from) + v * L::kBytes));
-      };
-      steps[v] = requantize.steps(acc[v], floats(mult), floats(bias));
-    });
+    const auto convert = [&](auto bounded) OCTAVO_INLINE {
+      unroll<kVectors>([&](auto v) OCTAVO_INLINE {
+        const auto floats = [&](const auto& from) OCTAVO_INLINE {
+          return L::as_floats(L::load(reinterpret_cast<const char*>(from) + v * L::kBytes));
+        };
+        constexpr bool kBounded = kIndex<decltype(bounded)> != 0;
+        steps[v] = requantize.template steps<kBounded>(acc[v], floats(mult), floats(bias));
+      });
+    };
+    if (requantize.bounded) {
+      convert(Index<1>());
+    } else {
+      convert(Index<0>());
+    }
     const int other = kVectors > 1 ? 1 : 0;
     const auto bytes = requantize.pack(steps[0], steps[other], steps[0], steps[other]);
     __m128i packed[2];

@@ -121,7 +121,7 @@ __attribute__((noinline)) void grouped_rows_blocks(const WindowArgs& args, int i
   constexpr int kFlight = (K + S - 1) / S;
   const GroupedBlocks<B> blocks(args, index);
   const GroupedWeights<B, K> weights(blocks, args.chunks);
-  const Requantize8<L> requantize(args);
+  const Requantize8<L> requantize(args, blocks.stay_int32(args));
   for (int row = 0; row < args.out_rows; ++row) {
     const RowColumns<K> columns(args, row * S, row * S + K, args.first + K - S - (kFlight - 1) * S);
     char* out = static_cast<char*>(args.out) + row * args.out_row_stride;

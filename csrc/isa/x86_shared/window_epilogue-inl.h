@@ -39,38 +39,56 @@ static inline bool is_plain8(const WindowArgs& args) {
   return (args.kind == OutKind::kU8 || args.kind == OutKind::kS8) && !args.epilogue->add;
 }
 
+// Whether no result of n channels from `channel` on can leave int32, whatever the activations.
+static inline bool stays_int32(const WindowArgs& args, int32_t depth, int channel, int n) {
+  const Epilogue& e = *args.epilogue;
+  const float products = 255.0f * 128.0f * static_cast<float>(depth);
+  bool stays = true;
+  for (int c = channel; c < channel + n; ++c) {
+    const float largest =
+        __builtin_fabsf(static_cast<float>(e.acc_init[c])) + products + __builtin_fabsf(e.bias[c]);
+    stays &= largest * __builtin_fabsf(e.mult[c]) < 0x1p30f;  // false where NaN
+  }
+  return stays;
+}
+
 // abi/requantize.h for 8-bit outputs without a residual, on four vectors at a time. Bounds are
 // integers, so clamping after rounding gives what clamping before gives, and packing with
-// saturation does most of it. In float only the upper bound is needed: the conversion turns what is
-// too large for int32 into its smallest value, and what is too small as well, and NaN, which is
-// where those two belong.
+// saturation does most of it. In float only the upper bound is needed, and only where a result may
+// leave int32: the conversion turns what is too large into the smallest int32, and what is too
+// small as well, and NaN, which is where those two belong.
 template <class L>
 struct Requantize8 {
   using Vec = typename L::Vec;
   using Floats = typename L::Floats;
 
   // int8 outputs are computed 128 higher, as uint8.
-  explicit Requantize8(const WindowArgs& args) {
+  Requantize8(const WindowArgs& args, bool bounded) : bounded(bounded) {
     const Epilogue& e = *args.epilogue;
     const int offset = args.kind == OutKind::kS8 ? 128 : 0;
     const int zero16 = e.out_zero + offset;
     hi = L::set_float(e.hi);
     zero = L::set16(zero16);
     lowest = L::set8(_mm_cvtss_si32(_mm_set_ss(e.lo)) + zero16);
+    highest = L::set8(_mm_cvtss_si32(_mm_set_ss(e.hi)) + zero16);
     flip = L::set8(offset);
   }
 
+  template <bool kBounded>
   inline OCTAVO_INLINE Vec steps(Vec acc, Floats mult, Floats bias) const {
-    return L::to_int(L::min(hi, L::mul(L::add(L::to_float(acc), bias), mult)));
+    const Floats x = L::mul(L::add(L::to_float(acc), bias), mult);
+    return L::to_int(kBounded ? x : L::min(hi, x));
   }
   inline OCTAVO_INLINE Vec pack(Vec a, Vec b, Vec c, Vec d) const {
     const Vec ab = L::add_saturating16(L::pack32(a, b), zero);
     const Vec cd = L::add_saturating16(L::pack32(c, d), zero);
-    return L::bit_xor(L::max8(L::pack16(ab, cd), lowest), flip);
+    const Vec bytes = L::min8(L::max8(L::pack16(ab, cd), lowest), highest);
+    return L::bit_xor(bytes, flip);
   }
 
+  bool bounded;
   Floats hi;
-  Vec zero, lowest, flip;
+  Vec zero, lowest, highest, flip;
 };
 
 }  // namespace

@@ -101,6 +101,7 @@ struct Window128 {
   static inline Vec pack32(Vec a, Vec b) { return _mm_packs_epi32(a, b); }
   static inline Vec pack16(Vec a, Vec b) { return _mm_packus_epi16(a, b); }
   static inline Vec max8(Vec a, Vec b) { return _mm_max_epu8(a, b); }
+  static inline Vec min8(Vec a, Vec b) { return _mm_min_epu8(a, b); }
 };
 
 struct Window256 {
@@ -163,6 +164,7 @@ struct Window256 {
   static inline Vec pack32(Vec a, Vec b) { return _mm256_packs_epi32(a, b); }
   static inline Vec pack16(Vec a, Vec b) { return _mm256_packus_epi16(a, b); }
   static inline Vec max8(Vec a, Vec b) { return _mm256_max_epu8(a, b); }
+  static inline Vec min8(Vec a, Vec b) { return _mm256_min_epu8(a, b); }
   // The bytes of 16 lanes, after packing the accumulators of one block (256 bits) or two (512
   // bits).
   static inline void split_dwords(Vec v, __m128i (&out)[2]) {
@@ -229,6 +231,7 @@ struct Window512 {
   static inline Vec pack32(Vec a, Vec b) { return _mm512_packs_epi32(a, b); }
   static inline Vec pack16(Vec a, Vec b) { return _mm512_packus_epi16(a, b); }
   static inline Vec max8(Vec a, Vec b) { return _mm512_max_epu8(a, b); }
+  static inline Vec min8(Vec a, Vec b) { return _mm512_min_epu8(a, b); }
   static inline void split_dwords(Vec v, __m128i (&out)[2]) {
     const Vec order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 4, 8, 12, 1, 5, 9, 13);
     const __m256i both = _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, v));
@@ -269,11 +272,8 @@ struct Dot {
 
   static inline OCTAVO_INLINE Bytes bytes(Vec v) { return v; }
   static inline OCTAVO_INLINE Weights weights(Vec v) { return v; }
+  static constexpr bool kPairs = false;
   static inline OCTAVO_INLINE Vec dot(Vec acc, Bytes a, Weights w) { return dpbusd(acc, a, w); }
-  // The same where only the first byte of each dword is not zero.
-  static inline OCTAVO_INLINE Vec dot_first(Vec acc, Bytes a, Weights w) {
-    return dpbusd(acc, a, w);
-  }
 };
 #else
 // Bytes 0 and 2, and 1 and 3, widened to pairs of 16 bits for vpmaddwd, which cannot overflow.
@@ -293,12 +293,16 @@ struct Dot {
   static inline OCTAVO_INLINE Weights weights(Vec v) {
     return {L::even_signed(v), L::odd_signed(v)};
   }
+  // Bytes 0 and 2 cost one multiplication, 1 and 3 another.
+  static constexpr bool kPairs = true;
   static inline OCTAVO_INLINE Vec dot(Vec acc, Bytes a, Weights w) {
-    const Vec sum = L::add32(acc, L::madd16(a.even, w.even));
-    return L::add32(sum, L::madd16(a.odd, w.odd));
+    return dot_odd(dot_even(acc, a, w), a, w);
   }
-  static inline OCTAVO_INLINE Vec dot_first(Vec acc, Bytes a, Weights w) {
+  static inline OCTAVO_INLINE Vec dot_even(Vec acc, Bytes a, Weights w) {
     return L::add32(acc, L::madd16(a.even, w.even));
+  }
+  static inline OCTAVO_INLINE Vec dot_odd(Vec acc, Bytes a, Weights w) {
+    return L::add32(acc, L::madd16(a.odd, w.odd));
   }
 };
 #endif
