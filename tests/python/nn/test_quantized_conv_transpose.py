@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import octavo
 import octavo.nn.quantized.functional as qF
+from conv_support import LAYOUTS, RANKS, SPATIAL, is_channels_last, laid_out
 from module_observers import Config, observed
 from module_support import (
     assert_equals,
@@ -29,17 +30,14 @@ from module_support import (
     weight_arrays,
 )
 from octavo import QTensor
-from octavo import quantization as tq
 from octavo.nn import quantized as nnq
 from octavo.quantization.observer import PerChannelMinMaxObserver
 from torch_oracle import torch_quantized
 
 SUPPRESS = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
-RANKS = (1, 2, 3)
 MODULES = {1: nnq.ConvTranspose1d, 2: nnq.ConvTranspose2d, 3: nnq.ConvTranspose3d}
 FLOAT = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 FUNCTIONS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-SPATIAL = {1: (9,), 2: (5, 6), 3: (3, 4, 5)}
 
 
 def random_transposed(c_in: int, c_out: int, kernel: Any, rank: int = 2, **args: Any) -> Any:
@@ -57,21 +55,9 @@ def run(module: Any, *inputs: Any) -> QTensor:
     return y
 
 
-def is_channels_last(x: torch.Tensor) -> bool:
-    return x.movedim(1, -1).is_contiguous()
-
-
 def relaid(x: QTensor, layout: str) -> QTensor:
     """The same values in another memory layout."""
-    values = x.int_repr()
-    if layout == "channels last":
-        values = values.movedim(1, -1).contiguous().movedim(-1, 1)
-    elif layout == "steps":
-        values = values.repeat_interleave(2, dim=-1)[..., ::2]
-    elif layout == "slice of channels":
-        wide = torch.cat([values, values], 1).movedim(1, -1).contiguous().movedim(-1, 1)
-        values = wide[:, : x.shape[1]]
-    return QTensor.from_int_repr(values, x.q_scale(), x.q_zero_point())
+    return QTensor.from_int_repr(laid_out(x.int_repr(), layout), x.q_scale(), x.q_zero_point())
 
 
 @st.composite
@@ -116,7 +102,7 @@ def cases(draw: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
 @settings(max_examples=120, deadline=None, suppress_health_check=SUPPRESS)
 @given(
     case=cases(),
-    layout=st.sampled_from(["contiguous", "channels last", "steps", "slice of channels"]),
+    layout=st.sampled_from(LAYOUTS),
     zero=st.sampled_from([0, 1, 127, 128, 255]),
     signed_in=st.booleans(),
     out=st.sampled_from(["quint8", "qint8"]),
@@ -434,59 +420,6 @@ def test_functional(isa: str, rank: int) -> None:
         function(x, torch.zeros(6, 4, *(3,) * rank))
     with pytest.raises(RuntimeError, match=rf"functional\.conv_transpose{rank}d: .*smaller than"):
         function(x, module.weight, output_padding=7, groups=2)
-
-
-class UNet(nn.Module):
-    """Two levels down and up again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.quant, self.dequant = tq.QuantStub(), tq.DeQuantStub()
-        self.down = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.deep = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
-        self.grow = nn.Sequential(nn.ConvTranspose2d(16, 8, 2, 2), nn.BatchNorm2d(8))
-        self.join = nnq.FloatFunctional()
-        self.up = nn.ConvTranspose2d(16, 4, 3, padding=1, groups=2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skip = self.down(self.quant(x))
-        deep = self.grow(self.deep(F.max_pool2d(skip, 2)))
-        out: torch.Tensor = self.dequant(self.up(self.join.cat([skip, deep], 1)))
-        return out
-
-
-def test_fuse_prepare_convert() -> None:
-    """A small U-Net: batch norms folded, every convolution swapped, close to the float model."""
-    torch.manual_seed(0)
-    model = UNet()
-    with torch.no_grad():
-        for _ in range(3):  # running statistics that are not the initial ones
-            model(torch.randn(4, 3, 16, 16))
-    model.eval()
-    x = torch.randn(2, 3, 16, 16)
-    want = model(x)
-    groups = [["down.0", "down.1", "down.2"], ["deep.0", "deep.1", "deep.2"], ["grow.0", "grow.1"]]
-    fused = tq.fuse_modules(model, groups)
-    assert (fused(x) - want).abs().max() < 1e-4
-    fused.qconfig = tq.get_default_qconfig()
-    prepared = tq.prepare(fused)
-    for _ in range(4):
-        prepared(torch.randn(2, 3, 16, 16))
-    prepared(x)
-    converted = tq.convert(prepared)
-    assert type(converted.grow[0]) is nnq.ConvTranspose2d
-    assert type(converted.up) is nnq.ConvTranspose2d
-    assert converted.grow[0].weight.q_per_channel_axis() == 1
-    got = converted(x)
-    noise = (got - want).pow(2).mean() / want.pow(2).mean()
-    assert noise < 1e-3
-    state = converted.state_dict()
-    with torch.no_grad():
-        prepared(3 * x)
-    fresh = tq.convert(prepared)
-    assert not torch.equal(fresh(x), got)
-    fresh.load_state_dict(state)
-    assert torch.equal(fresh(x), got)
 
 
 @pytest.mark.kernel
