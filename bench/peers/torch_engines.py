@@ -175,9 +175,9 @@ class TorchEngine(Peer):
     def prepare_image(self, case: ImageCase) -> Prepared:
         d = image_data
         a, b = d.data(case)
-        x = _activation(a, d.SCALE, d.ZERO)
+        x = _per_tensor(a, d.SCALE, d.ZERO)
         if case.operation == "cat":
-            both = [x, _activation(b, d.OTHER_SCALE, d.OTHER_ZERO)]
+            both = [x, _per_tensor(b, d.OTHER_SCALE, d.OTHER_ZERO)]
             run = torch.ops.quantized.cat
             return self._prepared(lambda: run(both, 1, d.SCALE, d.ZERO))
         return self._prepared(lambda: d.CALLS[case.operation](x))
