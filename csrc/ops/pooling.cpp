@@ -136,7 +136,9 @@ void for_parts(const ImageView& x, const Windows& windows, const Tasks& tasks, i
                void* out, Body body) {
   const int64_t depth = windows.output_size(0), height = windows.output_size(1),
                 width = windows.output_size(2);
-  const int64_t cost = tasks.rows * width * std::min<int64_t>(taps, 1 << 20) * x.channels;
+  // A byte takes a quarter of the time of what kSerialGrain counts: 256 KiB are read in 3 us, which
+  // is what opening a region costs.
+  const int64_t cost = tasks.rows * width * std::min<int64_t>(taps, 1 << 20) * x.channels / 4;
   parallel_for(tasks.count(), cost, [&](int64_t task) {
     const int64_t c = task % tasks.parts * tasks.channel_step;
     const int64_t rest = task / tasks.parts, row = rest / tasks.across;
