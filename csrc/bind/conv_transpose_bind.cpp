@@ -6,6 +6,7 @@
 #include "bind/image_arguments.h"
 #include "bind/weight_arguments.h"
 #include "ops/conv_transpose.h"
+#include "ops/dynamic_conv.h"
 
 namespace py = pybind11;
 
@@ -59,6 +60,26 @@ void run(const RankedConvTranspose& w, uintptr_t x, int64_t batch, const Size& s
                  pointer<void>(out, batch));
 }
 
+// `x` is dense.
+void run_dynamic(const RankedConvTranspose& w, uintptr_t x, int type, int64_t batch,
+                 const Size& size, bool channels_last, const Spatial& output_padding,
+                 bool per_tensor, bool reduce_range, bool relu, uintptr_t out) {
+  const FloatImages images{pointer<const void>(x, batch), float_type(type), batch, size,
+                           w.weight.in_channels(),        channels_last};
+  dynamic_conv_transpose(w.weight, images, output_padding, {per_tensor, reduce_range, relu},
+                         pointer<void>(out, batch));
+}
+
+// The output's sizes with the weight's own output padding; false where there is no output.
+bool padded_output_size(const RankedConvTranspose& w, const Size& in, Size& out) {
+  out = output_size(w, in);
+  for (int d = 0; d < 3; ++d) {
+    out[d] += w.output_padding[d];
+    if (out[d] < 1 || in[d] < 1) return false;
+  }
+  return true;
+}
+
 PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   const auto& w = self_of<RankedConvTranspose>(self);
   LayerArguments a;
@@ -68,11 +89,8 @@ PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
       !as_image(a.x.ints, w.rank, w.weight.in_channels(), image, planes)) {
     Py_RETURN_NONE;
   }
-  Size size = output_size(w, image.size);
-  for (int d = 0; d < 3; ++d) {
-    size[d] += w.output_padding[d];
-    if (size[d] < 1 || image.size[d] < 1) Py_RETURN_NONE;
-  }
+  Size size;
+  if (!padded_output_size(w, image.size, size)) Py_RETURN_NONE;
   const int32_t channels = w.weight.out_channels();
   TensorView out =
       channels_last_view(a.type, w.rank, image.batch, a.x.ints.ndim == w.rank + 2, channels, size);
@@ -86,6 +104,27 @@ PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return or_none(wrap_qtensor(run_into_new(out, cost, run), a.objects));
 }
 
+// A float32, bfloat16 or float16 tensor, one scale for all of it, 7 bits, ReLU.
+PyObject* dynamic_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  const auto& w = self_of<RankedConvTranspose>(self);
+  TensorView x;
+  FloatImages images;
+  Size size;
+  if (count != 4 || !read_tensor(args[0], x) ||
+      !as_float_images(x, w.rank, w.weight.in_channels(), images) || is_tracing() ||
+      !padded_output_size(w, images.size, size)) {
+    Py_RETURN_NONE;
+  }
+  const DynamicSpec spec{args[1] == Py_True, args[2] == Py_True, args[3] == Py_True};
+  TensorView out = channels_last_view(x.type, w.rank, images.batch, x.ndim == w.rank + 2,
+                                      w.weight.out_channels(), size);
+  const int64_t cost = images.batch * images.pixels() * w.weight.elements();
+  return or_none(run_into_new(out, cost, [&](void* to) {
+    dynamic_conv_transpose(w.weight, images, w.output_padding, spec, to);
+  }));
+}
+
+PyMethodDef dynamic_method = fast_method("run_dynamic_direct", dynamic_direct);
 PyMethodDef direct_method = fast_method("run_direct", direct);
 
 }  // namespace
@@ -94,6 +133,7 @@ void add_conv_transpose(py::module_& m) {
   py::class_<RankedConvTranspose>(m, "ConvTransposeWeight")
       .def(py::init(&make), Release())
       .def("run", &run, Release())
+      .def("run_dynamic", &run_dynamic, Release())
       .def("output_size", &output_size)
       .def(
           "unpack",
@@ -103,6 +143,7 @@ void add_conv_transpose(py::module_& m) {
           Release())
       .def("packed_bytes", [](const RankedConvTranspose& w) { return w.weight.packed_bytes(); });
   add_method(py::type::of<RankedConvTranspose>(), &direct_method);
+  add_method(py::type::of<RankedConvTranspose>(), &dynamic_method);
 }
 
 }  // namespace octavo::bind

@@ -58,15 +58,19 @@ class FirstError {
   std::exception_ptr error_;
 };
 
-// One call of dynamic_conv(): what its images share.
-class DynamicConv {
+// What becomes of a quantized image: a convolution, transposed or not.
+struct ImageLayer {
+  int32_t in_channels;
+  int64_t outputs, cost;  // of one image
+};
+
+// One call: what its images share. `Run` computes layer(image, qparams, output, out).
+template <typename Run>
+class DynamicImages {
  public:
-  DynamicConv(const ConvWeight& weight, const FloatImages& x, const DynamicSpec& spec, void* out)
-      : weight_(weight), x_(x), spec_(spec), out_(static_cast<char*>(out)) {
-    int64_t pixels = 1;
-    for (int d = 0; d < 3; ++d) pixels *= weight.geometry().output_size(d, x.size[d]);
-    outputs_ = pixels * weight.weight().channels();
-    cost_ = pixels * weight.weight().shape().elements();
+  DynamicImages(const ImageLayer& layer, const FloatImages& x, const DynamicSpec& spec, void* out,
+                const Run& run)
+      : layer_(layer), x_(x), spec_(spec), out_(static_cast<char*>(out)), run_(run) {
     if (spec.per_tensor) shared_ = range_of_images(x, 0, x.batch, fns_);
   }
 
@@ -75,16 +79,15 @@ class DynamicConv {
   bool images_in_parallel() const {
     const int threads = max_threads();
     if (threads == 1 || x_.batch == 1) return false;
-    return x_.batch % threads == 0 || x_.batch >= 4 * threads || cost_ < threads * kSerialGrain;
+    return x_.batch % threads == 0 || x_.batch >= 4 * threads ||
+           layer_.cost < threads * kSerialGrain;
   }
 
-  int64_t cost() const { return cost_ * x_.batch; }
-
   void operator()(int64_t index) const {
-    void* const out = out_ + index * outputs_ * static_cast<int64_t>(element_size(kind_));
+    void* const out = out_ + index * layer_.outputs * static_cast<int64_t>(element_size(kind_));
     const FloatRange range = spec_.per_tensor ? shared_ : range_of_images(x_, index, 1, fns_);
     if (!std::isfinite(range.lo) || !std::isfinite(range.hi)) {
-      fill_nan(x_.type, outputs_, out);
+      fill_nan(x_.type, layer_.outputs, out);
       return;
     }
     const QParams q = choose_qparams(range.lo, range.hi, spec_.reduce_range, spec_.per_tensor);
@@ -95,37 +98,64 @@ class DynamicConv {
     const ImageView image{
         bytes.data(), 1, x_.size, x_.channels, x_.size[0] * plane, {plane, row, x_.channels},
         false};
-    conv(weight_, image, q, {kind_, {}, spec_.relu, {}, spec_.gelu}, {}, out);
+    run_(image, q, OutputSpec{kind_, {}, spec_.relu, {}, spec_.gelu}, out);
   }
 
  private:
-  const ConvWeight& weight_;
+  const ImageLayer& layer_;
   const FloatImages& x_;
   const DynamicSpec& spec_;
   char* const out_;
+  const Run& run_;
   const ElementwiseFns& fns_ = cpu::kernels().elementwise;
   const OutKind kind_ = out_kind(x_.type);
   FloatRange shared_;
-  int64_t outputs_, cost_;  // of one image
 };
+
+template <typename Run>
+void run_images(const ImageLayer& layer, const FloatImages& x, const DynamicSpec& spec, void* out,
+                const Run& run) {
+  if (x.channels != layer.in_channels) {
+    throw std::invalid_argument("input: expected " + std::to_string(layer.in_channels) +
+                                " channels, got " + std::to_string(x.channels));
+  }
+  if (x.batch == 0) return;
+  const DynamicImages images(layer, x, spec, out, run);
+  if (images.images_in_parallel()) {
+    FirstError error;
+    parallel_for(x.batch, layer.cost * x.batch,
+                 [&](int64_t index) { error.guard([&] { images(index); }); });
+    error.rethrow();
+  } else {
+    for (int64_t index = 0; index < x.batch; ++index) images(index);
+  }
+}
 
 }  // namespace
 
 void dynamic_conv(const ConvWeight& weight, const FloatImages& x, const DynamicSpec& spec,
                   void* out) {
-  if (x.channels != weight.in_channels()) {
-    throw std::invalid_argument("input: expected " + std::to_string(weight.in_channels()) +
-                                " channels, got " + std::to_string(x.channels));
-  }
-  if (x.batch == 0) return;
-  const DynamicConv run(weight, x, spec, out);
-  if (run.images_in_parallel()) {
-    FirstError error;
-    parallel_for(x.batch, run.cost(), [&](int64_t index) { error.guard([&] { run(index); }); });
-    error.rethrow();
-  } else {
-    for (int64_t index = 0; index < x.batch; ++index) run(index);
-  }
+  int64_t pixels = 1;
+  for (int d = 0; d < 3; ++d) pixels *= weight.geometry().output_size(d, x.size[d]);
+  const ImageLayer layer{weight.in_channels(), pixels * weight.weight().channels(),
+                         pixels * weight.weight().shape().elements()};
+  run_images(layer, x, spec, out,
+             [&](const ImageView& image, QParams q, const OutputSpec& output, void* to) {
+               conv(weight, image, q, output, {}, to);
+             });
+}
+
+void dynamic_conv_transpose(const ConvTransposeWeight& weight, const FloatImages& x,
+                            const Spatial& output_padding, const DynamicSpec& spec, void* out) {
+  int64_t pixels = 1;
+  for (int d = 0; d < 3; ++d)
+    pixels *= weight.geometry().output_size(d, x.size[d]) + output_padding[d];
+  const ImageLayer layer{weight.in_channels(), pixels * weight.out_channels(),
+                         x.pixels() * weight.elements()};
+  run_images(layer, x, spec, out,
+             [&](const ImageView& image, QParams q, const OutputSpec& output, void* to) {
+               conv_transpose(weight, image, output_padding, q, output, to);
+             });
 }
 
 }  // namespace octavo

@@ -1,7 +1,9 @@
-// Dynamic quantized convolution: float in, float out, images quantized on the way.
+// Dynamic quantized convolution, transposed or not: float in, float out, images quantized on the
+// way.
 #pragma once
 
 #include "ops/conv.h"
+#include "ops/conv_transpose.h"
 #include "ops/dynamic_linear.h"
 
 namespace octavo {
@@ -32,5 +34,9 @@ struct FloatImages {
 // Throws std::invalid_argument for a number of channels that is not the weight's.
 void dynamic_conv(const ConvWeight& weight, const FloatImages& x, const DynamicSpec& spec,
                   void* out);
+
+// The same for what conv_transpose() gives.
+void dynamic_conv_transpose(const ConvTransposeWeight& weight, const FloatImages& x,
+                            const Spatial& output_padding, const DynamicSpec& spec, void* out);
 
 }  // namespace octavo

@@ -302,6 +302,23 @@ class ConvTransposeWeight:
         out: int,
         /,
     ) -> None: ...
+    def run_dynamic(
+        self,
+        x: int,
+        type: int,
+        batch: int,
+        size: _Spatial,
+        channels_last: bool,
+        output_padding: _Spatial,
+        per_tensor: bool,
+        reduce_range: bool,
+        relu: bool,
+        out: int,
+        /,
+    ) -> None: ...
+    def run_dynamic_direct(
+        self, x: object, per_tensor: bool, reduce_range: bool, relu: bool, /
+    ) -> torch.Tensor | None: ...
     def output_size(self, size: _Spatial, /) -> list[int]: ...
     def run_direct(
         self, x: object, scale: object, zero_point: object, dtype: object, relu: bool, /

@@ -63,6 +63,21 @@ def channels_last(x: Tensor) -> Tensor:
     return out
 
 
+def check_float_images(x: Tensor) -> None:
+    """TypeError or RuntimeError unless x is a CPU tensor that dynamic convolutions take."""
+    if x.dtype not in FLOAT_TYPE:
+        raise TypeError(f"input: expected a float32, bfloat16 or float16 tensor, got {x.dtype}")
+    check_cpu("input", x)
+
+
+def dense_floats(x: Tensor) -> tuple[Tensor, bool]:
+    """An (N, C, ...) tensor as it is where contiguous or channels last, else a contiguous copy; and
+    whether it is channels last."""
+    x = x.detach().resolve_neg()
+    last = is_channels_last(x)
+    return (x if last else x.contiguous()), last
+
+
 class ConvWeight(_Weight):
     """Weight of a quantized convolution of 1, 2 or 3 spatial dimensions, packed for the CPU it runs
     on; immutable and safe to share by threads.
@@ -212,14 +227,9 @@ class ConvWeight(_Weight):
             ValueError: channels or rank; values so large that no float32 scale fits the results.
             RuntimeError: an image smaller than the kernel.
         """
-        if x.dtype not in FLOAT_TYPE:
-            raise TypeError(f"input: expected a float32, bfloat16 or float16 tensor, got {x.dtype}")
-        check_cpu("input", x)
+        check_float_images(x)
         batched, shape = self._shapes(x)
-        batched = batched.detach().resolve_neg()
-        last = is_channels_last(batched)
-        if not last:
-            batched = batched.contiguous()
+        batched, last = dense_floats(batched)
         out = new_channels_last(shape, x.dtype)
         self._packed.run_dynamic(
             batched.data_ptr(),

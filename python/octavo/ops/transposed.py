@@ -7,8 +7,16 @@ import torch
 
 from octavo import _C
 from octavo.dtypes import QDType
-from octavo.ops._common import EIGHT_BIT, OUT_FLOAT, Tensor, check_storage
-from octavo.ops.conv_weights import Ints, _shape_text, _spatial, channels_last, new_channels_last
+from octavo.ops._common import EIGHT_BIT, FLOAT_TYPE, OUT_FLOAT, Tensor, check_storage
+from octavo.ops.conv_weights import (
+    Ints,
+    _shape_text,
+    _spatial,
+    channels_last,
+    check_float_images,
+    dense_floats,
+    new_channels_last,
+)
 from octavo.ops.weights import _bias_address, _check_weight, _out_kind, _Weight
 
 
@@ -71,6 +79,7 @@ class ConvTransposeWeight(_Weight):
             _bias_address(self.bias),
         )
         self.direct = self._packed.run_direct
+        self.dynamic_direct = self._packed.run_dynamic_direct
         del self._scales, self._zero_points
         # As they were given.
         self.scales = scales.detach().reshape(-1).to("cpu", torch.float32).contiguous()
@@ -131,6 +140,52 @@ class ConvTransposeWeight(_Weight):
         out = (OUT_FLOAT, 1.0, 0, torch.float32)
         return self._run(x, x_scale, x_zero, out, relu, output_padding)
 
+    def dynamic(
+        self,
+        x: Tensor,
+        per_tensor: bool = False,
+        reduce_range: bool = False,
+        relu: bool = False,
+        output_padding: Ints | None = None,
+    ) -> Tensor:
+        """``conv_transpose(x) + bias`` on floats, quantized as :meth:`ConvWeight.dynamic` does it.
+
+        Args:
+            x: float32, bfloat16 or float16 (N, C, ...) or (C, ...).
+            output_padding: of this call; None takes the weight's.
+
+        Returns:
+            (N, O, ...) in x's dtype, laid out channels last. It carries no gradient.
+
+        Raises:
+            TypeError: dtype of x.
+            ValueError, RuntimeError: as a call, and values so large that no float32 scale fits the
+                results.
+        """
+        check_float_images(x)
+        extra = self._extra(output_padding)
+        batched, shape = self._shapes(x, extra)
+        batched, last = dense_floats(batched)
+        out = new_channels_last(shape, x.dtype)
+        self._packed.run_dynamic(
+            batched.data_ptr(),
+            FLOAT_TYPE[x.dtype],
+            batched.shape[0],
+            _spatial("input", batched.shape[2:], self.rank, 1),
+            last,
+            extra,
+            per_tensor,
+            reduce_range,
+            relu,
+            out.data_ptr(),
+        )
+        return out.squeeze(0) if x.dim() == self.rank + 1 else out
+
+    def _extra(self, output_padding: Ints | None) -> tuple[int, int, int]:
+        if output_padding is None:
+            return self.output_padding
+        return _spatial("output_padding", output_padding, self.rank, 0)
+
     def _run(
         self,
         x: Tensor,
@@ -141,9 +196,7 @@ class ConvTransposeWeight(_Weight):
         output_padding: Ints | None,
     ) -> Tensor:
         check_storage("input", x, EIGHT_BIT)
-        extra = self.output_padding
-        if output_padding is not None:
-            extra = _spatial("output_padding", output_padding, self.rank, 0)
+        extra = self._extra(output_padding)
         batched, shape = self._shapes(x, extra)
         image = channels_last(batched)
         kind, out_scale, out_zero, dtype = output

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from octavo import ops
 from octavo.dtypes import quint8
 from octavo.nn.quantized.modules.conv import _ConvNd
-from octavo.nn.quantized.modules.conv_base import _tuple_of
+from octavo.nn.quantized.modules.conv_transpose_base import ConvTransposeModule
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
 from octavo.tensor import QTensor
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
 
-class _ConvTransposeNd(_ConvNd):
+class _ConvTransposeNd(ConvTransposeModule, _ConvNd):
     """Static transposed convolutions of 1, 2 and 3 spatial dimensions."""
-
-    _weight_axis = 1
 
     def __init__(
         self,
@@ -54,85 +51,6 @@ class _ConvTransposeNd(_ConvNd):
         self._set_output(1.0, 0, quint8)
         self._reset_weight(bias)
 
-    def _configure_transposed(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any,
-        padding: Any,
-        output_padding: Any,
-        dilation: Any,
-        groups: int,
-        padding_mode: str,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        """Sets the attributes that :class:`torch.nn.ConvTranspose2d` has; ValueError where one is
-        wrong.
-        """
-        if padding_mode != "zeros":
-            raise ValueError(
-                f"{self._label()}: padding_mode of a transposed convolution must be 'zeros', got "
-                f"{padding_mode!r}"
-            )
-        if isinstance(padding, str):
-            raise ValueError(
-                f"{self._label()}: padding of a transposed convolution must be numbers, got "
-                f"{padding!r}"
-            )
-        self._configure(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            padding_mode,
-            device,
-            dtype,
-        )
-        self.transposed = True
-        try:
-            self.output_padding = _tuple_of(output_padding, self._RANK, "output_padding", 0)
-        except ValueError as error:
-            raise ValueError(f"{self._label()}: {error}") from None
-        # Torch refuses other output paddings when it is called.
-        self._pads_output = all(
-            extra < max(stride, dilation)
-            for extra, stride, dilation in zip(
-                self.output_padding, self.stride, self.dilation, strict=True
-            )
-        )
-
-    def _weight_shape(self) -> tuple[int, ...]:
-        return (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
-
-    def _outputs(self) -> int:
-        return self.out_channels
-
-    def _pack(
-        self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
-    ) -> Any:
-        return ops.ConvTransposeWeight(
-            weight,
-            scales,
-            zero_points,
-            bias,
-            self.stride,
-            self.padding,
-            self.output_padding,
-            self.groups,
-            self.dilation,
-        )
-
-    def extra_repr(self) -> str:
-        text = super().extra_repr()
-        if any(self.output_padding):
-            text += f", output_padding={self.output_padding}"
-        return text
-
     def forward(self, input: QTensor, output_size: Sequence[int] | None = None) -> QTensor:
         if output_size is None and self._pads_output:
             result: QTensor | None = self._packed.direct(
@@ -144,15 +62,7 @@ class _ConvTransposeNd(_ConvNd):
 
     def _forward(self, input: QTensor, output_size: Sequence[int] | None = None) -> QTensor:
         x = self._with_border(self._activation(input))
-        if output_size is not None:
-            output_padding = self._output_padding(x, output_size)
-        elif self._pads_output:
-            output_padding = self.output_padding
-        else:
-            raise RuntimeError(
-                f"{self._label()}: output_padding must be smaller than either stride or dilation, "
-                f"got {self.output_padding} with stride {self.stride} and dilation {self.dilation}"
-            )
+        output_padding = self._output_padding(x, output_size)
         scale, zero_point, qdtype = self._scale, self._zero_point, self._out_qdtype
         out = self._run(
             x,
@@ -165,52 +75,6 @@ class _ConvTransposeNd(_ConvNd):
             output_padding,
         )
         return QTensor._wrap(out, scale, zero_point, qdtype)
-
-    def _output_padding(self, x: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
-        """The output padding that gives ``output_size``; ValueError where none does."""
-        rank = self._RANK
-        sizes = tuple(int(size) for size in output_size)
-        if len(sizes) == x.dim():
-            sizes = sizes[-rank:]
-        if len(sizes) != rank:
-            raise ValueError(
-                f"{self._label()}: output_size must have {rank} or {x.dim()} elements for an input "
-                f"of shape {tuple(x.shape)}, got {tuple(output_size)}"
-            )
-        least = tuple(
-            (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
-            for size, stride, padding, dilation, kernel in zip(
-                x.shape[-rank:],
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.kernel_size,
-                strict=True,
-            )
-        )
-        most = tuple(size + stride - 1 for size, stride in zip(least, self.stride, strict=True))
-        if not all(low <= size <= high for low, size, high in zip(least, sizes, most, strict=True)):
-            raise ValueError(
-                f"{self._label()}: output_size must be from {least} to {most} for an input of "
-                f"shape {tuple(x.shape)}, got {sizes}"
-            )
-        return tuple(size - low for size, low in zip(sizes, least, strict=True))
-
-    @classmethod
-    def _like_float(cls, conv: Any, **more: Any) -> Any:
-        return cls(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            conv.output_padding,
-            conv.groups,
-            conv.bias is not None,
-            conv.dilation,
-            conv.padding_mode,
-            **more,
-        )
 
 
 class ConvTranspose1d(_ConvTransposeNd):

@@ -223,6 +223,15 @@ class PackedWeightModule(QuantizedModule):
         except (TypeError, ValueError, RuntimeError) as error:
             raise relabel(error, label) from error
 
+    def _observe_channels(self, observer: Any) -> None:
+        """Points a new per-channel observer, which observes axis 0 unless told otherwise, to the
+        axis of the output channels.
+        """
+        parts: tuple[Any, ...] = (observer, getattr(observer, "activation_post_process", None))
+        for part in parts:
+            if getattr(part, "ch_axis", None) == 0:
+                part.ch_axis = self._weight_axis
+
     # State dict.
 
     def _state_tensors(self) -> dict[str, Tensor]:
@@ -343,15 +352,6 @@ class WeightedQuantizedModule(PackedWeightModule, QuantizedOutput):
             self._observe_channels(observer)
             precomputed = False
         self._take_weight(mod, observer, label, precomputed)
-
-    def _observe_channels(self, observer: Any) -> None:
-        """Points a new per-channel observer, which observes axis 0 unless told otherwise, to the
-        axis of the output channels.
-        """
-        parts: tuple[Any, ...] = (observer, getattr(observer, "activation_post_process", None))
-        for part in parts:
-            if getattr(part, "ch_axis", None) == 0:
-                part.ch_axis = self._weight_axis
 
     def _load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         output = self._output_from_state(tensors)

@@ -1,6 +1,19 @@
 """Dynamically quantized modules."""
 
 from octavo.nn.quantized.dynamic.modules.conv import Conv1d, Conv2d, Conv3d
+from octavo.nn.quantized.dynamic.modules.conv_transpose import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from octavo.nn.quantized.dynamic.modules.linear import Linear
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d", "Linear"]
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Linear",
+]

@@ -75,6 +75,10 @@ class _ConvNd(ConvModule):
 
     def _forward(self, x: Tensor) -> Tensor:
         """`forward` for what the packed weight does not take directly."""
+        return self._run_dynamic(self._with_border(self._floats(x)))
+
+    def _floats(self, x: Any) -> Tensor:
+        """The input; TypeError unless it is a float tensor."""
         if isinstance(x, QTensor) or not isinstance(x, Tensor) or x.dtype not in _FLOATS:
             cure = (
                 "Dequantize it first: this module takes floats and quantizes them itself."
@@ -85,10 +89,12 @@ class _ConvNd(ConvModule):
                 f"{self._label()}: input must be a float32, bfloat16 or float16 tensor, got "
                 f"{describe(x)}. {cure}"
             )
-        bordered = self._with_border(x)
+        return x
+
+    def _run_dynamic(self, x: Tensor, *more: Any) -> Tensor:
         try:
             out: Tensor = self._packed.dynamic(
-                bordered, self.per_tensor, self.reduce_range, self._relu
+                x, self.per_tensor, self.reduce_range, self._relu, *more
             )
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._named(error) from error
@@ -121,6 +127,8 @@ class _ConvNd(ConvModule):
         conv: Any = cls._float_conv(mod)
         result = cls._like_float(conv, per_tensor=per_tensor, reduce_range=reduce_range)
         observer, seen = dynamic_weight_observer(mod, conv)
+        if not seen:
+            result._observe_channels(observer)
         result._take_weight(conv, observer, label, seen and use_precomputed_fake_quant)
         return result
 
