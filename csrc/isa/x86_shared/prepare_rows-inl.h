@@ -10,6 +10,21 @@
 namespace octavo {
 namespace {
 
+// The first `rest` (1 .. 31) bytes, flipped; zeros behind them. Whole dwords need no detour through
+// memory, where the load would wait for the stores.
+static inline __m256i load_rest(const uint8_t* a, int rest, __m256i flip) {
+  if (rest % 4 == 0) {
+    const __m256i index = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(rest), index);
+    const __m256i bytes = _mm256_maskload_epi32(reinterpret_cast<const int*>(a), mask);
+    return _mm256_and_si256(_mm256_xor_si256(bytes, flip), mask);
+  }
+  alignas(32) uint8_t tail[32];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(tail), flip);
+  std::memcpy(tail, a, rest);
+  return _mm256_xor_si256(_mm256_load_si256(reinterpret_cast<const __m256i*>(tail)), flip);
+}
+
 // Calls visit(bytes, to, groups) for every 8 k groups of 4 of each row, taps one behind another; at
 // a tap's end `groups` may be fewer, and the bytes past k are zero. int8 activations are offset by
 // 128. `to` is where the groups' prepared form goes, kGroupBytes a group. finish_row(row) follows,
@@ -30,11 +45,7 @@ static inline void for_each_row_block(const GemmArgs& g, const Row& finish_row,
       }
       if (k < g.k) {
         const int rest = g.k - k;
-        alignas(32) uint8_t tail[32];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(tail), flip);
-        std::memcpy(tail, a + k, rest);
-        const __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i*>(tail));
-        visit(_mm256_xor_si256(bytes, flip), to, (rest + 3) / 4);
+        visit(load_rest(a + k, rest, flip), to, (rest + 3) / 4);
         to += (rest + 3) / 4 * kGroupBytes;
       }
     }
@@ -51,10 +62,14 @@ static inline void store_dword_pairs(__m256i even, __m256i odd, uint8_t* to, int
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), first);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 32), second);
   } else {
-    alignas(32) uint8_t all[64];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(all), first);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(all + 32), second);
-    std::memcpy(to, all, static_cast<size_t>(pairs) * 8);
+    __m128i rest = _mm256_castsi256_si128(first);
+    const __m128i next[] = {_mm256_extracti128_si256(first, 1), _mm256_castsi256_si128(second),
+                            _mm256_extracti128_si256(second, 1)};
+    for (int i = 0; pairs >= 2; pairs -= 2, to += 16) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), rest);
+      if (i < 3) rest = next[i++];
+    }
+    if (pairs == 1) _mm_storel_epi64(reinterpret_cast<__m128i*>(to), rest);
   }
 }
 
