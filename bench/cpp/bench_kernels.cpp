@@ -55,6 +55,7 @@ struct ConvShape {
 };
 constexpr ConvShape kConvShapes[] = {
     {"resnet_stem_7x7_3_64", 1, 224, 1, 64, 3, 7, 2},
+    {"mobilenet_stem_3x3_3_32", 1, 224, 1, 32, 3, 3, 2},
     {"resnet_3x3_64_56", 1, 56, 1, 64, 64, 3, 1},
     {"resnet_3x3_256_14", 1, 14, 1, 256, 256, 3, 1},
     {"resnet_1x1_256_64_56", 1, 56, 1, 64, 256, 1, 1},

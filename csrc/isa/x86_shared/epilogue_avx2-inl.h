@@ -134,25 +134,35 @@ static inline void store_floats8(__m256 x, void* out, __m256i mask, int lanes) {
   }
 }
 
-// Stores row m of the channels; `out` is the first element.
+// What the accumulators of row m come to before the clamp: in output steps for integer kinds.
 template <OutKind kOut>
-static inline void store_lanes8(__m256i acc, const Epilogue& e, const Channels8& c, int32_t m,
-                                void* out) {
+static inline __m256 scale_lanes8(__m256i acc, const Epilogue& e, const Channels8& c, int32_t m) {
   if (e.row_zero || e.w_zero) acc = correct_accumulators8(acc, e, m, c);
-  if constexpr (kOut == OutKind::kI32) {
-    _mm256_maskstore_epi32(static_cast<int*>(out), c.mask, acc);
-    return;
-  }
   __m256 x = _mm256_cvtepi32_ps(acc);
   if (e.row_scale) x = _mm256_mul_ps(x, _mm256_set1_ps(e.row_scale[m]));
   if constexpr (is_float(kOut)) {
     x = _mm256_add_ps(_mm256_mul_ps(x, c.mult), c.bias);
-    if (e.gelu) x = gelu_lanes8(x);
+    return e.gelu ? gelu_lanes8(x) : x;
+  } else {
+    x = _mm256_mul_ps(_mm256_add_ps(x, c.bias), c.mult);
+    return e.add ? _mm256_add_ps(x, residual8(e, m, c.n, c.lanes)) : x;
+  }
+}
+
+// Stores row m of the channels; `out` is the first element.
+template <OutKind kOut>
+static inline void store_lanes8(__m256i acc, const Epilogue& e, const Channels8& c, int32_t m,
+                                void* out) {
+  if constexpr (kOut == OutKind::kI32) {
+    if (e.row_zero || e.w_zero) acc = correct_accumulators8(acc, e, m, c);
+    _mm256_maskstore_epi32(static_cast<int*>(out), c.mask, acc);
+    return;
+  }
+  __m256 x = scale_lanes8<kOut>(acc, e, c, m);
+  if constexpr (is_float(kOut)) {
     x = _mm256_min_ps(c.hi, _mm256_max_ps(c.lo, x));  // NaN passes through
     store_floats8<kOut>(x, out, c.mask, c.lanes);
   } else {
-    x = _mm256_mul_ps(_mm256_add_ps(x, c.bias), c.mult);
-    if (e.add) x = _mm256_add_ps(x, residual8(e, m, c.n, c.lanes));
     x = _mm256_min_ps(_mm256_max_ps(x, c.lo), c.hi);
     const int64_t bytes = low_bytes(_mm256_add_epi32(_mm256_cvtps_epi32(x), c.out_zero));
     if (c.lanes >= 8) {
@@ -161,6 +171,61 @@ static inline void store_lanes8(__m256i acc, const Epilogue& e, const Channels8&
       std::memcpy(out, &bytes, c.lanes);
     }
   }
+}
+
+// 16 neighbouring columns of two rows to bytes. Only the upper clamp happens in float: below,
+// conversions give INT_MIN (for NaN too) and the packs saturate, so that bytes can be compared
+// instead.
+template <OutKind kOut>
+struct ByteColumns16 {
+  ByteColumns16(const Epilogue& e, int32_t n)
+      : channels{{e, n, 8}, {e, n + 8, 8}},
+        out_zero(_mm256_set1_epi16(static_cast<int16_t>(e.out_zero))),
+        lo(_mm256_set1_epi8(static_cast<char>(static_cast<int>(e.lo) + e.out_zero))) {}
+
+  __m256i steps(const int32_t* acc, int v, const Epilogue& e, int32_t m) const {
+    const __m256i sums = _mm256_load_si256(reinterpret_cast<const __m256i*>(acc + v * 8));
+    return _mm256_cvtps_epi32(
+        _mm256_min_ps(channels[v].hi, scale_lanes8<kOut>(sums, e, channels[v], m)));
+  }
+
+  // The 16 bytes of each row; `second` may be the same row.
+  __m256i bytes(const int32_t* first, const int32_t* second, const Epilogue& e, int32_t m,
+                int32_t second_m) const {
+    const __m256i a = _mm256_packs_epi32(steps(first, 0, e, m), steps(first, 1, e, m));
+    const __m256i b =
+        _mm256_packs_epi32(steps(second, 0, e, second_m), steps(second, 1, e, second_m));
+    const __m256i x = _mm256_adds_epi16(a, out_zero), y = _mm256_adds_epi16(b, out_zero);
+    const __m256i packed = kOut == OutKind::kU8 ? _mm256_max_epu8(_mm256_packus_epi16(x, y), lo)
+                                                : _mm256_max_epi8(_mm256_packs_epi16(x, y), lo);
+    // Packing works on 128-bit lanes.
+    return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+
+  Channels8 channels[2];
+  __m256i out_zero, lo;
+};
+
+// Columns [c, g.n) of the tile, as many blocks of 16 as there are; returns what follows them.
+template <OutKind kOut>
+static inline int store_byte_columns16(const int32_t* acc, ptrdiff_t acc_stride, const GemmArgs& g,
+                                       int row0, int rows, int c) {
+  const Epilogue& e = *g.epilogue;
+  for (; c + 16 <= g.n; c += 16) {
+    const ByteColumns16<kOut> columns(e, g.n0 + c);
+    char* out = static_cast<char*>(g.out) + row0 * g.out_stride + c;
+    for (int r = 0; r < rows; r += 2, out += 2 * g.out_stride) {
+      const int second = r + 1 < rows ? r + 1 : r, m = g.m0 + row0;
+      const __m256i bytes = columns.bytes(acc + r * acc_stride + c, acc + second * acc_stride + c,
+                                          e, m + r, m + second);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(bytes));
+      if (second != r) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + g.out_stride),
+                         _mm256_extracti128_si256(bytes, 1));
+      }
+    }
+  }
+  return c;
 }
 
 // Stores `rows` rows of a tile from row0 on; `acc` holds their accumulators, [rows][acc_stride], on
@@ -172,7 +237,10 @@ __attribute__((noinline)) static void store_rows8(const int32_t* acc, ptrdiff_t 
                                                   const GemmArgs& g, int row0, int rows) {
   with_kind(g.kind, [&](auto kind) {
     constexpr OutKind kOut = decltype(kind)::value;
-    for (int c = 0; c < g.n; c += 8) {
+    int c = 0;
+    if constexpr (kOut == OutKind::kU8 || kOut == OutKind::kS8)
+      c = store_byte_columns16<kOut>(acc, acc_stride, g, row0, rows, c);
+    for (; c < g.n; c += 8) {
       char* out = static_cast<char*>(g.out) + row0 * g.out_stride + c * kind_bytes(kOut);
       const int32_t* from = acc + c;
       const Channels8 channels(*g.epilogue, g.n0 + c, g.n - c);
