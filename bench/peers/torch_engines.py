@@ -196,6 +196,10 @@ class TorchEngine(Peer):
             return self._prepared(lambda: network(x), lambda output: output)
         fx = _ao("quantization.quantize_fx")
         mapping = ao.get_default_qconfig_mapping(self.name)
+        usual = mapping.global_qconfig
+        # No engine takes transposed convolutions per channel, which onednn's settings ask for.
+        per_tensor = ao.QConfig(usual.activation, ao.default_weight_observer)
+        mapping.set_object_type(nn.ConvTranspose2d, per_tensor)
         prepared = fx.prepare_fx(case.network(Parts.plain()), mapping, (x,))
         for batch in case.calibration():
             prepared(batch)
