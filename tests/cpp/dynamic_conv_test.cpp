@@ -202,7 +202,7 @@ TEST_P(DynamicConvTest, TransposedEqualsTheStaticOne) {
             static_cast<uint8_t>(ref::quantize(own[channels_last ? i : c * pixels + p], q, 0, 255));
       }
       const ImageView image{bytes.data(), 1, size, channels, plane, {plane, row, channels}, false};
-      conv_transpose(weight, image, extra, {q.scale, q.zero_point}, {OutKind::kF32},
+      conv_transpose(weight, image, extra, {q.scale, q.zero_point}, {OutKind::kF32, {}},
                      expected.data());
       EXPECT_EQ(first_difference(out + b * out_elements, expected.data(), out_elements * 4), "");
     }
