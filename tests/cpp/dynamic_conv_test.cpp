@@ -2,6 +2,7 @@
 // images that are not finite, between guard pages.
 #include "ops/dynamic_conv.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -166,6 +167,46 @@ TEST_P(DynamicConvTest, ReadsAndWritesOnlyItsViews) {
         EXPECT_EQ(first_difference(x, before.data(), before.size()), "") << s.what;
       }
     }
+  }
+}
+
+// What conv_transpose() gives for the bytes that the reference quantizes an image to.
+TEST_P(DynamicConvTest, TransposedEqualsTheStaticOne) {
+  GuardBuffer in(1 << 16), to(1 << 16);
+  Random random(25);
+  const int32_t groups = 2, n = 5, k = 6, channels = groups * k, outputs = groups * n;
+  const std::array<int64_t, 3> size{1, 5, 7};
+  const int64_t batch = 3, pixels = size[1] * size[2], elements = pixels * channels;
+  const ConvTransposeGeometry g{{1, 3, 3}, {1, 2, 2}, {0, 1, 1}, {1, 1, 1}};
+  const Spatial extra{0, 1, 1};
+  const int64_t out_elements =
+      (g.output_size(1, size[1]) + 1) * (g.output_size(2, size[2]) + 1) * outputs;
+  const LayerCase layer(random, groups, n, 9, k, LayerCase::Zeros::kNone, true, 0.02f);
+  const ConvTransposeWeight weight(layer.weights.data(), groups, n, k, g, layer.params);
+  const ptrdiff_t row = size[2] * channels, plane = size[1] * row;
+  for (const bool channels_last : {false, true}) {
+    float* x = in.place_array<float>(batch * elements, Side::kEnd);
+    float* out = to.place_array<float>(batch * out_elements, Side::kEnd);
+    for (int64_t i = 0; i < batch * elements; ++i) x[i] = random.real(-3.0f, 5.0f);
+    dynamic_conv_transpose(weight, {x, FloatType::kF32, batch, size, channels, channels_last},
+                           extra, {}, out);
+    std::vector<uint8_t> bytes(elements);
+    std::vector<float> expected(out_elements);
+    for (int64_t b = 0; b < batch; ++b) {
+      const float* own = x + b * elements;
+      const auto [lo, hi] = std::minmax_element(own, own + elements);
+      const ref::Affine q = ref::dynamic_qparams(*lo, *hi, false, false);
+      for (int64_t i = 0; i < elements; ++i) {
+        const int64_t p = i / channels, c = i % channels;
+        bytes[i] =
+            static_cast<uint8_t>(ref::quantize(own[channels_last ? i : c * pixels + p], q, 0, 255));
+      }
+      const ImageView image{bytes.data(), 1, size, channels, plane, {plane, row, channels}, false};
+      conv_transpose(weight, image, extra, {q.scale, q.zero_point}, {OutKind::kF32, {}},
+                     expected.data());
+      EXPECT_EQ(first_difference(out + b * out_elements, expected.data(), out_elements * 4), "");
+    }
+    EXPECT_TRUE(in.margin_intact() && to.margin_intact());
   }
 }
 
