@@ -49,8 +49,8 @@ struct Epilogue {
   int32_t add_zero;
   int32_t add_signed;  // 0: uint8, 1: int8
 
-  // Clamp, lo <= hi. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo = 0).
-  // Floats: in real values.
+  // Clamp, lo <= hi. Integer outputs: in units of output steps and relative to out_zero (ReLU is lo
+  // = 0). Floats: in real values.
   float lo, hi;
   int32_t out_zero;
 
