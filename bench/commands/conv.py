@@ -19,14 +19,15 @@ class Conv(Suite):
     name = "conv"
     help = "2-D convolutions, uint8 to uint8, channels last"
     order = 2
+    in_report = True
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add_shapes(parser, "conv")
         super().add_arguments(parser)
 
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
-        singles = options.shape
-        if options.quick and not options.shapes:
+        files, singles = getattr(options, "shapes", []), getattr(options, "shape", [])
+        if options.quick and not files:
             singles = singles or _QUICK
         tell("conv: ort and openvino take their input channels first and reorder it themselves")
         return [
@@ -45,7 +46,7 @@ class Conv(Suite):
                 groups=shape.groups,
                 dilation=shape.dilation,
             )
-            for shape in select(ConvShape, options.shapes, singles, "conv", tell)
+            for shape in select(ConvShape, files, singles, "conv", tell)
             if isinstance(shape, ConvShape)
         ]
 

@@ -27,6 +27,7 @@ class Image(Suite):
     name = "image"
     help = "pooling, upsampling and concatenation, channels last: bytes a second beside a copy"
     order = 4
+    in_report = True
 
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
         return [

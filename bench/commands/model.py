@@ -13,6 +13,7 @@ class Model(Suite):
     name = "model"
     help = f"whole networks: {', '.join(MODELS)}"
     order = 6
+    in_report = True
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -25,7 +26,7 @@ class Model(Suite):
         super().add_arguments(parser)
 
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
-        names = options.model or list(MODELS)
+        names = getattr(options, "model", None) or list(MODELS)
         tell("model: random weights; torch's engines run it quantized in FX graph mode")
         return [
             ModelCase(

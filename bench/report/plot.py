@@ -1,4 +1,4 @@
-"""A document as a picture: rooflines beside ratios to each peer."""
+"""A document as a picture: rooflines beside ratios to each peer, and the layers of networks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from octavo.bench import timing
 from octavo.bench.document import Document
+from octavo.bench.measure import SUBJECT
 
 _MOST_BARS = 40  # cases shown by themselves; beyond, geometric means of each subcommand
 
@@ -25,10 +26,20 @@ def write(document: Document, path: Path) -> None:
     levels = [level for level in document["levels"] if level["status"] == "measured"]
     bars = _bars(document)
     height = max(5.0, 0.25 * len(bars) + 2.0)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(15, height), layout="constrained")
+    networks = [case for case in document["cases"] if case.get("layers")]
+    rows = ["ab", "cc"] if networks else ["ab"]
+    below = 0.6 * len(networks) + 1.5
+    figure, axes = pyplot.subplot_mosaic(
+        [list(row) for row in rows],
+        figsize=(15, height + (below if networks else 0.0)),
+        height_ratios=[height, below][: len(rows)],
+        layout="constrained",
+    )
     try:
-        _rooflines(left, document, levels)
-        _ratios(right, bars, document["settings"]["peers"])
+        _rooflines(axes["a"], document, levels)
+        _ratios(axes["b"], bars, document["settings"]["peers"])
+        if networks:
+            _layers(axes["c"], networks)
         figure.suptitle(f"{document['machine']['cpu']}, {document['settings']['threads']} threads")
         figure.savefig(path, dpi=120)
     finally:
@@ -112,3 +123,36 @@ def _ratios(axes: Any, bars: list[tuple[str, dict[str, float]]], peers: list[str
     axes.invert_yaxis()
     if shown:
         axes.legend(fontsize="small")
+
+
+def _layers(axes: Any, networks: list[dict[str, Any]]) -> None:
+    """Where the time of each network goes: its layers, slowest first, by type; then the rest."""
+    types = sorted({layer["type"] for case in networks for layer in case["layers"]})
+    colors = {name: f"C{index % 10}" for index, name in enumerate(types)}
+    hatches = {name: "//" if index >= 10 else "" for index, name in enumerate(types)}
+    for row, case in enumerate(networks):
+        left = 0.0
+        for layer in case["layers"]:
+            width = 1e-3 * layer["median_us"]
+            kind = layer["type"]
+            axes.barh(
+                row,
+                width,
+                0.7,
+                left=left,
+                color=colors[kind],
+                hatch=hatches[kind],
+                edgecolor="white",
+                linewidth=0.3,
+            )
+            left += width
+        rest = 1e-3 * case["times"][SUBJECT]["median_us"] - left
+        if rest > 0.0:
+            axes.barh(row, rest, 0.7, left=left, color="lightgrey")
+    for kind in types:
+        axes.barh(0, 0.0, color=colors[kind], hatch=hatches[kind], label=kind)
+    axes.barh(0, 0.0, color="lightgrey", label="between layers")
+    axes.set_yticks(range(len(networks)), [f"{c['isa']} {c['name']}" for c in networks])
+    axes.set(xlabel="ms", title="Octavo's time in each layer, slowest first")
+    axes.invert_yaxis()
+    axes.legend(fontsize="small", ncols=2)
