@@ -168,6 +168,44 @@ TEST_P(AllocationTest, TransposedConvolutionKeepsItsScratchUnderOneMebibyte) {
   }
 }
 
+TEST_P(AllocationTest, ConvolutionKeepsItsScratchUnderOneMebibyte) {
+  struct Shape {
+    int64_t height, width;
+    int32_t groups, n, k, kernel, stride;
+  };
+  for (const Shape& s : {Shape{64, 300, 1, 16, 4, 3, 1}, Shape{200, 200, 1, 8, 3, 7, 2},
+                         Shape{3, 4000, 1, 8, 16, 3, 1}, Shape{9, 9, 1, 20, 1024, 3, 1},
+                         Shape{9, 9, 1, 8, 7001, 3, 1}, Shape{12, 12, 1, 8, 5000, 1, 2},
+                         Shape{3, 3000, 640, 1, 1, 3, 1}, Shape{60, 60, 256, 1, 1, 7, 2},
+                         Shape{40, 400, 32, 4, 4, 3, 1}, Shape{30, 30, 32, 5, 7, 5, 1}}) {
+    if (emulated() && s.k > 1024) continue;
+    Random random(5);
+    const QParams input{0.02f, 100};
+    const int32_t pad = s.kernel / 2, channels = s.groups * s.k;
+    const ConvGeometry g{
+        {1, s.kernel, s.kernel}, {1, s.stride, s.stride}, {0, pad, pad}, {0, pad, pad}, {1, 1, 1}};
+    const LayerCase layer(random, s.groups, s.n, g.taps(), s.k, LayerCase::Zeros::kNone, true,
+                          input.scale);
+    const ConvWeight weight(layer.weights.data(), s.groups, s.n, s.k, g, layer.params);
+    const int64_t row = s.width * channels, image = s.height * row;
+    const std::vector<uint8_t> x(image, 7);
+    std::vector<uint8_t> out(g.output_size(1, s.height) * g.output_size(2, s.width) * s.groups *
+                             s.n);
+    const ImageView view{
+        x.data(), 1, {1, s.height, s.width}, channels, image, {image, row, channels}, false};
+    const OutputSpec output = random_output(random, OutKind::kU8, 0.1f);
+    int64_t bytes = 0;
+    std::thread([&] {
+      const int64_t before = allocated_bytes;
+      conv(weight, view, input, output, {}, out.data());
+      bytes = allocated_bytes - before;
+    }).join();
+    EXPECT_GT(bytes, 0);
+    EXPECT_LT(bytes, 1 << 20) << s.height << "x" << s.width << "x" << channels << ", kernel "
+                              << s.kernel;
+  }
+}
+
 TEST_P(AllocationTest, ElementwiseAllocatesNothing) {
   const int64_t size = 1000;
   const std::vector<float> x(size, 0.7f);
