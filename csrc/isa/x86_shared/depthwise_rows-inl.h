@@ -110,8 +110,13 @@ static inline OCTAVO_INLINE void depthwise_run(Columns columns, const Load& load
                                 } else {
                                   sum = D::dot(sum, first, weights[c][q]);
                                 }
-                                if constexpr (K == 5 && c == 4 && D::kPairs) {
-                                  sum = D::dot_odd(sum, rest, tails[1][q]);
+                                // Apart, as clang looks dot_odd up even where it is discarded.
+                                if constexpr (D::kPairs) {
+                                  if constexpr (K == 5 && c == 4) {
+                                    sum = D::dot_odd(sum, rest, tails[1][q]);
+                                  } else if constexpr (K == 5 && c == 3) {
+                                    sum = D::dot(sum, rest, tails[0][q]);
+                                  }
                                 } else if constexpr (K == 5 && c >= 3) {
                                   sum = D::dot(sum, rest, tails[c - 3][q]);
                                 }
