@@ -53,6 +53,17 @@ static inline void for_each_row_block(const GemmArgs& g, const Row& finish_row,
   }
 }
 
+// The first `pairs` (0 .. 3) qwords.
+static inline void store_rest(__m256i v, uint8_t* to, int pairs) {
+  __m128i low = _mm256_castsi256_si128(v);
+  if (pairs >= 2) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), low);
+    low = _mm256_extracti128_si256(v, 1);
+    to += 16;
+  }
+  if (pairs % 2) _mm_storel_epi64(reinterpret_cast<__m128i*>(to), low);
+}
+
 // Interleaves the dwords of `even` and `odd`, 8 of each, and stores the first `pairs` pairs.
 static inline void store_dword_pairs(__m256i even, __m256i odd, uint8_t* to, int pairs) {
   const __m256i low = _mm256_unpacklo_epi32(even, odd), high = _mm256_unpackhi_epi32(even, odd);
@@ -62,14 +73,8 @@ static inline void store_dword_pairs(__m256i even, __m256i odd, uint8_t* to, int
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), first);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 32), second);
   } else {
-    __m128i rest = _mm256_castsi256_si128(first);
-    const __m128i next[] = {_mm256_extracti128_si256(first, 1), _mm256_castsi256_si128(second),
-                            _mm256_extracti128_si256(second, 1)};
-    for (int i = 0; pairs >= 2; pairs -= 2, to += 16) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), rest);
-      if (i < 3) rest = next[i++];
-    }
-    if (pairs == 1) _mm_storel_epi64(reinterpret_cast<__m128i*>(to), rest);
+    store_rest(pairs >= 4 ? second : first, pairs >= 4 ? to + 32 : to, pairs % 4);
+    if (pairs >= 4) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), first);
   }
 }
 
