@@ -58,6 +58,10 @@ void ConvRun::plan_reading_in_place(int32_t groups, ptrdiff_t* shared) {
   }
   in_place_ = in_place_k_ > 0;
   inside_ = walk_.inside_range(2);
+  // Kernels that prepare rows take them one by one. Others lose a tile at each border of a line,
+  // which wide images can bear.
+  cuts_at_borders_ = in_place_ && (call_.kernel->prepare[call_.a_signed] ||
+                                   inside_[1] - inside_[0] >= 8 * call_.kernel->m_step);
 }
 
 void ConvRun::plan_gathering(ptrdiff_t* shared) {
@@ -116,9 +120,10 @@ void ConvRun::place_rows(int64_t begin, int64_t end, ScatteredRows::Row* rows) c
   }
 }
 
-// Cuts [begin, end) into tiles of the kernel's rows, unless they lie as a matrix. A tile whose
-// windows lie inside one image row is read in place; any other is gathered, the zero point standing
-// where windows leave the image. Neighbours of a kind join.
+// Cuts [begin, end) into runs, unless they lie as a matrix. Rows whose windows lie inside one image
+// row are read in place; any other is gathered, the zero point standing where windows leave the
+// image. The cuts are where a line reaches the border, or, where that would leave too many tiles
+// half empty, every m_step rows. Neighbours of a kind join.
 void ConvRun::collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered,
                            std::vector<RowRun>& runs) const {
   const int64_t group_offset = int64_t{group} * tap_k_;
@@ -132,9 +137,8 @@ void ConvRun::collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* g
   const int32_t depth = call_.weight->shape().taps * packed_tap_;
   OutputPixel pixel = walk_.pixel(begin);
   bool last_in_place = false;
-  for (int64_t row = begin; row < end; row += call_.kernel->m_step) {
-    const int32_t rows = static_cast<int32_t>(std::min<int64_t>(call_.kernel->m_step, end - row));
-    const bool in_place = reads_in_place(pixel, rows);
+  for (int64_t row = begin; row < end;) {
+    const auto [rows, in_place] = next_rows(pixel, end - row);
     if (in_place) {
       const uint8_t* a = walk_.origin(pixel) + group_offset;
       const bool joins =
@@ -150,7 +154,23 @@ void ConvRun::collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* g
     }
     runs.back().rows += rows;
     last_in_place = in_place;
+    row += rows;
   }
+}
+
+// The next rows that are of one kind, up to `left`.
+ConvRun::Rows ConvRun::next_rows(const OutputPixel& pixel, int64_t left) const {
+  if (!cuts_at_borders_) {
+    const auto rows = static_cast<int32_t>(std::min<int64_t>(call_.kernel->m_step, left));
+    return {rows, reads_in_place(pixel, rows)};
+  }
+  const int64_t at = pixel.at[2], line = std::min(left, walk_.size(2) - at);
+  const bool crosses =
+      at < inside_[1] && walk_.inside(0, pixel.at[0]) && walk_.inside(1, pixel.at[1]);
+  if (!crosses) return {static_cast<int32_t>(line), false};
+  const int64_t until = at < inside_[0] ? inside_[0] : inside_[1];
+  const auto rows = static_cast<int32_t>(std::min(line, until - at));
+  return {rows, reads_in_place(pixel, rows)};
 }
 
 bool ConvRun::reads_in_place(const OutputPixel& first, int32_t rows) const {

@@ -44,6 +44,11 @@ class ConvRun {
   void plan_reading_in_place(int32_t groups, ptrdiff_t* shared);
   void collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered,
                     std::vector<RowRun>& runs) const;
+  struct Rows {
+    int32_t count;
+    bool in_place;
+  };
+  Rows next_rows(const OutputPixel& pixel, int64_t left) const;
   bool reads_in_place(const OutputPixel& first, int32_t rows) const;
   void gather(const OutputPixel& pixel, int64_t group_offset, uint8_t* to) const;
   void copy_or_pad(const uint8_t* from, int32_t bytes, uint8_t* to) const;
@@ -60,7 +65,7 @@ class ConvRun {
   const uint8_t* image_end_;
 
   // Reading in place.
-  bool in_place_;
+  bool in_place_, cuts_at_borders_;
   int32_t in_place_taps_, in_place_k_;
   const ptrdiff_t* in_place_tap_;
   std::array<int64_t, 2> inside_;  // output columns whose windows lie inside the image's width
