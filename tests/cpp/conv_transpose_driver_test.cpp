@@ -266,7 +266,6 @@ TEST_P(ConvTransposeDriverTest, EqualsReferenceOnRandomGeometry) {
 
 // Blocks of rows end in the middle of the image's lines.
 TEST_P(ConvTransposeDriverTest, EqualsReferenceOnManyBlocks) {
-  if (emulated()) GTEST_SKIP() << "too slow emulated";
   Random random(3);
   const Shape shapes[] = {
       {"many rows", 1, {1, 90, 67}, 1, 12, 32, {{1, 2, 2}, {1, 2, 2}}},
