@@ -61,6 +61,7 @@ __all__ = [
     "UniformQuantizationObserverBase",
     "default_affine_fixed_qparams_observer",
     "default_debug_observer",
+    "default_dynamic_quant_observer",
     "default_fixed_qparams_range_0to1_observer",
     "default_fixed_qparams_range_neg1to1_observer",
     "default_float_qparams_observer",
@@ -151,6 +152,8 @@ class PlaceholderObserver(_SilentObserver):
         custom_op_name: free text, kept as ``custom_op``.
         compute_dtype: torch's older way to say ``is_dynamic=True``.
         quant_min, quant_max, qscheme, eps, is_dynamic: carried along.
+        per_tensor, reduce_range: what the modules of ``octavo.nn.quantized.dynamic`` call so; torch
+            lacks them.
 
     Source: ``torch.ao.quantization.observer.PlaceholderObserver``.
     """
@@ -165,8 +168,12 @@ class PlaceholderObserver(_SilentObserver):
         qscheme: Any = None,
         eps: float | None = None,
         is_dynamic: bool = False,
+        *,
+        per_tensor: bool = False,
+        reduce_range: bool = False,
     ) -> None:
         super().__init__(dtype=dtype, is_dynamic=is_dynamic or compute_dtype is not None)
+        self.per_tensor, self.reduce_range = per_tensor, reduce_range
         self.qscheme = per_tensor_affine if qscheme is None else qscheme
         self.quant_min, self.quant_max = quant_min, quant_max
         self.eps = DEFAULT_EPS if eps is None else eps
@@ -303,6 +310,11 @@ default_fixed_qparams_range_0to1_observer = FixedQParamsObserver.with_args(
 
 default_symmetric_fixed_qparams_observer = default_fixed_qparams_range_neg1to1_observer
 default_affine_fixed_qparams_observer = default_fixed_qparams_range_0to1_observer
+default_dynamic_quant_observer = PlaceholderObserver.with_args(
+    dtype=quint8, quant_min=0, quant_max=255, is_dynamic=True
+)
+"""Quantizes when the model runs: Linear each row, convolutions each image, with 8 bits."""
+
 default_placeholder_observer = PlaceholderObserver
 default_debug_observer = RecordingObserver
 default_reuse_input_observer = ReuseInputObserver

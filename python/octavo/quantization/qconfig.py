@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import nn
 
-from octavo.dtypes import qint8
+from octavo.dtypes import qint8, quint8
 from octavo.quantization.observer import (
     HistogramObserver,
     MinMaxObserver,
     NoopObserver,
     PlaceholderObserver,
     default_debug_observer,
+    default_dynamic_quant_observer,
     default_float_qparams_observer,
     default_observer,
     default_per_channel_weight_observer,
@@ -36,16 +37,20 @@ __all__ = [
     "QConfig",
     "QConfigAny",
     "default_debug_qconfig",
+    "default_dynamic_qconfig",
     "default_per_channel_qconfig",
     "default_per_channel_symmetric_qnnpack_qconfig",
     "default_qconfig",
     "default_quint8_weight_qconfig",
     "default_reuse_input_qconfig",
     "default_symmetric_qnnpack_qconfig",
+    "float16_dynamic_qconfig",
     "float16_static_qconfig",
     "float_qparams_weight_only_qconfig",
     "get_default_qconfig",
+    "per_channel_dynamic_qconfig",
     "qconfig_equals",
+    "torch_compatible_dynamic_qconfig",
 ]
 
 
@@ -97,6 +102,38 @@ default_per_channel_qconfig = QConfig(
     activation=default_observer, weight=default_per_channel_weight_observer
 )
 """As ``default_qconfig`` with weights per channel."""
+
+default_dynamic_qconfig = QConfig(
+    activation=default_dynamic_quant_observer, weight=default_per_channel_weight_observer
+)
+"""For ``quantize_dynamic``: a scale for each row (Linear) or image (convolutions) and 8 bits;
+weights per channel. torch's has one scale and 7 bits for the whole input, and weights per tensor;
+that is ``torch_compatible_dynamic_qconfig``."""
+
+per_channel_dynamic_qconfig = QConfig(
+    activation=default_dynamic_quant_observer, weight=default_per_channel_weight_observer
+)
+"""As ``default_dynamic_qconfig``."""
+
+torch_compatible_dynamic_qconfig = QConfig(
+    activation=PlaceholderObserver.with_args(
+        dtype=quint8,
+        quant_min=0,
+        quant_max=255,
+        is_dynamic=True,
+        per_tensor=True,
+        reduce_range=True,
+    ),
+    weight=default_weight_observer,
+)
+"""What torch's ``default_dynamic_qconfig`` does: one scale and 7 bits for the whole input, weights
+per tensor."""
+
+float16_dynamic_qconfig = QConfig(
+    activation=PlaceholderObserver.with_args(dtype=torch.float16, is_dynamic=True),
+    weight=PlaceholderObserver.with_args(dtype=torch.float16),
+)
+"""Weights in float16, activations as they are."""
 
 float16_static_qconfig = QConfig(
     activation=PlaceholderObserver.with_args(dtype=torch.float16),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +12,17 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from octavo.nn import intrinsic as nni
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
+from octavo.nn.intrinsic.quantized import dynamic as nniqd
+from octavo.nn.quantized import dynamic as nnqd
 from octavo.quantization.stubs import DeQuantStub, QuantStub
 
 __all__ = [
+    "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
+    "get_default_dynamic_quant_module_mappings",
     "get_default_qconfig_propagation_list",
     "get_default_static_quant_module_mappings",
+    "get_dynamic_quant_module_class",
     "get_static_quant_module_class",
     "no_observer_set",
 ]
@@ -44,6 +50,25 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nni.ConvAddReLU2d: nniq.ConvAddReLU2d,
     nni.LinearReLU: nniq.LinearReLU,
 }
+
+
+DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
+    nn.Linear: nnqd.Linear,
+    nn.MultiheadAttention: nnqd.MultiheadAttention,
+    nn.Conv1d: nnqd.Conv1d,
+    nn.Conv2d: nnqd.Conv2d,
+    nn.Conv3d: nnqd.Conv3d,
+    nn.ConvTranspose1d: nnqd.ConvTranspose1d,
+    nn.ConvTranspose2d: nnqd.ConvTranspose2d,
+    nn.ConvTranspose3d: nnqd.ConvTranspose3d,
+    nni.ConvReLU1d: nniqd.ConvReLU1d,
+    nni.ConvReLU2d: nniqd.ConvReLU2d,
+    nni.ConvReLU3d: nniqd.ConvReLU3d,
+    nni.LinearReLU: nniqd.LinearReLU,
+}
+
+# Where Hugging Face transformers defines its Conv1D, today and in older versions.
+_TRANSFORMERS = ("transformers.pytorch_utils", "transformers.modeling_utils")
 
 
 def get_default_static_quant_module_mappings() -> dict[type, Any]:
@@ -74,6 +99,42 @@ def get_static_quant_module_class(
         raise ValueError(
             f"get_static_quant_module_class: {float_module_class} has no int8 class; known: "
             f"{sorted(known.__name__ for known in mapping)}"
+        )
+    return mapping[float_module_class]
+
+
+def get_default_dynamic_quant_module_mappings() -> dict[type, Any]:
+    """Float class to the class that quantizes its inputs when it runs; a copy that may be changed.
+
+    The ``Conv1D`` of Hugging Face transformers is in it where that package has been imported.
+
+    Source: ``torch.ao.quantization.get_default_dynamic_quant_module_mappings``, which lacks
+    convolutions and MultiheadAttention.
+    """
+    homes = [sys.modules[name] for name in _TRANSFORMERS if name in sys.modules]
+    theirs = {home.Conv1D: nnqd.Linear for home in homes if hasattr(home, "Conv1D")}
+    return {**DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS, **theirs}
+
+
+def get_dynamic_quant_module_class(
+    float_module_class: type,
+    additional_dynamic_quant_mapping: Mapping[type, Any] | None = None,
+) -> Any:
+    """The dynamically quantized class of a float class; entries of the additional mapping win.
+
+    Raises:
+        ValueError: there is none.
+
+    Source: ``torch.ao.quantization.get_dynamic_quant_module_class``.
+    """
+    mapping = {
+        **get_default_dynamic_quant_module_mappings(),
+        **(additional_dynamic_quant_mapping or {}),
+    }
+    if float_module_class not in mapping:
+        raise ValueError(
+            f"get_dynamic_quant_module_class: {float_module_class} has no dynamically quantized "
+            f"class; known: {sorted(known.__name__ for known in mapping)}"
         )
     return mapping[float_module_class]
 

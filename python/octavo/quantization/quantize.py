@@ -107,7 +107,7 @@ def propagate_qconfig_(
     Warns where a name is not in the model. Source: ``torch.ao.quantization.propagate_qconfig_``.
     """
     warn_unknown_names(module, qconfig_dict)
-    _set_qconfigs(module, _resolve(module, qconfig_dict, prepare_custom_config_dict))
+    set_qconfigs(module, _resolve(module, qconfig_dict, prepare_custom_config_dict))
 
 
 def _resolve(
@@ -120,7 +120,8 @@ def _resolve(
     )
 
 
-def _set_qconfigs(model: nn.Module, qconfigs: Mapping[int, Any]) -> None:
+def set_qconfigs(model: nn.Module, qconfigs: Mapping[int, Any]) -> None:
+    """Gives the modules of a model their qconfigs, which are by ``id``."""
     for module in model.modules():
         if id(module) in qconfigs:
             module.qconfig = qconfigs[id(module)]
@@ -174,7 +175,7 @@ def prepare(
         model = copy.deepcopy(model)
     adopt_foreign_modules(model)
     qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
-    _set_qconfigs(model, qconfigs)
+    set_qconfigs(model, qconfigs)
     if not any(qconfigs.values()):
         warnings.warn(
             "prepare: no module has a qconfig, so nothing will be quantized; set model.qconfig = "
@@ -298,15 +299,16 @@ def convert(
             f"convert: the model itself is a {canonical_type(module).__name__} and has to be "
             "replaced; call convert(model) without inplace and use what it returns"
         )
-    return _convert(module, table, custom, remove_qconfig, use_precomputed_fake_quant)
+    return convert_checked(module, table, custom, remove_qconfig, use_precomputed_fake_quant)
 
 
-def _convert(
+def convert_checked(
     model: nn.Module,
     table: Mapping[type, Any],
     custom: Mapping[type, Any],
     remove: bool,
     use_precomputed_fake_quant: bool,
+    caller: str = "convert",
 ) -> nn.Module:
     """Converts a checked model in place and returns it, or what replaces it."""
     adopt_foreign_modules(model)
@@ -315,7 +317,7 @@ def _convert(
     to_swap = [unit for unit in units if unit.entry is not None]
     if not to_swap:
         warnings.warn(
-            "convert: no module has both a qconfig and an int8 form; nothing was replaced",
+            f"{caller}: no module has both a qconfig and an int8 form; nothing was replaced",
             stacklevel=3,
         )
     # All modules are made before any is replaced, so that an error leaves the model as it was.
@@ -324,7 +326,7 @@ def _convert(
     for group in ([unit for unit in to_swap if unit not in outer], *([unit] for unit in outer)):
         made = {
             id(unit.module): make_quantized(
-                unit.module, unit.name, table, custom, use_precomputed_fake_quant
+                unit.module, unit.name, table, custom, use_precomputed_fake_quant, caller
             )
             for unit in group
         }

@@ -21,6 +21,8 @@ from octavo.quantization.units import (
 
 __all__ = ["ModuleReport", "QuantizationReport", "explain"]
 
+RUNS_ON_QUANTIZED = "works on quantized tensors as it is"
+
 RUN_ON_QUANTIZED = (
     nn.Identity,
     nn.ReLU,
@@ -131,13 +133,15 @@ def _name_of(target: Any) -> str:
     """``quantized.Linear`` for Octavo's classes, the plain name for others."""
     ours = isinstance(target, type) and issubclass(target, QuantizedModule)
     name: str = getattr(target, "__name__", repr(target))
-    return f"quantized.{name}" if ours else name
+    if not ours:
+        return name
+    return f"quantized.dynamic.{name}" if ".dynamic." in target.__module__ else f"quantized.{name}"
 
 
 def _reason(unit: Unit) -> str:
     if unit.entry is None:
         if type(unit.module) in RUN_ON_QUANTIZED:
-            return "works on quantized tensors as it is"
+            return RUNS_ON_QUANTIZED
         quantized = is_quantized(unit.module)
         return unit.reason if quantized or unit.qconfig is not None else "its qconfig is None"
     observer = getattr(unit.module, "activation_post_process", None)

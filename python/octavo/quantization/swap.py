@@ -65,7 +65,9 @@ _LACKS = {
 }
 
 
-def check_calibrated(units: Iterable[Unit], table: Mapping[type, Any]) -> None:
+def check_calibrated(
+    units: Iterable[Unit], table: Mapping[type, Any], caller: str = "convert"
+) -> None:
     """Raises where a unit that is to be replaced lacks what its int8 class needs.
 
     Raises:
@@ -86,10 +88,10 @@ def check_calibrated(units: Iterable[Unit], table: Mapping[type, Any]) -> None:
         if labels
     ]
     if texts:
-        raise RuntimeError("convert: " + "\n".join(texts))
+        raise RuntimeError(f"{caller}: " + "\n".join(texts))
     for unit, target in targets:
         if _is_ours(target):
-            _check_parameters(unit)
+            _check_parameters(unit, caller)
 
 
 def _lack(module: nn.Module, observer: Any) -> tuple[str, str]:
@@ -130,18 +132,18 @@ def _is_calibrated(observer: Any) -> bool:
     return bool(calibrated)
 
 
-def _check_parameters(unit: Unit) -> None:
+def _check_parameters(unit: Unit, caller: str) -> None:
     for name, parameter in unit.module.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             continue
         if parameter.device.type != "cpu":
             raise ValueError(
-                f"convert: '{name}' of {unit.label} is on {parameter.device}; int8 modules run on "
+                f"{caller}: '{name}' of {unit.label} is on {parameter.device}; int8 modules run on "
                 "the CPU, so call model.cpu() first"
             )
         if not bool(torch.isfinite(parameter).all()):
             bad = int((~torch.isfinite(parameter)).sum())
-            raise ValueError(f"convert: '{name}' of {unit.label} holds {bad} NaN or Inf values")
+            raise ValueError(f"{caller}: '{name}' of {unit.label} holds {bad} NaN or Inf values")
 
 
 def make_quantized(
@@ -150,6 +152,7 @@ def make_quantized(
     table: Mapping[type, Any],
     custom: Mapping[type, Any],
     use_precomputed_fake_quant: bool,
+    caller: str = "convert",
 ) -> nn.Module:
     """A new int8 module for a calibrated one. Neither the old module nor the model changes."""
     cls = canonical_type(mod)
@@ -166,7 +169,7 @@ def make_quantized(
             kind for kind in (TypeError, ValueError, RuntimeError) if isinstance(error, kind)
         )
         place = f"'{name}'" if name else "the model itself"
-        raise kind(f"convert: {place} ({cls.__name__}): {error}") from error
+        raise kind(f"{caller}: {place} ({cls.__name__}): {error}") from error
     finally:
         del mod._qualified_name
     new._qualified_name = name
@@ -202,7 +205,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     ]
     if lost:
         warnings.warn(
-            f"convert: '{new._qualified_name}' becomes one int8 module, so the hooks on its parts "
+            f"'{new._qualified_name}' becomes one int8 module, so the hooks on its parts "
             f"{lost} are gone",
             stacklevel=4,
         )

@@ -22,6 +22,7 @@ from octavo.tensor import QTensor
 
 __all__ = [
     "describe",
+    "dynamic_activations",
     "dynamic_weight_observer",
     "output_qparams",
     "quantize_weight",
@@ -108,6 +109,27 @@ def dynamic_weight_observer(mod: nn.Module, part: nn.Module) -> tuple[Any, bool]
     factory = default_per_channel_weight_observer if qconfig is None else qconfig.weight
     weight: Tensor = part.weight  # type: ignore[assignment]
     return factory().to(weight.device), False
+
+
+def dynamic_activations(
+    mod: nn.Module, part: nn.Module, per_tensor: bool | None, reduce_range: bool | None
+) -> dict[str, bool]:
+    """How a dynamically quantized module made from ``mod`` quantizes its inputs, as arguments of
+    its constructor.
+
+    What is None comes from ``activation()`` of the qconfig of ``mod``, or of ``part``, which holds
+    the weight: attributes ``per_tensor`` and ``reduce_range`` of such an observer count, and both
+    are False where it has none.
+    """
+    qconfig: Any = getattr(mod, "qconfig", None) or getattr(part, "qconfig", None)
+    observer = None
+    if qconfig is not None and (per_tensor is None or reduce_range is None):
+        observer = qconfig.activation()
+    given = {"per_tensor": per_tensor, "reduce_range": reduce_range}
+    return {
+        name: bool(getattr(observer, name, False) if value is None else value)
+        for name, value in given.items()
+    }
 
 
 def quantize_weight(weight: Tensor, observer: Any, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from octavo.nn.quantized.modules.conv_base import ConvModule
-from octavo.nn.quantized.modules.utils import describe, dynamic_weight_observer, source_label
+from octavo.nn.quantized.modules.utils import (
+    describe,
+    dynamic_activations,
+    dynamic_weight_observer,
+    source_label,
+)
 from octavo.tensor import QTensor
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
@@ -106,8 +111,8 @@ class _ConvNd(ConvModule):
         mod: nn.Module,
         use_precomputed_fake_quant: bool = False,
         *,
-        per_tensor: bool = False,
-        reduce_range: bool = False,
+        per_tensor: bool | None = None,
+        reduce_range: bool | None = None,
     ) -> Any:
         """A dynamically quantized module with the weights of a float one.
 
@@ -117,7 +122,8 @@ class _ConvNd(ConvModule):
                 gets a scale of its own, symmetric, of 8 bits.
             use_precomputed_fake_quant: take a weight fake-quantize's qparams as they are, without
                 showing it the weight again.
-            per_tensor, reduce_range: see :class:`Conv2d`.
+            per_tensor, reduce_range: see :class:`Conv2d`; None is what ``qconfig.activation()``
+                says, or False without one.
 
         Raises:
             TypeError: wrong kind of module; a weight observer of another dtype than qint8.
@@ -125,7 +131,8 @@ class _ConvNd(ConvModule):
         """
         label = source_label(cls, mod)
         conv: Any = cls._float_conv(mod)
-        result = cls._like_float(conv, per_tensor=per_tensor, reduce_range=reduce_range)
+        activations = dynamic_activations(mod, conv, per_tensor, reduce_range)
+        result = cls._like_float(conv, **activations)
         observer, seen = dynamic_weight_observer(mod, conv)
         if not seen:
             result._observe_channels(observer)

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from octavo import ops
 from octavo.dtypes import as_qdtype, qint8
-from octavo.nn.quantized.modules.utils import describe, dynamic_weight_observer, source_label
+from octavo.nn.quantized.modules.utils import (
+    describe,
+    dynamic_activations,
+    dynamic_weight_observer,
+    source_label,
+)
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
 from octavo.tensor import QTensor
 
@@ -42,6 +47,24 @@ class _EmptyWeight:
             out += self.bias
         out = nn.functional.gelu(out) if gelu else out
         return out.relu() if relu else out
+
+
+def is_transposed_linear_class(cls: type) -> bool:
+    """Whether a class is the ``Conv1D`` of Hugging Face transformers: a Linear (GPT-2's) whose
+    weight is ``[in, out]``.
+    """
+    return any(
+        base.__name__ == "Conv1D" and base.__module__.startswith("transformers.")
+        for base in cls.__mro__
+    )
+
+
+def _linear_of_transposed(mod: Any) -> nn.Linear:
+    inputs, outputs = mod.weight.shape
+    linear = nn.Linear(inputs, outputs, device="meta")
+    linear.weight = nn.Parameter(mod.weight.detach().T, requires_grad=False)
+    linear.bias = nn.Parameter(mod.bias.detach(), requires_grad=False)
+    return linear
 
 
 class Linear(PackedWeightModule):
@@ -162,6 +185,8 @@ class Linear(PackedWeightModule):
     @classmethod
     def _float_linear(cls, mod: nn.Module) -> nn.Linear:
         """The nn.Linear in the float module; TypeError where it is of another kind."""
+        if is_transposed_linear_class(type(mod)):
+            return _linear_of_transposed(mod)
         if not isinstance(mod, nn.Linear):
             raise TypeError(f"{source_label(cls, mod)}: expected a torch.nn.Linear")
         return mod
@@ -172,18 +197,19 @@ class Linear(PackedWeightModule):
         mod: nn.Module,
         use_precomputed_fake_quant: bool = False,
         *,
-        per_tensor: bool = False,
-        reduce_range: bool = False,
+        per_tensor: bool | None = None,
+        reduce_range: bool | None = None,
     ) -> Linear:
         """A dynamically quantized module with the weights of a float one.
 
         Args:
-            mod: a ``torch.nn.Linear``. Its ``weight_fake_quant`` or ``qconfig.weight()`` quantizes
-                the weight; where it has neither, each output channel gets a scale of its own,
-                symmetric, of 8 bits.
+            mod: a ``torch.nn.Linear``, or the ``Conv1D`` of Hugging Face transformers. Its
+                ``weight_fake_quant`` or ``qconfig.weight()`` quantizes the weight; where it has
+                neither, each output channel gets a scale of its own, symmetric, of 8 bits.
             use_precomputed_fake_quant: take a weight fake-quantize's qparams as they are, without
                 showing it the weight again.
-            per_tensor, reduce_range: see :class:`Linear`.
+            per_tensor, reduce_range: see :class:`Linear`; None is what ``qconfig.activation()``
+                says, or False without one.
 
         Raises:
             TypeError: wrong kind of module; a weight observer of another dtype than qint8.
@@ -195,9 +221,18 @@ class Linear(PackedWeightModule):
             linear.in_features,
             linear.out_features,
             linear.bias is not None,
-            per_tensor=per_tensor,
-            reduce_range=reduce_range,
+            **dynamic_activations(mod, linear, per_tensor, reduce_range),
         )
         observer, seen = dynamic_weight_observer(mod, linear)
         result._take_weight(linear, observer, label, seen and use_precomputed_fake_quant)
         return result
+
+    def _take_part(self, mod: nn.Module, weight: Tensor, bias: Tensor | None, label: str) -> None:
+        """Takes a weight matrix of a float module that has several, quantized as its qconfig
+        says."""
+        part = nn.Linear(self.in_features, self.out_features, device="meta")
+        part.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        values = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        part.register_parameter("bias", values)
+        observer, _ = dynamic_weight_observer(mod, part)
+        self._take_weight(part, observer, label)

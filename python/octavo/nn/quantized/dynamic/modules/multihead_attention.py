@@ -1,0 +1,345 @@
+"""Dynamically quantized multi-head attention: int8 projections, attention itself in float."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from octavo.nn.quantized.dynamic.modules.linear import Linear
+from octavo.nn.quantized.modules.base import QuantizedModule
+from octavo.nn.quantized.modules.utils import (
+    describe,
+    dynamic_activations,
+    source_label,
+)
+from octavo.tensor import QTensor
+
+__all__ = ["MultiheadAttention"]
+
+
+class _Heads(NamedTuple):
+    """Query, key and value, ``[batch, heads, length, head_dim]``."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class MultiheadAttention(QuantizedModule):
+    """Multi-head attention on float tensors whose projections of query, key and value, and of the
+    output, are :class:`octavo.nn.quantized.dynamic.Linear`.
+
+    Args: those of :class:`torch.nn.MultiheadAttention`; ``device`` must be the CPU and ``dtype``
+        None.
+        per_tensor, reduce_range: of the projections, see :class:`Linear`.
+
+    Attributes:
+        q_proj, k_proj, v_proj: the projections of query, key and value, where these come from
+            different tensors or have different sizes.
+        in_proj: all three in one, where query, key and value are one tensor. Modules that
+            ``from_float`` makes have this one if their sizes permit it; ``split_projections_``
+            replaces it by the other three, as the first call with different tensors does.
+        out_proj: the projection of the output.
+
+    Shape, masks, arguments and results of ``forward`` are those of ``torch.nn.MultiheadAttention``.
+
+    Raises:
+        AssertionError: in the constructor, ``embed_dim`` not divisible by ``num_heads``.
+        TypeError: in ``forward``, query, key or value that are no float tensors.
+        RuntimeError: in ``forward``, wrong ranks or sizes of inputs or masks.
+
+    torch.ao leaves nn.MultiheadAttention float in ``quantize_dynamic``.
+    """
+
+    bias_k: Tensor | None
+    bias_v: Tensor | None
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        per_tensor: bool = False,
+        reduce_range: bool = False,
+    ) -> None:
+        super().__init__()
+        if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
+            raise AssertionError(
+                f"{self._label()}: embed_dim and num_heads must be > 0 and embed_dim divisible by "
+                f"num_heads, got {embed_dim} and {num_heads}"
+            )
+        if device is not None and torch.device(device).type != "cpu":
+            raise ValueError(f"{self._label()}: device must be the CPU, got {device}")
+        if dtype is not None:
+            raise ValueError(f"{self._label()}: dtype must be None, got {dtype}")
+        self.embed_dim, self.num_heads = embed_dim, num_heads
+        self.head_dim = embed_dim // num_heads
+        self.kdim = embed_dim if kdim is None else kdim
+        self.vdim = embed_dim if vdim is None else vdim
+        self.dropout, self.batch_first, self.add_zero_attn = dropout, batch_first, add_zero_attn
+        # torch.nn.TransformerEncoderLayer reads it: it must not take float weights out of here.
+        self._qkv_same_embed_dim = False
+        activations = {"per_tensor": per_tensor, "reduce_range": reduce_range}
+        if self.kdim == self.vdim == embed_dim:
+            self.in_proj: Linear | None = Linear(embed_dim, 3 * embed_dim, bias, **activations)
+        else:
+            self.in_proj = None
+            self._set_split(
+                *(
+                    Linear(size, embed_dim, bias, **activations)
+                    for size in (embed_dim, self.kdim, self.vdim)
+                )
+            )
+        self.out_proj = Linear(embed_dim, embed_dim, bias, **activations)
+        extra = torch.zeros(1, 1, embed_dim) if add_bias_kv else None
+        self.register_buffer("bias_k", extra)
+        self.register_buffer("bias_v", None if extra is None else extra.clone())
+
+    def _set_split(self, query: Linear, key: Linear, value: Linear) -> None:
+        self.q_proj, self.k_proj, self.v_proj = query, key, value
+
+    def _get_name(self) -> str:
+        return "DynamicQuantizedMultiheadAttention"
+
+    def extra_repr(self) -> str:
+        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        """The biases of query, key and value in one, ``[3 * embed_dim]``, or None."""
+        if self.in_proj is not None:
+            return self.in_proj.bias()
+        biases = [part.bias() for part in (self.q_proj, self.k_proj, self.v_proj)]
+        present = [bias for bias in biases if bias is not None]
+        return torch.cat(present) if present else None
+
+    def split_projections_(self) -> None:
+        """Replaces ``in_proj`` by ``q_proj``, ``k_proj`` and ``v_proj``, which give the same bits.
+
+        What reads a model's state dict should know in which form it is; ``load_state_dict`` takes
+        both.
+        """
+        if self.in_proj is None:
+            return
+        whole, size = self.in_proj, self.embed_dim
+        packed = whole._packed
+        weight = packed.unpack()
+        parts = []
+        for i in range(3):
+            rows = slice(i * size, (i + 1) * size)
+            part = Linear(size, size, per_tensor=whole.per_tensor, reduce_range=whole.reduce_range)
+            scales, zero_points = (
+                t if t.numel() == 1 else t[rows] for t in (packed.scales, packed.zero_points)
+            )
+            bias = None if packed.bias is None else packed.bias[rows].clone()
+            part._packed = part._pack(
+                weight[rows].contiguous(), scales.clone(), zero_points.clone(), bias
+            )
+            part._qualified_name = f"{self._qualified_name}.{'qkv'[i]}_proj".lstrip(".")
+            parts.append(part)
+        self.in_proj = None
+        self._set_split(*parts)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        if any(key.startswith(f"{prefix}q_proj.") for key in state_dict):
+            self.split_projections_()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        batched = self._check(query, key, value)
+        if is_causal and attn_mask is None:
+            raise RuntimeError(
+                f"{self._label()}: is_causal is a hint about attn_mask; give attn_mask too"
+            )
+        same = query is key and key is value
+        if not batched:
+            query, key, value = (t.unsqueeze(0) for t in (query, key, value))
+        elif not self.batch_first:
+            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
+        heads = self._project(query, key, value, same)
+        causal_only = is_causal and key_padding_mask is None and not need_weights
+        mask = None
+        if not causal_only:
+            mask = self._mask(heads, attn_mask, key_padding_mask)
+        heads, mask = self._with_extra_keys(heads, mask)
+        dropout = self.dropout if self.training else 0.0
+        weights: Tensor | None = None
+        if need_weights:
+            scores = (heads.query * self.head_dim**-0.5) @ heads.key.transpose(-2, -1)
+            weights = F.dropout((scores if mask is None else scores + mask).softmax(-1), dropout)
+            attended = weights @ heads.value
+            weights = weights.mean(1) if average_attn_weights else weights
+        else:
+            attended = F.scaled_dot_product_attention(
+                *heads, attn_mask=mask, dropout_p=dropout, is_causal=causal_only
+            )
+        out = self.out_proj(attended.transpose(1, 2).flatten(2))
+        if not batched:
+            return out[0], None if weights is None else weights[0]
+        return out if self.batch_first else out.transpose(0, 1), weights
+
+    def _check(self, query: Any, key: Any, value: Any) -> bool:
+        """Whether the inputs have a batch dimension; raises where they do not fit each other."""
+        named = {"query": query, "key": key, "value": value}
+        sizes = {"query": self.embed_dim, "key": self.kdim, "value": self.vdim}
+        for name, x in named.items():
+            if isinstance(x, QTensor) or not isinstance(x, Tensor) or not x.is_floating_point():
+                raise TypeError(
+                    f"{self._label()}: {name} must be a float tensor, got {describe(x)}"
+                )
+            if x.dim() not in (2, 3) or x.dim() != query.dim() or x.shape[-1] != sizes[name]:
+                raise RuntimeError(
+                    f"{self._label()}: {name} must have shape [length, {sizes[name]}], or with a "
+                    f"batch {'[N, L, E]' if self.batch_first else '[L, N, E]'}, and as many "
+                    f"dimensions as query, got {tuple(x.shape)}; query is {tuple(query.shape)}"
+                )
+        batched = bool(query.dim() == 3)
+        batch = 0 if self.batch_first else 1
+        if key.shape[:-1] != value.shape[:-1] or (
+            batched and key.shape[batch] != query.shape[batch]
+        ):
+            raise RuntimeError(
+                f"{self._label()}: key and value must have the same length, and all three the same "
+                f"batch, got query {tuple(query.shape)}, key {tuple(key.shape)}, value "
+                f"{tuple(value.shape)}"
+            )
+        return batched
+
+    def _project(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> _Heads:
+        if self.in_proj is not None and same:
+            projected = self.in_proj(query).chunk(3, dim=-1)
+        else:
+            self.split_projections_()
+            projected = (self.q_proj(query), self.k_proj(key), self.v_proj(value))
+        return _Heads(*(t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in projected))
+
+    def _with_extra_keys(self, heads: _Heads, mask: Tensor | None) -> tuple[_Heads, Tensor | None]:
+        """Appends ``bias_k`` and ``bias_v``, and a key and value of zeros, as the module has them;
+        no mask hides these."""
+        query, key, value = heads
+        for extra in self._extra_keys():
+            shape = (key.shape[0], self.num_heads, 1, self.head_dim)
+            more = [t.to(key.dtype).view(1, self.num_heads, 1, -1).expand(shape) for t in extra]
+            key, value = torch.cat([key, more[0]], 2), torch.cat([value, more[1]], 2)
+            mask = None if mask is None else F.pad(mask, (0, 1))
+        return _Heads(query, key, value), mask
+
+    def _extra_keys(self) -> list[tuple[Tensor, Tensor]]:
+        extra = []
+        if self.bias_k is not None and self.bias_v is not None:
+            extra.append((self.bias_k, self.bias_v))
+        if self.add_zero_attn:
+            extra.append((torch.zeros(self.embed_dim),) * 2)
+        return extra
+
+    def _mask(
+        self, heads: _Heads, attn_mask: Tensor | None, key_padding_mask: Tensor | None
+    ) -> Tensor | None:
+        """Both masks as one to add to the scores, ``[1 or batch, 1 or heads, 1 or L, S]``."""
+        batch, _, length, _ = heads.query.shape
+        keys = heads.key.shape[2]
+        result = None
+        if attn_mask is not None:
+            whole = (batch * self.num_heads, length, keys)
+            self._check_mask("attn_mask", attn_mask, ((length, keys), whole))
+            result = self._additive(attn_mask, heads.query.dtype)
+            if result.dim() == 3:
+                result = result.view(batch, self.num_heads, length, keys)
+            else:
+                result = result.view(1, 1, length, keys)
+        if key_padding_mask is not None:
+            fitting = [(batch, keys)] if batch != 1 else [(1, keys), (keys,)]
+            self._check_mask("key_padding_mask", key_padding_mask, fitting)
+            padding = self._additive(key_padding_mask, heads.query.dtype)
+            padding = padding.view(batch, 1, 1, keys)
+            result = padding if result is None else result + padding
+        return result
+
+    def _check_mask(self, name: str, mask: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+        fits = isinstance(mask, Tensor) and tuple(mask.shape) in shapes
+        if not fits or not (mask.dtype == torch.bool or mask.is_floating_point()):
+            raise RuntimeError(
+                f"{self._label()}: {name} must be a bool or float tensor of shape "
+                f"{' or '.join(str(shape) for shape in shapes)}, got {describe(mask)}"
+            )
+
+    @staticmethod
+    def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+        if mask.dtype == torch.bool:
+            return torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask, float("-inf"))
+        return mask.to(dtype)
+
+    @classmethod
+    def from_float(
+        cls,
+        mod: nn.Module,
+        use_precomputed_fake_quant: bool = False,
+        *,
+        per_tensor: bool | None = None,
+        reduce_range: bool | None = None,
+    ) -> MultiheadAttention:
+        """A dynamically quantized module with the weights of a ``torch.nn.MultiheadAttention``.
+
+        Args:
+            mod: its ``qconfig.weight()`` quantizes each weight matrix; without a qconfig each
+                output channel gets a scale of its own, symmetric, of 8 bits.
+            use_precomputed_fake_quant: has no effect, as the module has no fake-quantize.
+            per_tensor, reduce_range: see :class:`Linear`; None is what ``qconfig.activation()``
+                says, or False without one.
+
+        Raises:
+            TypeError: wrong kind of module; a weight observer of another dtype than qint8.
+            ValueError: NaN or Inf in a weight or bias.
+        """
+        label = source_label(cls, mod)
+        if not isinstance(mod, nn.MultiheadAttention):
+            raise TypeError(f"{label}: expected a torch.nn.MultiheadAttention")
+        bias = mod.in_proj_bias
+        result = cls(
+            mod.embed_dim,
+            mod.num_heads,
+            mod.dropout,
+            bias is not None,
+            mod.bias_k is not None,
+            mod.add_zero_attn,
+            mod.kdim,
+            mod.vdim,
+            mod.batch_first,
+            **dynamic_activations(mod, mod.out_proj, per_tensor, reduce_range),
+        )
+        if result.in_proj is not None:
+            result.in_proj._take_part(mod, mod.in_proj_weight, bias, label)
+        else:
+            biases = (None,) * 3 if bias is None else bias.chunk(3)
+            weights = (mod.q_proj_weight, mod.k_proj_weight, mod.v_proj_weight)
+            targets = (result.q_proj, result.k_proj, result.v_proj)
+            for target, weight, part in zip(targets, weights, biases, strict=True):
+                target._take_part(mod, weight, part, label)
+        result.out_proj._take_part(mod, mod.out_proj.weight, mod.out_proj.bias, label)
+        if mod.bias_k is not None and mod.bias_v is not None:
+            result.bias_k = mod.bias_k.detach().to("cpu", torch.float32, copy=True)
+            result.bias_v = mod.bias_v.detach().to("cpu", torch.float32, copy=True)
+        return result
