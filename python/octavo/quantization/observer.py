@@ -26,6 +26,7 @@ from octavo.dtypes import (
     per_tensor_affine,
     per_tensor_symmetric,
     qint8,
+    quint4x2,
     quint8,
 )
 from octavo.quantization.histogram_observer import HistogramObserver
@@ -61,9 +62,11 @@ __all__ = [
     "UniformQuantizationObserverBase",
     "default_affine_fixed_qparams_observer",
     "default_debug_observer",
+    "default_dynamic_quant_observer",
     "default_fixed_qparams_range_0to1_observer",
     "default_fixed_qparams_range_neg1to1_observer",
     "default_float_qparams_observer",
+    "default_float_qparams_observer_4bit",
     "default_histogram_observer",
     "default_observer",
     "default_per_channel_weight_observer",
@@ -151,6 +154,9 @@ class PlaceholderObserver(_SilentObserver):
         custom_op_name: free text, kept as ``custom_op``.
         compute_dtype: torch's older way to say ``is_dynamic=True``.
         quant_min, quant_max, qscheme, eps, is_dynamic: carried along.
+        per_tensor, reduce_range: for dynamically quantized modules: one scale for the whole input
+            instead of one per row, and 7 bits instead of 8. Both are how torch's dynamic modules
+            work, whatever their observer says.
 
     Source: ``torch.ao.quantization.observer.PlaceholderObserver``.
     """
@@ -165,8 +171,12 @@ class PlaceholderObserver(_SilentObserver):
         qscheme: Any = None,
         eps: float | None = None,
         is_dynamic: bool = False,
+        *,
+        per_tensor: bool = False,
+        reduce_range: bool = False,
     ) -> None:
         super().__init__(dtype=dtype, is_dynamic=is_dynamic or compute_dtype is not None)
+        self.per_tensor, self.reduce_range = per_tensor, reduce_range
         self.qscheme = per_tensor_affine if qscheme is None else qscheme
         self.quant_min, self.quant_max = quant_min, quant_max
         self.eps = DEFAULT_EPS if eps is None else eps
@@ -286,10 +296,20 @@ per_channel_weight_observer_range_neg_127_to_127 = PerChannelMinMaxObserver.with
 )
 """Weights: qint8, symmetric, one scale per output channel, -127..127."""
 
+default_dynamic_quant_observer = PlaceholderObserver.with_args(
+    dtype=quint8, quant_min=0, quant_max=255, is_dynamic=True
+)
+"""Activations that are quantized when the model runs: quint8, a scale for each row."""
+
 default_float_qparams_observer = PerChannelMinMaxObserver.with_args(
     dtype=quint8, qscheme=per_channel_affine_float_qparams, ch_axis=0
 )
 """Embedding tables: quint8, float scale and zero point per row."""
+
+default_float_qparams_observer_4bit = PerChannelMinMaxObserver.with_args(
+    dtype=quint4x2, qscheme=per_channel_affine_float_qparams, ch_axis=0
+)
+"""Embedding tables of 4 bits: float scale and zero point per row."""
 
 default_fixed_qparams_range_neg1to1_observer = FixedQParamsObserver.with_args(
     scale=2.0 / 256.0, zero_point=128, dtype=quint8, quant_min=0, quant_max=255

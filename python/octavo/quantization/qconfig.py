@@ -14,14 +14,16 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import nn
 
-from octavo.dtypes import qint8
+from octavo.dtypes import qint8, quint8
 from octavo.quantization.observer import (
     HistogramObserver,
     MinMaxObserver,
     NoopObserver,
     PlaceholderObserver,
     default_debug_observer,
+    default_dynamic_quant_observer,
     default_float_qparams_observer,
+    default_float_qparams_observer_4bit,
     default_observer,
     default_per_channel_weight_observer,
     default_placeholder_observer,
@@ -36,16 +38,21 @@ __all__ = [
     "QConfig",
     "QConfigAny",
     "default_debug_qconfig",
+    "default_dynamic_qconfig",
     "default_per_channel_qconfig",
     "default_per_channel_symmetric_qnnpack_qconfig",
     "default_qconfig",
     "default_quint8_weight_qconfig",
     "default_reuse_input_qconfig",
     "default_symmetric_qnnpack_qconfig",
+    "float16_dynamic_qconfig",
     "float16_static_qconfig",
     "float_qparams_weight_only_qconfig",
+    "float_qparams_weight_only_qconfig_4bit",
     "get_default_qconfig",
+    "per_channel_dynamic_qconfig",
     "qconfig_equals",
+    "torch_compatible_dynamic_qconfig",
 ]
 
 
@@ -98,6 +105,38 @@ default_per_channel_qconfig = QConfig(
 )
 """As ``default_qconfig`` with weights per channel."""
 
+default_dynamic_qconfig = QConfig(
+    activation=default_dynamic_quant_observer, weight=default_per_channel_weight_observer
+)
+"""Linear and recurrent layers: activations get 8 bits and a scale per row when the model runs,
+weights one scale per output channel. Rows do not disturb each other, and results do not depend on
+the batch. torch's own settings are ``torch_compatible_dynamic_qconfig``."""
+
+per_channel_dynamic_qconfig = QConfig(
+    activation=default_dynamic_quant_observer, weight=default_per_channel_weight_observer
+)
+"""The same as ``default_dynamic_qconfig`` (in torch that one has weights per tensor)."""
+
+torch_compatible_dynamic_qconfig = QConfig(
+    activation=PlaceholderObserver.with_args(
+        dtype=quint8,
+        quant_min=0,
+        quant_max=255,
+        is_dynamic=True,
+        per_tensor=True,
+        reduce_range=True,
+    ),
+    weight=default_weight_observer,
+)
+"""What torch's ``default_dynamic_qconfig`` amounts to: one scale of 7 bits for the whole input,
+weights per tensor."""
+
+float16_dynamic_qconfig = QConfig(
+    activation=PlaceholderObserver.with_args(dtype=torch.float16, is_dynamic=True),
+    weight=PlaceholderObserver.with_args(dtype=torch.float16),
+)
+"""Weights in float16, computation in float."""
+
 float16_static_qconfig = QConfig(
     activation=PlaceholderObserver.with_args(dtype=torch.float16),
     weight=PlaceholderObserver.with_args(dtype=torch.float16),
@@ -108,6 +147,11 @@ float_qparams_weight_only_qconfig = QConfig(
     activation=default_placeholder_observer, weight=default_float_qparams_observer
 )
 """Embedding tables: rows with float scale and zero point."""
+
+float_qparams_weight_only_qconfig_4bit = QConfig(
+    activation=default_placeholder_observer, weight=default_float_qparams_observer_4bit
+)
+"""Embedding tables of 4 bits: rows with float scale and zero point."""
 
 default_reuse_input_qconfig = QConfig(activation=default_reuse_input_observer, weight=NoopObserver)
 """For operations such as reshape, whose output is quantized like their input."""
