@@ -26,6 +26,7 @@ from octavo.dtypes import (
     per_tensor_symmetric,
     qint8,
     qint32,
+    quint4x2,
     quint8,
 )
 from octavo.tensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
@@ -50,5 +51,6 @@ __all__ = [
     "quantization",
     "quantize_per_channel",
     "quantize_per_tensor",
+    "quint4x2",
     "quint8",
 ]

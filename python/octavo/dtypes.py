@@ -24,16 +24,17 @@ __all__ = [
     "per_tensor_symmetric",
     "qint8",
     "qint32",
+    "quint4x2",
     "quint8",
 ]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QDType:
-    """A quantized dtype: one of the singletons `quint8`, `qint8` and `qint32`.
+    """A quantized dtype: one of the singletons `quint8`, `qint8`, `qint32` and `quint4x2`.
 
     Attributes:
-        name: "quint8", "qint8" or "qint32".
+        name: "quint8", "qint8", "qint32" or "quint4x2".
         storage: the torch dtype of the stored integers.
         qmin, qmax: range of the stored integers.
         signed: whether the stored integers are signed.
@@ -84,9 +85,14 @@ quint8 = QDType("quint8", torch.uint8, 0, 255, False)
 qint8 = QDType("qint8", torch.int8, -128, 127, True)
 qint32 = QDType("qint32", torch.int32, -(2**31), 2**31 - 1, True)
 
-_BY_NAME = {dtype.name: dtype for dtype in (quint8, qint8, qint32)}
-_BY_TORCH_DTYPE: dict[torch.dtype, QDType] = {d.storage: d for d in _BY_NAME.values()}
-for _dtype in _BY_NAME.values():
+# Two values of 4 bits per byte: the rows of embedding tables. No QTensor has this dtype, so
+# `as_qdtype` refuses it; observers and embedding modules know it.
+quint4x2 = QDType("quint4x2", torch.uint8, 0, 15, False)
+
+_TENSOR_DTYPES = (quint8, qint8, qint32)
+_BY_NAME = {dtype.name: dtype for dtype in (*_TENSOR_DTYPES, quint4x2)}
+_BY_TORCH_DTYPE: dict[torch.dtype, QDType] = {d.storage: d for d in _TENSOR_DTYPES}
+for _dtype in _TENSOR_DTYPES:
     _theirs = _torch_dtype(_dtype.name)
     if _theirs is not None:
         _BY_TORCH_DTYPE[_theirs] = _dtype
@@ -111,7 +117,7 @@ def as_qdtype(dtype: Any, argument: str = "dtype") -> QDType:
     Raises:
         TypeError: `dtype` is none of these.
     """
-    if isinstance(dtype, QDType):
+    if isinstance(dtype, QDType) and dtype is not quint4x2:
         return dtype
     found = _BY_TORCH_DTYPE.get(dtype) if isinstance(dtype, torch.dtype) else None
     if found is None:

@@ -26,6 +26,7 @@ from octavo.dtypes import (
     per_tensor_affine,
     per_tensor_symmetric,
     qint8,
+    quint4x2,
     quint8,
 )
 from octavo.quantization.histogram_observer import HistogramObserver
@@ -65,6 +66,7 @@ __all__ = [
     "default_fixed_qparams_range_0to1_observer",
     "default_fixed_qparams_range_neg1to1_observer",
     "default_float_qparams_observer",
+    "default_float_qparams_observer_4bit",
     "default_histogram_observer",
     "default_observer",
     "default_per_channel_weight_observer",
@@ -152,8 +154,9 @@ class PlaceholderObserver(_SilentObserver):
         custom_op_name: free text, kept as ``custom_op``.
         compute_dtype: torch's older way to say ``is_dynamic=True``.
         quant_min, quant_max, qscheme, eps, is_dynamic: carried along.
-        per_tensor, reduce_range: what the modules of ``octavo.nn.quantized.dynamic`` call so; torch
-            lacks them.
+        per_tensor, reduce_range: for dynamically quantized modules: one scale for the whole input
+            instead of one per row, and 7 bits instead of 8. Both are how torch's dynamic modules
+            work, whatever their observer says.
 
     Source: ``torch.ao.quantization.observer.PlaceholderObserver``.
     """
@@ -293,10 +296,20 @@ per_channel_weight_observer_range_neg_127_to_127 = PerChannelMinMaxObserver.with
 )
 """Weights: qint8, symmetric, one scale per output channel, -127..127."""
 
+default_dynamic_quant_observer = PlaceholderObserver.with_args(
+    dtype=quint8, quant_min=0, quant_max=255, is_dynamic=True
+)
+"""Activations that are quantized when the model runs: quint8, a scale for each row."""
+
 default_float_qparams_observer = PerChannelMinMaxObserver.with_args(
     dtype=quint8, qscheme=per_channel_affine_float_qparams, ch_axis=0
 )
 """Embedding tables: quint8, float scale and zero point per row."""
+
+default_float_qparams_observer_4bit = PerChannelMinMaxObserver.with_args(
+    dtype=quint4x2, qscheme=per_channel_affine_float_qparams, ch_axis=0
+)
+"""Embedding tables of 4 bits: float scale and zero point per row."""
 
 default_fixed_qparams_range_neg1to1_observer = FixedQParamsObserver.with_args(
     scale=2.0 / 256.0, zero_point=128, dtype=quint8, quant_min=0, quant_max=255
@@ -310,11 +323,6 @@ default_fixed_qparams_range_0to1_observer = FixedQParamsObserver.with_args(
 
 default_symmetric_fixed_qparams_observer = default_fixed_qparams_range_neg1to1_observer
 default_affine_fixed_qparams_observer = default_fixed_qparams_range_0to1_observer
-default_dynamic_quant_observer = PlaceholderObserver.with_args(
-    dtype=quint8, quant_min=0, quant_max=255, is_dynamic=True
-)
-"""Quantizes when the model runs: Linear each row, convolutions each image, with 8 bits."""
-
 default_placeholder_observer = PlaceholderObserver
 default_debug_observer = RecordingObserver
 default_reuse_input_observer = ReuseInputObserver

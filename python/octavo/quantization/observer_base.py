@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from octavo.dtypes import as_qdtype, per_tensor_affine, quint8
+from octavo.dtypes import per_tensor_affine, quint8
 from octavo.quantization.utils import (
     DEFAULT_EPS,
     PER_CHANNEL_SCHEMES,
@@ -106,7 +106,7 @@ class ObserverBase(ABC, nn.Module):
     def __init__(self, dtype: Any, is_dynamic: bool = False) -> None:
         super().__init__()
         try:
-            self.dtype = as_qdtype(dtype)
+            self.dtype = observed_dtype(dtype)
         except TypeError:
             self.dtype = dtype
         self.is_dynamic = is_dynamic

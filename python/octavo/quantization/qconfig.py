@@ -23,6 +23,7 @@ from octavo.quantization.observer import (
     default_debug_observer,
     default_dynamic_quant_observer,
     default_float_qparams_observer,
+    default_float_qparams_observer_4bit,
     default_observer,
     default_per_channel_weight_observer,
     default_placeholder_observer,
@@ -47,6 +48,7 @@ __all__ = [
     "float16_dynamic_qconfig",
     "float16_static_qconfig",
     "float_qparams_weight_only_qconfig",
+    "float_qparams_weight_only_qconfig_4bit",
     "get_default_qconfig",
     "per_channel_dynamic_qconfig",
     "qconfig_equals",
@@ -106,14 +108,14 @@ default_per_channel_qconfig = QConfig(
 default_dynamic_qconfig = QConfig(
     activation=default_dynamic_quant_observer, weight=default_per_channel_weight_observer
 )
-"""For ``quantize_dynamic``: a scale for each row (Linear) or image (convolutions) and 8 bits;
-weights per channel. torch's has one scale and 7 bits for the whole input, and weights per tensor;
-that is ``torch_compatible_dynamic_qconfig``."""
+"""Linear and recurrent layers: activations get 8 bits and a scale per row when the model runs,
+weights one scale per output channel. Rows do not disturb each other, and results do not depend on
+the batch. torch's own settings are ``torch_compatible_dynamic_qconfig``."""
 
 per_channel_dynamic_qconfig = QConfig(
     activation=default_dynamic_quant_observer, weight=default_per_channel_weight_observer
 )
-"""As ``default_dynamic_qconfig``."""
+"""The same as ``default_dynamic_qconfig`` (in torch that one has weights per tensor)."""
 
 torch_compatible_dynamic_qconfig = QConfig(
     activation=PlaceholderObserver.with_args(
@@ -126,14 +128,14 @@ torch_compatible_dynamic_qconfig = QConfig(
     ),
     weight=default_weight_observer,
 )
-"""What torch's ``default_dynamic_qconfig`` does: one scale and 7 bits for the whole input, weights
-per tensor."""
+"""What torch's ``default_dynamic_qconfig`` amounts to: one scale of 7 bits for the whole input,
+weights per tensor."""
 
 float16_dynamic_qconfig = QConfig(
     activation=PlaceholderObserver.with_args(dtype=torch.float16, is_dynamic=True),
     weight=PlaceholderObserver.with_args(dtype=torch.float16),
 )
-"""Weights in float16, activations as they are."""
+"""Weights in float16, computation in float."""
 
 float16_static_qconfig = QConfig(
     activation=PlaceholderObserver.with_args(dtype=torch.float16),
@@ -145,6 +147,11 @@ float_qparams_weight_only_qconfig = QConfig(
     activation=default_placeholder_observer, weight=default_float_qparams_observer
 )
 """Embedding tables: rows with float scale and zero point."""
+
+float_qparams_weight_only_qconfig_4bit = QConfig(
+    activation=default_placeholder_observer, weight=default_float_qparams_observer_4bit
+)
+"""Embedding tables of 4 bits: rows with float scale and zero point."""
 
 default_reuse_input_qconfig = QConfig(activation=default_reuse_input_observer, weight=NoopObserver)
 """For operations such as reshape, whose output is quantized like their input."""

@@ -21,6 +21,7 @@ from octavo.dtypes import (
     per_channel_symmetric,
     per_tensor_affine,
     per_tensor_symmetric,
+    quint4x2,
 )
 
 __all__ = [
@@ -64,20 +65,23 @@ def is_per_channel(qscheme: Any) -> bool:
 
 
 def observed_dtype(dtype: Any) -> Any:
-    """``dtype`` as an observer keeps it: an :class:`octavo.dtypes.QDType`, or torch.int16 /
-    torch.uint16.
+    """``dtype`` as an observer keeps it: an :class:`octavo.dtypes.QDType` (quint4x2 too), or
+    torch.int16 / torch.uint16.
 
     Raises:
         TypeError: anything else.
     """
     if dtype in _WIDE_DTYPES:
         return dtype
+    if quint4x2 == dtype:
+        return quint4x2
     try:
         return as_qdtype(dtype)
     except TypeError:
         raise TypeError(
-            "observer: dtype must be octavo.quint8, octavo.qint8 or octavo.qint32 (or torch's "
-            f"quint8, uint8, qint8, int8, qint32, int32, int16, uint16), got {dtype!r}"
+            "observer: dtype must be octavo.quint8, octavo.qint8, octavo.qint32 or "
+            "octavo.quint4x2 (or torch's quint8, uint8, qint8, int8, qint32, int32, quint4x2, "
+            f"int16, uint16), got {dtype!r}"
         ) from None
 
 
@@ -85,6 +89,15 @@ def storage_dtype(dtype: Any) -> torch.dtype:
     """The plain integer type that stores values of ``dtype``."""
     resolved = observed_dtype(dtype)
     return resolved.storage if isinstance(resolved, QDType) else resolved
+
+
+def dtype_limits(dtype: Any) -> tuple[int, int, int]:
+    """Smallest and largest integer that ``dtype`` holds, and its width in bits."""
+    resolved = observed_dtype(dtype)
+    if resolved is quint4x2:
+        return quint4x2.qmin, quint4x2.qmax, 4
+    limits = torch.iinfo(storage_dtype(resolved))
+    return limits.min, limits.max, limits.bits
 
 
 def validate_qmin_qmax(quant_min: int, quant_max: int) -> None:
@@ -115,15 +128,15 @@ def calculate_qmin_qmax(
     Source: ``torch.ao.quantization.utils.calculate_qmin_qmax``. qint32 and the 16-bit types have no
     reduced default range, there as here.
     """
-    limits = torch.iinfo(storage_dtype(dtype))
+    smallest, largest, bits = dtype_limits(dtype)
     if not has_customized_qrange or quant_min is None or quant_max is None:
-        if limits.bits != 8 or not reduce_range:
-            return limits.min, limits.max
-        return limits.min // 2, limits.max // 2
-    if quant_min < limits.min or quant_max > limits.max:
+        if bits != 8 or not reduce_range:
+            return smallest, largest
+        return smallest // 2, largest // 2
+    if quant_min < smallest or quant_max > largest:
         raise ValueError(
             f"quant_min={quant_min} and quant_max={quant_max} do not fit dtype {dtype} "
-            f"({limits.min}..{limits.max})"
+            f"({smallest}..{largest})"
         )
     return (quant_min // 2, quant_max // 2) if reduce_range else (quant_min, quant_max)
 
@@ -213,6 +226,8 @@ def _width(low: Tensor, high: Tensor, steps: float) -> Tensor:
 def _symmetric_zero_point(
     quant_min: int, quant_max: int, dtype: Any, has_customized_qrange: bool
 ) -> int:
+    if quint4x2 == dtype:
+        return 8
     storage = storage_dtype(dtype)
     if storage is torch.uint8:
         return (quant_min + quant_max) // 2 if has_customized_qrange else 128

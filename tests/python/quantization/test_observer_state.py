@@ -13,7 +13,6 @@ from torch import nn
 
 import octavo
 import octavo.quantization as tq
-from octavo.dtypes import as_qdtype
 from octavo.quantization import observer as observers
 from octavo.quantization.utils import per_channel_affine_float_qparams
 from quantization_support import assert_same_qparams, equal_bits, oracle
@@ -219,11 +218,25 @@ def test_defaults_equal_torchs() -> None:
             continue
         mine, other = ours(), theirs()
         assert type(mine).__name__ == type(other).__name__
-        assert mine.dtype == as_qdtype(other.dtype)
+        assert mine.dtype == other.dtype
         for attribute in ("qscheme", "quant_min", "quant_max", "ch_axis", "averaging_constant"):
             assert getattr(mine, attribute, None) == getattr(other, attribute, None), name
         if hasattr(other, "eps"):
-            assert torch.equal(mine.eps, other.eps)
+            assert torch.equal(torch.as_tensor(mine.eps), torch.as_tensor(other.eps))
+
+
+def test_four_bits() -> None:
+    x = torch.randn(5, 20)
+    ours = tq.default_float_qparams_observer_4bit()
+    theirs = oracle().default_float_qparams_observer_4bit()
+    assert (ours.dtype, ours.quant_min, ours.quant_max) == (octavo.quint4x2, 0, 15)
+    ours(x), theirs(x)
+    assert_same_qparams(ours, theirs)
+    assert pickle.loads(pickle.dumps(ours)).dtype is octavo.quint4x2
+    with pytest.raises(ValueError, match=r"do not fit dtype octavo.quint4x2 \(0..15\)"):
+        tq.PerChannelMinMaxObserver(dtype=octavo.quint4x2, quant_min=0, quant_max=16)
+    with pytest.raises(TypeError, match="not a quantized dtype"):
+        octavo.quantize_per_tensor(x, 1.0, 0, octavo.quint4x2)
 
 
 def test_float_qparams_scheme() -> None:

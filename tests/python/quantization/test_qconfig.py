@@ -10,7 +10,6 @@ from torch import nn
 
 import octavo
 import octavo.quantization as tq
-from octavo.dtypes import as_qdtype
 from quantization_support import oracle, quietly
 
 ATTRIBUTES = ("qscheme", "quant_min", "quant_max", "ch_axis", "is_dynamic", "custom_op")
@@ -18,10 +17,7 @@ ATTRIBUTES = ("qscheme", "quant_min", "quant_max", "ch_axis", "is_dynamic", "cus
 
 def assert_same_observer(ours: Any, theirs: Any) -> None:
     assert type(ours).__name__ == type(theirs).__name__
-    try:
-        assert as_qdtype(ours.dtype) is as_qdtype(theirs.dtype)
-    except TypeError:
-        assert ours.dtype == theirs.dtype
+    assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
     for name in ATTRIBUTES:
         assert getattr(ours, name, None) == getattr(theirs, name, None), name
     if isinstance(getattr(theirs, "eps", None), torch.Tensor):
@@ -39,11 +35,30 @@ def test_backends_of_torch_have_torchs_settings(backend: str) -> None:
     assert_same_qconfig(tq.get_default_qconfig(backend), theirs)
 
 
+OURS_ALONE = ("default_dynamic_qconfig", "torch_compatible_dynamic_qconfig")
+
+
 @pytest.mark.parametrize(
-    "name", [name for name, value in vars(tq).items() if isinstance(value, tq.QConfig)]
+    "name",
+    [
+        name
+        for name, value in vars(tq).items()
+        if isinstance(value, tq.QConfig) and name not in OURS_ALONE
+    ],
 )
 def test_named_qconfigs_equal_torchs(name: str) -> None:
     assert_same_qconfig(getattr(tq, name), getattr(oracle().qconfig, name))
+
+
+def test_dynamic_defaults_quantize_rows_and_channels() -> None:
+    """The deliberate difference from torch, and the way back."""
+    ours, compatible = tq.default_dynamic_qconfig, tq.torch_compatible_dynamic_qconfig
+    assert_same_qconfig(ours, oracle().per_channel_dynamic_qconfig)
+    assert_same_qconfig(compatible, oracle().default_dynamic_qconfig)
+    for qconfig, one_scale in ((ours, False), (compatible, True)):
+        activation = qconfig.activation()
+        assert activation.is_dynamic
+        assert (activation.per_tensor, activation.reduce_range) == (one_scale, one_scale)
 
 
 def test_the_default_uses_all_eight_bits_and_weights_per_channel() -> None:
