@@ -7,6 +7,7 @@ from octavo.nn.quantized.dynamic.modules.conv_transpose import (
     ConvTranspose3d,
 )
 from octavo.nn.quantized.dynamic.modules.linear import Linear
+from octavo.nn.quantized.dynamic.modules.linear_float16 import LinearFloat16
 from octavo.nn.quantized.dynamic.modules.multihead_attention import MultiheadAttention
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "Linear",
+    "LinearFloat16",
     "MultiheadAttention",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from octavo import ops
 from octavo.dtypes import as_qdtype, qint8
+from octavo.nn.quantized.dynamic.modules.linear_float16 import LinearFloat16
 from octavo.nn.quantized.modules.utils import (
     describe,
     dynamic_activations,
@@ -122,7 +123,8 @@ class Linear(PackedWeightModule):
             weight_dtype = None
         if weight_dtype is not qint8:
             raise ValueError(
-                f"{self._label()}: the weight's dtype must be octavo.qint8, got {dtype}"
+                f"{self._label()}: the weight's dtype must be octavo.qint8, got {dtype}; with "
+                "float16 weights this is a LinearFloat16"
             )
         self.in_features = in_features
         self.out_features = out_features
@@ -199,13 +201,14 @@ class Linear(PackedWeightModule):
         *,
         per_tensor: bool | None = None,
         reduce_range: bool | None = None,
-    ) -> Linear:
+    ) -> Linear | LinearFloat16:
         """A dynamically quantized module with the weights of a float one.
 
         Args:
             mod: a ``torch.nn.Linear``, or the ``Conv1D`` of Hugging Face transformers. Its
                 ``weight_fake_quant`` or ``qconfig.weight()`` quantizes the weight; where it has
                 neither, each output channel gets a scale of its own, symmetric, of 8 bits.
+                An observer of dtype float16 gives a :class:`LinearFloat16`.
             use_precomputed_fake_quant: take a weight fake-quantize's qparams as they are, without
                 showing it the weight again.
             per_tensor, reduce_range: see :class:`Linear`; None is what ``qconfig.activation()``
@@ -217,13 +220,15 @@ class Linear(PackedWeightModule):
         """
         label = source_label(cls, mod)
         linear = cls._float_linear(mod)
+        observer, seen = dynamic_weight_observer(mod, linear)
+        if cls is Linear and getattr(observer, "dtype", None) == torch.float16:
+            return LinearFloat16.from_float(linear)
         result = cls(
             linear.in_features,
             linear.out_features,
             linear.bias is not None,
             **dynamic_activations(mod, linear, per_tensor, reduce_range),
         )
-        observer, seen = dynamic_weight_observer(mod, linear)
         result._take_weight(linear, observer, label, seen and use_precomputed_fake_quant)
         return result
 

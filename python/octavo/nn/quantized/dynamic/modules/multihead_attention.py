@@ -153,9 +153,32 @@ class MultiheadAttention(QuantizedModule):
         self.in_proj = None
         self._set_split(*parts)
 
+    def _join_projections(self) -> None:
+        """Undoes :meth:`split_projections_`, for a state dict with ``in_proj``."""
+        if self.in_proj is not None or not self.kdim == self.vdim == self.embed_dim:
+            return
+        parts = [part._packed for part in (self.q_proj, self.k_proj, self.v_proj)]
+        biases = [part.bias for part in parts if part.bias is not None]
+        scales, zero_points = (
+            torch.cat([t.expand(self.embed_dim) for t in per_part])
+            for per_part in zip(*((part.scales, part.zero_points) for part in parts), strict=True)
+        )
+        activations = {name: getattr(self.q_proj, name) for name in ("per_tensor", "reduce_range")}
+        whole = Linear(self.embed_dim, 3 * self.embed_dim, bool(biases), **activations)
+        whole._packed = whole._pack(
+            torch.cat([part.unpack() for part in parts]),
+            scales,
+            zero_points,
+            torch.cat(biases) if biases else None,
+        )
+        del self.q_proj, self.k_proj, self.v_proj
+        self.in_proj = whole
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         if any(key.startswith(f"{prefix}q_proj.") for key in state_dict):
             self.split_projections_()
+        elif any(key.startswith(f"{prefix}in_proj.") for key in state_dict):
+            self._join_projections()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
