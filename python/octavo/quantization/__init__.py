@@ -87,6 +87,7 @@ from octavo.quantization.quantize import (
 from octavo.quantization.quantize_dynamic import quantize_dynamic
 from octavo.quantization.report import ModuleReport, QuantizationReport, explain
 from octavo.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
+from octavo.quantization.torch_ao import from_torch_ao, load_torch_ao
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
@@ -140,6 +141,7 @@ __all__ = [
     "float16_static_qconfig",
     "float_qparams_weight_only_qconfig",
     "float_qparams_weight_only_qconfig_4bit",
+    "from_torch_ao",
     "fuse_conv_bn",
     "fuse_conv_bn_relu",
     "fuse_convtranspose_bn",
@@ -157,6 +159,7 @@ __all__ = [
     "get_observer_state_dict",
     "get_static_quant_module_class",
     "load_observer_state_dict",
+    "load_torch_ao",
     "no_observer_set",
     "per_channel_dynamic_qconfig",
     "per_channel_weight_observer_range_neg_127_to_127",

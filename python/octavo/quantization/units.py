@@ -87,10 +87,12 @@ def is_quantized(module: nn.Module) -> bool:
     if isinstance(module, QuantizedModule):
         return True
     home = type(module).__module__
+    if home.startswith("torch.ao.nn.intrinsic.quantized."):
+        return True
     return (
-        home.startswith(("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized."))
+        home.startswith("torch.ao.nn.quantized.")
         and "reference" not in home
-        and type(module).__name__ not in _FOREIGN_FLOAT
+        and type(module).__name__ not in _FOREIGN_FLOAT  # FloatFunctional lives there
     )
 
 

@@ -1,0 +1,313 @@
+"""Models and checkpoints that ``torch.ao.quantization`` made, as Octavo's.
+
+    int8 = from_torch_ao(model)                               # a converted model
+    int8 = load_torch_ao(float_model, torch.load("old.pt"))   # a state dict of one
+
+Nothing of ``torch.ao`` is imported: modules are known by the names of their classes, and a
+quantized torch tensor by its methods. Weights, scales and zero points are taken as they are, so
+results are torch's where its kernels do not saturate, within the one step by which torch's engines
+differ among themselves.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octavo.dtypes import as_qdtype, quint8
+from octavo.nn import intrinsic as nni
+from octavo.nn import quantized as nnq
+from octavo.nn.intrinsic import quantized as nniq
+from octavo.nn.intrinsic.quantized import dynamic as nniqd
+from octavo.nn.quantized import dynamic as nnqd
+from octavo.nn.quantized.modules.conv_base import ConvModule
+from octavo.nn.quantized.modules.weighted import PackedWeightModule
+from octavo.quantization.quantization_mappings import (
+    DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
+    DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
+)
+from octavo.quantization.stubs import DeQuantStub, QuantStub
+from octavo.quantization.swap import hand_over, replaced
+from octavo.quantization.units import adopt_foreign_modules, canonical_type, is_quantized
+from octavo.tensor import QTensor
+
+__all__ = ["from_torch_ao", "load_torch_ao"]
+
+# Where torch.ao defines its quantized modules, and Octavo's packages of the same names.
+_PACKAGES = (
+    ("torch.ao.nn.intrinsic.quantized.dynamic.", nniqd),
+    ("torch.ao.nn.intrinsic.quantized.", nniq),
+    ("torch.ao.nn.quantized.dynamic.", nnqd),
+    ("torch.ao.nn.quantized.", nnq),
+)
+# torch.ao's dynamic modules: one scale of 7 bits for the whole input.
+_TORCH_ACTIVATIONS = {"per_tensor": True, "reduce_range": True}
+
+
+def from_torch_ao(model: nn.Module, inplace: bool = False) -> nn.Module:
+    """An Octavo model with the weights and scales of one that torch.ao converted.
+
+    Args:
+        model: what ``torch.ao.quantization.convert`` or ``quantize_dynamic`` returned. Its modules
+            must still be loadable with the installed torch.
+        inplace: change ``model`` instead of a deep copy.
+
+    Returns:
+        The model with each module of ``torch.ao.nn.quantized``, ``.dynamic`` and
+        ``torch.ao.nn.intrinsic.quantized`` replaced by Octavo's of the same name. Float modules
+        stay.
+
+    Raises:
+        ValueError: a quantized module that Octavo has no counterpart of; all are named, and nothing
+            has been changed. An FX graph: its quantized operations are torch's. A model without
+            quantized modules.
+    """
+    theirs = [(name, m) for name, m in model.named_modules() if _counterpart(m)[0]]
+    _check_convertible(model, theirs)
+    if not inplace:
+        model = copy.deepcopy(model)
+    made = {}
+    for name, module in model.named_modules():
+        convertible, cls = _counterpart(module)
+        if convertible:
+            made[id(module)] = _named(_from_module(cls, module), name)
+    for module in list(model.modules()):
+        if id(module) in made:
+            hand_over(module, made[id(module)])
+    return replaced(model, made)
+
+
+def _counterpart(module: nn.Module) -> tuple[bool, Any]:
+    """Whether a module is one of torch.ao's quantized ones, and Octavo's class for it or None."""
+    home = type(module).__module__
+    if not is_quantized(module) or home.startswith("octavo."):
+        return False, None
+    if type(module).__name__ == "LinearPackedParams":
+        return False, None  # a part of a Linear
+    package = next(ours for prefix, ours in _PACKAGES if home.startswith(prefix))
+    return True, getattr(package, type(module).__name__, None)
+
+
+def _check_convertible(model: nn.Module, theirs: list[tuple[str, nn.Module]]) -> None:
+    graphs = [
+        name or "the model itself"
+        for name, m in model.named_modules()
+        if isinstance(m, torch.fx.GraphModule) and _has_quantized_calls(m)
+    ]
+    if graphs:
+        raise ValueError(
+            f"from_torch_ao: an FX graph calls torch's quantized operations by name, which do not "
+            f"take Octavo's tensors: {graphs}. Quantize the float model with octavo.quantization"
+        )
+    unknown = [
+        f"'{name}' ({type(m).__name__})" for name, m in theirs if not _is_known(_counterpart(m)[1])
+    ]
+    if unknown:
+        raise ValueError(
+            "from_torch_ao: Octavo has no counterpart of these modules: "
+            + ", ".join(unknown)
+            + ". Quantize the float model with octavo.quantization, or leave them float"
+        )
+    if not theirs:
+        raise ValueError(
+            "from_torch_ao: the model has no quantized modules of torch.ao; quantize a float model "
+            "with octavo.quantization.quantize_dynamic, or prepare and convert"
+        )
+
+
+def _has_quantized_calls(graph: torch.fx.GraphModule) -> bool:
+    return any(
+        node.op == "call_function" and "quantize" in str(node.target) for node in graph.graph.nodes
+    )
+
+
+def _named(module: Any, name: str) -> Any:
+    module._qualified_name = name
+    return module
+
+
+# One module.
+
+
+def _from_module(cls: Any, module: Any) -> nn.Module:
+    if issubclass(cls, PackedWeightModule):
+        weight, bias = module._weight_bias()
+        output = None
+        if ".dynamic." not in cls.__module__:
+            output = (float(module.scale), int(module.zero_point))
+        return _weighted(cls, module, weight, bias, output)
+    return _WITHOUT_WEIGHT[cls](module)
+
+
+def _is_known(cls: Any) -> bool:
+    return cls is not None and (issubclass(cls, PackedWeightModule) or cls in _WITHOUT_WEIGHT)
+
+
+def _weighted(
+    cls: Any, like: Any, weight: Tensor, bias: Tensor | None, output: tuple[float, int] | None
+) -> nn.Module:
+    """A module of class ``cls`` with the geometry of ``like``, which may be float or torch.ao's.
+
+    ``output`` is scale and zero point of a static module, None for a dynamic one.
+    """
+    activations = _TORCH_ACTIVATIONS if output is None else {}
+    if issubclass(cls, ConvModule):
+        names = "in_channels out_channels kernel_size stride padding output_padding dilation groups"
+        geometry = {name: getattr(like, name) for name in (*names.split(), "padding_mode")}
+        result = cls._like_float(SimpleNamespace(**geometry, bias=bias), **activations)
+    else:
+        result = cls(like.in_features, like.out_features, bias is not None, **activations)
+    result.set_weight_bias(_as_qtensor(weight), None if bias is None else bias.detach())
+    if output is not None:
+        result._set_output(*output, quint8)
+    return result  # type: ignore[no-any-return]
+
+
+def _as_qtensor(theirs: Any) -> QTensor:
+    """A quantized torch tensor as a QTensor of its own memory."""
+    plain = theirs.int_repr().contiguous()
+    if "channel" in str(theirs.qscheme()):
+        scales = theirs.q_per_channel_scales().float()
+        zero_points = theirs.q_per_channel_zero_points().to(torch.int32)
+        axis = theirs.q_per_channel_axis()
+        return QTensor.from_int_repr(plain, scales, zero_points, axis=axis)
+    return QTensor.from_int_repr(plain, theirs.q_scale(), theirs.q_zero_point())
+
+
+def _quantize(module: Any) -> nn.Module:
+    return nnq.Quantize(float(module.scale), int(module.zero_point), as_qdtype(module.dtype))
+
+
+def _functional(module: Any) -> nn.Module:
+    result = nnq.QFunctional()
+    result._set_output(float(module.scale), int(module.zero_point), None)
+    return result
+
+
+_WITHOUT_WEIGHT: dict[type, Callable[[Any], nn.Module]] = {
+    nnq.Quantize: _quantize,
+    nnq.DeQuantize: lambda module: nnq.DeQuantize(),
+    nnq.QFunctional: _functional,
+    nnq.ReLU6: lambda module: nnq.ReLU6(module.inplace),
+    nnq.MaxPool2d: lambda module: nnq.MaxPool2d(
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.return_indices,
+        module.ceil_mode,
+    ),
+}
+
+
+# State dicts.
+
+
+def load_torch_ao(
+    model: nn.Module, state_dict: Mapping[str, Any], inplace: bool = False
+) -> nn.Module:
+    """An Octavo model with the architecture of a float one and the state of one that torch.ao
+    converted. No data is needed.
+
+    Args:
+        model: the float model that was once quantized, fused as it was then; torch.ao's fused
+            modules, stubs and functionals count as Octavo's.
+        state_dict: ``state_dict()`` of the converted model, static or dynamic;
+            ``torch.load(path, weights_only=True)`` reads it as long as torch has quantized tensors.
+        inplace: change ``model`` instead of a deep copy.
+
+    Returns:
+        The model in eval mode, with those modules replaced that the state dict has quantized.
+        A layer with output scale 1 and zero point 0 is a dynamic one, as torch.ao writes these.
+
+    Raises:
+        ValueError: a module whose float form in the model has no counterpart, or another shape.
+        RuntimeError: keys of the state dict that no module takes, or of the model that it lacks;
+            where batch norms are among these the model has to be fused first. Nothing has been
+            changed then.
+    """
+    if not inplace:
+        model = copy.deepcopy(model)
+    adopt_foreign_modules(model)
+    made: dict[int, nn.Module] = {}
+    used: set[str] = set()
+    inside: set[int] = set()
+    for name, module in model.named_modules():
+        if id(module) in inside:
+            continue
+        prefix = f"{name}." if name else ""
+        own = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
+        new = _from_state(module, own, name)
+        if new is not None:
+            made[id(module)] = _named(new, name)
+            inside.update(id(part) for part in module.modules())
+            used.update(prefix + key for key in own)
+    if not made:
+        raise ValueError(
+            "load_torch_ao: the state dict has no quantized modules of this model; load it into "
+            "the float model with load_state_dict"
+        )
+    rest = {key: value for key, value in state_dict.items() if key not in used}
+    _check_rest(model, rest, inside)
+    for module in list(model.modules()):
+        if id(module) in made:
+            hand_over(module, made[id(module)])
+    model = replaced(model, made)
+    model.load_state_dict(rest, strict=False)
+    return model.eval()
+
+
+def _check_rest(model: nn.Module, rest: Mapping[str, Any], inside: set[int]) -> None:
+    """Raises RuntimeError unless the float modules take all keys that are left, and no others."""
+    expected: set[str] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        if id(module) not in inside:
+            own = dict(module.named_parameters(recurse=False))
+            own |= dict(module.named_buffers(recurse=False))
+            expected |= {f"{name}.{key}" if name else key for key in own}
+    transient = {key for key in expected if key.endswith("num_batches_tracked")}
+    missing, unexpected = sorted(expected - transient - rest.keys()), sorted(rest.keys() - expected)
+    if missing or unexpected:
+        raise RuntimeError(
+            f"load_torch_ao: the model and the state dict differ: missing {missing}, unexpected "
+            f"{unexpected}. Fuse the model as it was fused for the checkpoint, with "
+            "octavo.quantization.fuse_modules"
+        )
+
+
+def _from_state(module: nn.Module, own: Mapping[str, Any], name: str) -> nn.Module | None:
+    """What replaces a float module, from its part of the state dict; None where it stays."""
+    cls = canonical_type(module)
+    scaled = "scale" in own and "zero_point" in own
+    if issubclass(cls, QuantStub) and scaled:
+        return nnq.Quantize(float(own["scale"]), int(own["zero_point"]), quint8)
+    if issubclass(cls, DeQuantStub):
+        return nnq.DeQuantize()
+    if issubclass(cls, nnq.FXFloatFunctional) and scaled:
+        return _functional(SimpleNamespace(**own))
+    packed = own.get("_packed_params._packed_params")
+    weight: Any
+    weight, bias = (own.get("weight"), own.get("bias")) if packed is None else packed
+    if not getattr(weight, "is_quantized", False):
+        return None
+    output = (float(own["scale"]), int(own["zero_point"])) if scaled else None
+    if output == (1.0, 0):
+        output = None
+    table = (
+        DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS
+        if output is None
+        else DEFAULT_STATIC_QUANT_MODULE_MAPPINGS
+    )
+    target = next((table[base] for base in cls.__mro__ if base in table), None)
+    if target is None:
+        raise ValueError(
+            f"load_torch_ao: '{name}' is a {cls.__name__}, which has no int8 form for the state "
+            "that the checkpoint has for it"
+        )
+    like = module[0] if issubclass(cls, nni._FusedModule) else module  # type: ignore[index]
+    return _weighted(target, like, weight, bias, output)

@@ -1,0 +1,258 @@
+"""Models and checkpoints of torch.ao as Octavo's: the same integers within one step, or where the
+arithmetic is the same, the same ones."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import octavo
+from octavo import quantization as tq
+from octavo.nn import quantized as nnq
+from octavo.nn.intrinsic import quantized as nniq
+from octavo.nn.quantized import dynamic as nnqd
+from torch_oracle import torch_quantized
+
+
+class Net(nn.Module):
+    """Everything that both have, with torch.ao's stubs and functionals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import torch.ao.nn.quantized as ao_nnq
+        import torch.ao.quantization as ao
+
+        self.quant = ao.QuantStub()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU()
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, stride=2, groups=8, bias=False)
+        self.short = nn.Conv2d(8, 8, 1, stride=2)
+        self.add = ao_nnq.FloatFunctional()
+        self.clip = nn.ReLU6()
+        self.up = nn.ConvTranspose2d(8, 4, 2, 2)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.fc = nn.Linear(16, 12)
+        self.fc_relu = nn.ReLU()
+        self.out = nn.Linear(12, 5)
+        self.dequant = ao.DeQuantStub()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn(self.conv(self.quant(x))))
+        x = self.clip(self.add.add(self.depthwise(x), self.short(x)))
+        x = self.pool(self.up(x)).flatten(1)
+        return self.dequant(self.out(self.fc_relu(self.fc(x))))  # type: ignore[no-any-return]
+
+
+FUSED = [["conv", "bn", "relu"], ["fc", "fc_relu"]]
+
+
+@pytest.fixture(autouse=True)
+def _torch_ao() -> Iterator[None]:
+    with torch_quantized():
+        yield
+
+
+def images(n: int = 4) -> Tensor:
+    return torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def float_net() -> Net:
+    torch.manual_seed(2)
+    net = Net()
+    with torch.no_grad():
+        for _ in range(3):
+            net(images())  # for the batch norm
+    return net.eval()
+
+
+def converted() -> Any:
+    """What torch.ao makes of the net, with its default settings."""
+    import torch.ao.quantization as ao
+
+    model = ao.fuse_modules(float_net(), FUSED)
+    model.qconfig = ao.get_default_qconfig("x86")
+    model.up.qconfig = ao.default_qconfig  # torch.ao has no per-channel transposed convolution
+    prepared = ao.prepare(model)
+    prepared(images(16))
+    return ao.convert(prepared)
+
+
+def as_octavo(theirs: Any) -> octavo.QTensor:
+    plain = theirs.int_repr()
+    return octavo.QTensor.from_int_repr(plain, theirs.q_scale(), theirs.q_zero_point())
+
+
+def test_each_layer_of_a_converted_model_gives_the_same_integers() -> None:
+    theirs = converted()
+    calls: dict[str, Any] = {}
+    for name, module in theirs.named_children():
+        module.register_forward_hook(
+            lambda m, args, out, name=name: calls.__setitem__(name, (args[0], out))
+        )
+    theirs(images())
+    ours: Any = tq.from_torch_ao(theirs)
+    kinds = {name: type(m) for name, m in ours.named_children()}
+    assert kinds["conv"] is nniq.ConvReLU2d
+    assert kinds["fc"] is nniq.LinearReLU
+    assert kinds["up"] is nnq.ConvTranspose2d
+    assert kinds["add"] is nnq.QFunctional
+    assert not any(type(m).__module__.startswith("torch.ao") for m in ours.modules())
+    assert type(theirs.conv).__module__.startswith("torch.ao")
+    for name in ("quant", "conv", "depthwise", "short", "clip", "fc", "out", "up"):
+        given, want = calls[name]
+        got = getattr(ours, name)(as_octavo(given) if given.is_quantized else given)
+        if name == "up":  # torch's own is wrong by more than rounding
+            up = theirs.up
+            exact = nn.functional.conv_transpose2d(
+                given.dequantize(), up.weight().dequantize(), up.bias(), 2
+            )
+            want = torch.quantize_per_tensor(exact, float(up.scale), int(up.zero_point), want.dtype)
+        apart = (got.int_repr().int() - want.int_repr().int()).abs()
+        assert apart.max() <= 1, name
+        assert (apart > 0).float().mean() < 0.02, name
+    assert ours(images()).shape == (4, 5)
+
+
+def test_weights_scales_and_zero_points_are_theirs() -> None:
+    theirs = converted()
+    ours: Any = tq.from_torch_ao(theirs)
+    for name in ("conv", "depthwise", "short", "up", "fc", "out"):
+        a, b = getattr(ours, name), getattr(theirs, name)
+        assert torch.equal(a.weight().int_repr(), b.weight().int_repr()), name
+        assert (a.bias() is None) == (b.bias() is None)
+        assert b.bias() is None or torch.equal(a.bias(), b.bias())
+        assert a.scale == torch.tensor(float(b.scale)).item()
+        assert a.zero_point == int(b.zero_point)
+        assert a._qualified_name == name
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_checkpoint_loads_without_data(adopt: bool) -> None:
+    theirs = converted()
+    buffer = io.BytesIO()
+    torch.save(theirs.state_dict(), buffer)
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    model: Any = Net()
+    if adopt:
+        import torch.ao.quantization as ao
+
+        fused = ao.fuse_modules(model.eval(), FUSED)
+    else:
+        fused = tq.fuse_modules(model.eval(), FUSED)
+    ours = tq.load_torch_ao(fused, state)
+    direct = tq.from_torch_ao(theirs)
+    for key, tensor in direct.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], tensor), key
+    assert torch.equal(ours(images()), direct(images()))
+    assert type(fused.out) is nn.Linear
+
+
+def test_a_checkpoint_of_another_architecture_is_refused() -> None:
+    state = converted().state_dict()
+    with pytest.raises(RuntimeError, match=r"missing \['bn.bias'.*Fuse the model"):
+        tq.load_torch_ao(Net().eval(), state)
+    fused = tq.fuse_modules(Net().eval(), FUSED)
+    with pytest.raises(RuntimeError, match=r"unexpected \['more'\]"):
+        tq.load_torch_ao(fused, {**state, "more": torch.zeros(1)})
+    fused.out = nn.Linear(12, 6)
+    with pytest.raises(ValueError, match=r"w must have shape \(6, 12\), got \(5, 12\)"):
+        tq.load_torch_ao(fused, state)
+    assert type(fused.conv).__name__ == "ConvReLU2d"
+    with pytest.raises(ValueError, match="no quantized modules of this model"):
+        tq.load_torch_ao(nn.Linear(2, 2), nn.Linear(2, 2).state_dict())
+
+
+class Dynamic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 20)
+        self.norm = nn.LayerNorm(20)
+        self.body = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 7, bias=False))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.body(self.norm(self.embed(ids)))  # type: ignore[no-any-return]
+
+
+def test_dynamic_models_and_checkpoints() -> None:
+    import torch.ao.quantization as ao
+
+    torch.manual_seed(4)
+    model = Dynamic()
+    theirs = ao.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    ids = torch.arange(9).view(3, 3)
+    want = theirs(ids)
+    ours: Any = tq.from_torch_ao(theirs)
+    assert type(ours.body[0]) is nnqd.Linear
+    assert ours.body[0].per_tensor
+    assert ours.body[0].reduce_range
+    torch.testing.assert_close(ours(ids), want, rtol=1e-5, atol=1e-5)
+    loaded = tq.load_torch_ao(Dynamic(), theirs.state_dict())
+    assert torch.equal(loaded(ids), ours(ids))
+
+
+def test_dynamic_convolutions() -> None:
+    import torch.ao.nn.quantized.dynamic as ao_nnqd
+
+    torch.manual_seed(5)
+    conv = nn.Conv2d(3, 4, 3)
+    conv.qconfig = tq.torch_compatible_dynamic_qconfig  # type: ignore[assignment]
+    theirs = nn.Sequential(ao_nnqd.Conv2d(3, 4, 3))
+    scale = float(conv.weight.abs().max()) / 127
+    weight = torch.quantize_per_tensor(conv.weight.detach(), scale, 0, torch.qint8)
+    theirs[0].set_weight_bias(weight, conv.bias.detach())
+    ours = tq.from_torch_ao(theirs)
+    assert type(ours[0]) is nnqd.Conv2d
+    loaded = tq.load_torch_ao(nn.Sequential(nn.Conv2d(3, 4, 3)), theirs.state_dict())
+    x = images()
+    assert torch.equal(loaded(x), ours(x))
+    want = nn.functional.conv2d(x, weight.dequantize(), conv.bias)
+    assert (ours(x) - want).abs().max() < 0.05
+
+
+def test_what_octavo_lacks_is_named() -> None:
+    import torch.ao.nn.quantized as ao_nnq
+
+    class Unheard(ao_nnq.ReLU6):
+        pass
+
+    Unheard.__module__ = "torch.ao.nn.quantized.modules.unheard"
+    model = nn.Sequential(nn.Linear(2, 2), Unheard())
+    with pytest.raises(ValueError, match=r"no counterpart of these modules: '1' \(Unheard\)"):
+        tq.from_torch_ao(model)
+    with pytest.raises(ValueError, match="has no quantized modules"):
+        tq.from_torch_ao(nn.Linear(2, 2))
+
+
+def test_fx_graphs_are_refused() -> None:
+    from torch.ao.quantization import get_default_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    x = torch.randn(2, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepared = prepare_fx(
+            nn.Sequential(nn.Linear(4, 4)).eval(), get_default_qconfig_mapping("x86"), (x,)
+        )
+        prepared(x)
+        graph = convert_fx(prepared)
+    with pytest.raises(ValueError, match="FX graph calls torch's quantized operations"):
+        tq.from_torch_ao(graph)
+
+
+def test_hooks_and_inplace() -> None:
+    import torch.ao.quantization as ao
+
+    theirs = ao.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear})
+    seen: list[int] = []
+    theirs[0].register_forward_hook(lambda *_: seen.append(1))
+    assert tq.from_torch_ao(theirs, inplace=True) is theirs
+    theirs(torch.randn(2, 4))
+    assert seen == [1]
