@@ -45,17 +45,20 @@ from octavo.quantization.observer_base import (
 from octavo.quantization.observer_base import _PartialWrapper as _PartialWrapper
 from octavo.quantization.observer_base import _with_args as _with_args
 from octavo.quantization.observer_base import _with_callable_args as _with_callable_args
+from octavo.quantization.search_observers import MSEObserver, PercentileObserver
 from octavo.quantization.utils import DEFAULT_EPS, per_channel_affine_float_qparams
 
 __all__ = [
     "FixedQParamsObserver",
     "HistogramObserver",
+    "MSEObserver",
     "MinMaxObserver",
     "MovingAverageMinMaxObserver",
     "MovingAveragePerChannelMinMaxObserver",
     "NoopObserver",
     "ObserverBase",
     "PerChannelMinMaxObserver",
+    "PercentileObserver",
     "PlaceholderObserver",
     "RecordingObserver",
     "ReuseInputObserver",
