@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo.quantization.observer_base import _with_args, _with_callable_args
+from octavo.quantization.statistics import on_host
 
 __all__ = [
     "FakeQuantizeBase",
@@ -80,7 +81,7 @@ class FakeQuantizeBase(ABC, nn.Module):
         """
         flag = self._buffers[name]
         assert flag is not None
-        if flag.is_cpu or flag.is_inference():
+        if on_host(flag) or flag.is_inference():
             return flag.item() != 0
         known = self._switches.get(name)
         if known is None or known[:2] != (id(flag), flag._version):
