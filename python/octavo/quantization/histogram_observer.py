@@ -7,6 +7,8 @@ interval at a time, reading single elements of tensors in Python; here the candi
 first, with binary searches, and their errors are computed in batches. Memory is a small multiple of
 the number of bins.
 
+On other devices than the CPU the same counts are made by other means, without reading numbers back.
+
 Users import :class:`HistogramObserver` from :mod:`octavo.quantization.observer`.
 """
 
@@ -21,23 +23,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from octavo.dtypes import per_tensor_affine, quint8
+from octavo.quantization.histogram import (
+    count,
+    count_on_device,
+    moved,
+    moved_on_device,
+)
 from octavo.quantization.minmax_observer import require_per_tensor
 from octavo.quantization.observer_base import (
     UniformQuantizationObserverBase,
     _tensor_options,
-    finite_extremes,
 )
+from octavo.quantization.statistics import on_host, process_group
 from octavo.quantization.utils import DEFAULT_EPS, storage_dtype
 
 __all__ = ["HistogramObserver"]
 
 _QUANTILE_STEP = 1e-5
-_PIECES = 16  # into which a bin is cut when the histogram moves to a wider interval
-# torch.histc counts equal values over an interval of 1 to either side, if float32 resolves that.
-_RESOLVED = 1e6
 # Bins times candidates evaluated at once: torch works on that many without its thread pool.
 _BATCH_ELEMENTS = 32768
 
@@ -115,28 +120,46 @@ class HistogramObserver(UniformQuantizationObserverBase):
     def forward(self, x_orig: Any) -> Any:
         """Takes notice of a tensor of any shape and returns it."""
         x = self._plain(x_orig, self.min_val)
-        if x.numel() == 0:
+        group = process_group()
+        if x.numel() == 0 and group is None:
             return x_orig
-        smallest, largest, bad = finite_extremes(x)
-        if bad:
-            self._nonfinite += bad
-            x = x[torch.isfinite(x)]
-            if x.numel() == 0:
-                return x_orig
+        ignored = self._nonfinite
+        smallest, largest = self._extremes(x, group)
+        if not on_host(x):
+            lower = torch.minimum(self.min_val, smallest)
+            upper = torch.maximum(self.max_val, largest)
+            self._add(count_on_device(x, self.bins, lower, upper), lower, upper, group)
+            return x_orig
         low, high = smallest.item(), largest.item()
-        if not self.is_calibrated:
-            counts = _count(x, self.bins, low, high)
-        else:
-            old_low, old_high = self.min_val.item(), self.max_val.item()
-            low, high = min(low, old_low), max(high, old_high)
-            old_counts = self.histogram
-            if (low, high) != (old_low, old_high):
-                old_counts = _moved(self.histogram, old_low, old_high, low, high)
-            counts = old_counts + _count(x, self.bins, low, high).to(self.histogram)
-        self.histogram.copy_(counts)
-        self.min_val.fill_(low)
-        self.max_val.fill_(high)
+        if low > high:  # nothing finite
+            return x_orig
+        if self._nonfinite != ignored:
+            x = x[torch.isfinite(x)]
+        if self.is_calibrated:
+            low, high = min(low, self.min_val.item()), max(high, self.max_val.item())
+        self._add(count(x, self.bins, low, high), low, high, group)
         return x_orig
+
+    def _add(self, counts: Tensor, low: Any, high: Any, group: Any) -> None:
+        """Adds counts over [low, high], which contains the interval so far, to the histogram.
+
+        ``low`` and ``high`` are numbers, or 0-D tensors that are not to be read.
+        """
+        counts = counts.to(self.histogram)
+        if group is not None:
+            distributed.all_reduce(counts, group=group)
+        old_low, old_high = self.min_val, self.max_val
+        if isinstance(low, Tensor):
+            self.histogram.copy_(moved_on_device(self.histogram, old_low, old_high, low, high))
+            self.min_val.copy_(low)
+            self.max_val.copy_(high)
+        else:
+            before = old_low.item(), old_high.item()
+            if self.is_calibrated and (low, high) != before:
+                self.histogram.copy_(moved(self.histogram, *before, low, high))
+            self.min_val.fill_(low)
+            self.max_val.fill_(high)
+        self.histogram += counts
 
     @property
     def is_calibrated(self) -> bool:
@@ -152,7 +175,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
         """
         if not self.is_calibrated:
             return self._calculate_qparams(self.min_val, self.max_val)
-        return self._calculate_qparams(*self._least_error_interval())
+        return self._calculate_qparams(*self._interval())
 
     def reset_min_max_vals(self) -> None:
         """Forgets everything that was observed."""
@@ -171,7 +194,8 @@ class HistogramObserver(UniformQuantizationObserverBase):
                     loaded.reshape(()) if loaded.numel() else torch.tensor(empty)
                 )
 
-    def _least_error_interval(self) -> tuple[Tensor, Tensor]:
+    def _interval(self) -> tuple[Tensor, Tensor]:
+        """The interval to quantize, 0-D."""
         width = self.max_val - self.min_val
         if not bool(torch.isfinite(width)) or not bool(width > 0):
             return self.min_val, self.max_val
@@ -223,35 +247,6 @@ class HistogramObserver(UniformQuantizationObserverBase):
 def _spread(low: Tensor, high: Tensor, density: Tensor) -> Tensor:
     """``density`` times the integral of x squared from ``low`` to ``high``."""
     return density * ((high * high * high - low * low * low) / 3)
-
-
-def _count(x: Tensor, bins: int, low: float, high: float) -> Tensor:
-    """A histogram of finite values over [low, high]."""
-    if low == high and abs(low) > _RESOLVED:
-        counts = x.new_zeros(bins)
-        counts[bins // 2] = x.numel()
-        return counts
-    if high - low > torch.finfo(torch.float32).max:
-        x = x.to(torch.float64)  # the width overflows float32, and histc would count nothing
-    return torch.histc(x, bins, min=low, max=high)
-
-
-def _moved(counts: Tensor, old_low: float, old_high: float, low: float, high: float) -> Tensor:
-    """The counts of a histogram over [old_low, old_high] in the bins of one over [low, high], which
-    contains it.
-    """
-    bins = counts.numel()
-    if old_low == old_high:
-        return _count(counts.new_tensor([old_low]), bins, low, high).to(counts) * counts.sum()
-    pieces = counts.repeat_interleave(_PIECES) / _PIECES
-    piece_width = (counts.new_tensor(old_high) - counts.new_tensor(old_low)) / (bins * _PIECES)
-    middles = (
-        torch.linspace(old_low, old_high, bins * _PIECES + 1, device=counts.device)[:-1]
-        + 0.5 * piece_width
-    )
-    borders = torch.linspace(low, high, bins + 1, device=counts.device)
-    target = (torch.bucketize(middles, borders, right=True) - 1).clamp_(0, bins - 1)
-    return torch.bincount(target, weights=pieces, minlength=bins)
 
 
 @functools.cache

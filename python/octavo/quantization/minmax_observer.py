@@ -16,9 +16,9 @@ from octavo.dtypes import per_channel_affine, per_tensor_affine, quint8
 from octavo.quantization.observer_base import (
     UniformQuantizationObserverBase,
     _tensor_options,
-    finite_extremes,
 )
-from octavo.quantization.utils import DEFAULT_EPS, is_per_channel, is_per_tensor
+from octavo.quantization.statistics import process_group, running_average
+from octavo.quantization.utils import DEFAULT_EPS, host_qparams, is_per_channel, is_per_tensor
 
 __all__ = [
     "MinMaxObserver",
@@ -80,11 +80,9 @@ class MinMaxObserver(UniformQuantizationObserverBase):
     def forward(self, x_orig: Any) -> Any:
         """Takes notice of a tensor of any shape and returns it."""
         x = self._plain(x_orig, self.min_val)
-        if x.numel() == 0:
-            return x_orig
-        low, high, bad = finite_extremes(x)
-        self._nonfinite += bad
-        self._update(low, high)
+        group = process_group()
+        if x.numel() or group is not None:
+            self._update(*self._extremes(x, group))
         return x_orig
 
     def _update(self, low: Tensor, high: Tensor) -> None:
@@ -103,6 +101,15 @@ class MinMaxObserver(UniformQuantizationObserverBase):
         were seen.
         """
         return self._calculate_qparams(self.min_val, self.max_val)
+
+    def host_qparams(self) -> tuple[float, int]:
+        """:meth:`calculate_qparams` in plain numbers and without a warning; (1.0, 0) before
+        anything was seen.
+        """
+        low, high = self.min_val.item(), self.max_val.item()
+        if not low <= high:
+            return 1.0, 0
+        return host_qparams(low, high, eps=self.eps.item(), **self._range())
 
     def reset_min_max_vals(self) -> None:
         """Forgets everything that was observed."""
@@ -158,17 +165,8 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
         self.averaging_constant = averaging_constant
 
     def _update(self, low: Tensor, high: Tensor) -> None:
-        self.min_val.copy_(_averaged(self.min_val, low, self.averaging_constant))
-        self.max_val.copy_(_averaged(self.max_val, high, self.averaging_constant))
-
-
-def _averaged(old: Tensor, new: Tensor, constant: float) -> Tensor:
-    """One step of a moving average; an infinite ``old`` means no value yet, an infinite ``new``
-    nothing to add.
-    """
-    new = new.to(old.device)
-    moved = old + constant * (new - old)
-    return torch.where(torch.isfinite(old), torch.where(torch.isfinite(new), moved, old), new)
+        running_average(self.min_val, low, self.averaging_constant)
+        running_average(self.max_val, high, self.averaging_constant)
 
 
 class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
@@ -234,10 +232,10 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
     def forward(self, x_orig: Any) -> Any:
         """Takes notice of a tensor that has the channel axis and returns it."""
         x = self._plain(x_orig, self.min_val)
-        if x.numel() == 0:
+        group = process_group()
+        if x.numel() == 0 and group is None:
             return x_orig
-        low, high, bad = finite_extremes(self._channels_first(x), dim=1)
-        self._nonfinite += bad
+        low, high = self._extremes(self._channels_first(x), group, dim=1)
         if self.min_val.numel() == 0:
             self._resize(low.shape)
             self.min_val.fill_(torch.inf)
@@ -334,5 +332,5 @@ class MovingAveragePerChannelMinMaxObserver(PerChannelMinMaxObserver):
         self.averaging_constant = averaging_constant
 
     def _update(self, low: Tensor, high: Tensor) -> None:
-        self.min_val.copy_(_averaged(self.min_val, low, self.averaging_constant))
-        self.max_val.copy_(_averaged(self.max_val, high, self.averaging_constant))
+        running_average(self.min_val, low, self.averaging_constant)
+        running_average(self.max_val, high, self.averaging_constant)

@@ -29,6 +29,20 @@ from octavo.dtypes import (
     quint4x2,
     quint8,
 )
+from octavo.quantization.granularity import (
+    AffineQuantizedObserverBase,
+    Granularity,
+    MappingType,
+    PerAxis,
+    PerBlock,
+    PerGroup,
+    PerRow,
+    PerTensor,
+    PerToken,
+    TorchAODType,
+    ZeroPointDomain,
+    get_block_size,
+)
 from octavo.quantization.histogram_observer import HistogramObserver
 from octavo.quantization.minmax_observer import (
     MinMaxObserver,
@@ -45,21 +59,37 @@ from octavo.quantization.observer_base import (
 from octavo.quantization.observer_base import _PartialWrapper as _PartialWrapper
 from octavo.quantization.observer_base import _with_args as _with_args
 from octavo.quantization.observer_base import _with_callable_args as _with_callable_args
+from octavo.quantization.reduction import all_reduce_observers
+from octavo.quantization.search_observers import MSEObserver, PercentileObserver
 from octavo.quantization.utils import DEFAULT_EPS, per_channel_affine_float_qparams
 
 __all__ = [
+    "AffineQuantizedObserverBase",
     "FixedQParamsObserver",
+    "Granularity",
     "HistogramObserver",
+    "MSEObserver",
+    "MappingType",
     "MinMaxObserver",
     "MovingAverageMinMaxObserver",
     "MovingAveragePerChannelMinMaxObserver",
     "NoopObserver",
     "ObserverBase",
+    "PerAxis",
+    "PerBlock",
     "PerChannelMinMaxObserver",
+    "PerGroup",
+    "PerRow",
+    "PerTensor",
+    "PerToken",
+    "PercentileObserver",
     "PlaceholderObserver",
     "RecordingObserver",
     "ReuseInputObserver",
+    "TorchAODType",
     "UniformQuantizationObserverBase",
+    "ZeroPointDomain",
+    "all_reduce_observers",
     "default_affine_fixed_qparams_observer",
     "default_debug_observer",
     "default_dynamic_quant_observer",
@@ -74,6 +104,7 @@ __all__ = [
     "default_reuse_input_observer",
     "default_symmetric_fixed_qparams_observer",
     "default_weight_observer",
+    "get_block_size",
     "get_observer_state_dict",
     "load_observer_state_dict",
     "per_channel_weight_observer_range_neg_127_to_127",
@@ -227,9 +258,12 @@ class RecordingObserver(_SilentObserver):
         return self.tensor_val
 
 
+_ObserverBase = UniformQuantizationObserverBase  # its name in old code
+
+
 def _is_activation_post_process(module: object) -> bool:
     """Whether a module watches activations: an observer of Octavo, or one that looks the same."""
-    return isinstance(module, ObserverBase) or (
+    return isinstance(module, (ObserverBase, AffineQuantizedObserverBase)) or (
         isinstance(module, nn.Module) and callable(getattr(module, "calculate_qparams", None))
     )
 

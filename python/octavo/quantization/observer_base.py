@@ -7,7 +7,6 @@ Users import these names from :mod:`octavo.quantization.observer`.
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo.dtypes import per_tensor_affine, quint8
+from octavo.quantization.statistics import all_reduce_extremes, finite_extremes
 from octavo.quantization.utils import (
     DEFAULT_EPS,
     PER_CHANNEL_SCHEMES,
@@ -229,16 +229,28 @@ class UniformQuantizationObserverBase(ObserverBase):
         if not check_min_max_valid(min_val, max_val):
             device = min_val.device
             return torch.tensor([1.0], device=device), torch.tensor([0], device=device)
-        return interval_to_qparams(
-            min_val,
-            max_val,
-            quant_min=self.quant_min,
-            quant_max=self.quant_max,
-            dtype=self.dtype,
-            qscheme=self.qscheme,
-            eps=self.eps,
-            has_customized_qrange=self.has_customized_qrange,
-        )
+        return interval_to_qparams(min_val, max_val, eps=self.eps, **self._range())
+
+    def _range(self) -> dict[str, Any]:
+        """What turns an interval into qparams, besides ``eps``."""
+        return {
+            "quant_min": self.quant_min,
+            "quant_max": self.quant_max,
+            "dtype": self.dtype,
+            "qscheme": self.qscheme,
+            "has_customized_qrange": self.has_customized_qrange,
+        }
+
+    def step_qparams(self) -> tuple[Tensor, Tensor]:
+        """``calculate_qparams`` of an observer with extremes, without a look at their values: no
+        warning, no error, and scale 1 and zero point 0 for what saw nothing.
+        """
+        low, high = self.get_buffer("min_val"), self.get_buffer("max_val")
+        valid = low <= high
+        low, high = torch.where(valid, low, 0), torch.where(valid, high, 0)
+        scale, zero_point = interval_to_qparams(low, high, eps=self.eps, **self._range())
+        valid = valid.reshape(-1)
+        return torch.where(valid, scale, 1), torch.where(valid, zero_point, 0)
 
     def _plain(self, x: Any, like: Tensor) -> Tensor:
         """``x`` as the plain detached tensor to take statistics of, in the dtype of the buffer
@@ -250,6 +262,14 @@ class UniformQuantizationObserverBase(ObserverBase):
                 "qconfig = None on the module whose output this is to leave it float"
             )
         return x.detach().to(like.dtype)
+
+    def _extremes(self, x: Tensor, group: Any, dim: int | None = None) -> tuple[Tensor, Tensor]:
+        """Minimum and maximum (over ``dim``) of the finite values of a step, of all ranks of a
+        process group if there is one. Counts the others.
+        """
+        low, high, bad = finite_extremes(x, dim)
+        self._nonfinite = self._nonfinite + bad
+        return (low, high) if group is None else all_reduce_extremes(low, high, group)
 
     def reset_min_max_vals(self) -> None:
         """Forgets everything that was observed."""
@@ -292,26 +312,3 @@ def _tensor_options(factory_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"factory_kwargs: unknown {sorted(unknown)}; it may hold device and dtype")
     return options
-
-
-def finite_extremes(x: Tensor, dim: int | None = None) -> tuple[Tensor, Tensor, int]:
-    """Minimum, maximum (over ``dim``, or over all) of the finite values, and how many values were
-    not finite.
-
-    Where no value is finite the minimum is +inf and the maximum -inf, the state of an observer that
-    saw nothing. ``x`` must not be empty.
-    """
-    low, high = torch.aminmax(x) if dim is None else torch.aminmax(x, dim=dim)
-    if dim is None:
-        all_finite = math.isfinite(low.item()) and math.isfinite(high.item())
-    else:
-        all_finite = bool((torch.isfinite(low) & torch.isfinite(high)).all())
-    if all_finite:
-        return low, high, 0
-    finite = torch.isfinite(x)
-    upper = torch.where(finite, x, torch.inf)
-    lower = torch.where(finite, x, -torch.inf)
-    count = int(finite.numel() - finite.sum())
-    if dim is None:
-        return upper.amin(), lower.amax(), count
-    return upper.amin(dim), lower.amax(dim), count

@@ -9,17 +9,35 @@ lose precision. Those names give torch's settings.
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
 
 from octavo.dtypes import qint8, quint8
+from octavo.quantization.fake_quantize import (
+    FakeQuantize,
+    FusedMovingAvgObsFakeQuantize,
+    default_dynamic_fake_quant,
+    default_embedding_fake_quant,
+    default_embedding_fake_quant_4bit,
+    default_fake_quant,
+    default_fused_act_fake_quant,
+    default_fused_per_channel_wt_fake_quant,
+    default_fused_wt_fake_quant,
+    default_per_channel_weight_fake_quant,
+    default_weight_fake_quant,
+    fused_per_channel_wt_fake_quant_range_neg_127_to_127,
+    fused_wt_fake_quant_range_neg_127_to_127,
+)
 from octavo.quantization.observer import (
     HistogramObserver,
     MinMaxObserver,
+    MovingAverageMinMaxObserver,
     NoopObserver,
     PlaceholderObserver,
+    ReuseInputObserver,
     default_debug_observer,
     default_dynamic_quant_observer,
     default_float_qparams_observer,
@@ -37,19 +55,32 @@ from octavo.quantization.observer_base import _PartialWrapper
 __all__ = [
     "QConfig",
     "QConfigAny",
+    "QConfigDynamic",
+    "default_activation_only_qconfig",
     "default_debug_qconfig",
+    "default_dynamic_qat_qconfig",
     "default_dynamic_qconfig",
+    "default_embedding_qat_qconfig",
+    "default_embedding_qat_qconfig_4bit",
     "default_per_channel_qconfig",
+    "default_per_channel_symmetric_qnnpack_qat_qconfig",
     "default_per_channel_symmetric_qnnpack_qconfig",
+    "default_qat_qconfig",
+    "default_qat_qconfig_v2",
     "default_qconfig",
     "default_quint8_weight_qconfig",
     "default_reuse_input_qconfig",
+    "default_symmetric_qnnpack_qat_qconfig",
     "default_symmetric_qnnpack_qconfig",
+    "default_weight_only_qconfig",
     "float16_dynamic_qconfig",
     "float16_static_qconfig",
     "float_qparams_weight_only_qconfig",
     "float_qparams_weight_only_qconfig_4bit",
+    "get_default_qat_qconfig",
+    "get_default_qat_qconfig_dict",
     "get_default_qconfig",
+    "get_default_qconfig_dict",
     "per_channel_dynamic_qconfig",
     "qconfig_equals",
     "torch_compatible_dynamic_qconfig",
@@ -93,6 +124,24 @@ class QConfig(_QConfigFields):
 
 
 QConfigAny: TypeAlias = QConfig | None
+
+
+class QConfigDynamic(_QConfigFields):
+    """A QConfig under an older name, from when dynamic quantization had one of its own.
+
+    Args:
+        activation, weight: as :class:`QConfig`; default: ``nn.Identity``.
+
+    Warns with a FutureWarning. Source: ``torch.ao.quantization.QConfigDynamic``.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, activation: Any = nn.Identity, weight: Any = nn.Identity) -> QConfigDynamic:
+        warnings.warn("QConfigDynamic is deprecated; use QConfig", FutureWarning, stacklevel=2)
+        QConfig(activation, weight)  # the same checks
+        return super().__new__(cls, activation, weight)
+
 
 default_qconfig = QConfig(activation=default_observer, weight=default_weight_observer)
 """For debugging: minimum and maximum, 0..127, weights per tensor."""
@@ -171,6 +220,63 @@ default_per_channel_symmetric_qnnpack_qconfig = QConfig(
 )
 """Signed activations, weights in -127..127 per channel."""
 
+default_qat_qconfig = QConfig(activation=default_fake_quant, weight=default_weight_fake_quant)
+"""Training: activations in 0..127, weights per tensor."""
+
+default_qat_qconfig_v2 = QConfig(
+    activation=default_fused_act_fake_quant, weight=default_fused_wt_fake_quant
+)
+"""Training: activations in 0..255, weights per tensor, fused modules."""
+
+default_dynamic_qat_qconfig = QConfig(
+    activation=default_dynamic_fake_quant, weight=default_weight_fake_quant
+)
+"""Training for dynamic quantization."""
+
+default_weight_only_qconfig = QConfig(activation=nn.Identity, weight=default_weight_fake_quant)
+"""Training with quantized weights and float activations."""
+
+default_activation_only_qconfig = QConfig(activation=default_fake_quant, weight=nn.Identity)
+"""Training with quantized activations and float weights."""
+
+default_embedding_qat_qconfig = QConfig(
+    activation=NoopObserver.with_args(dtype=torch.float32), weight=default_embedding_fake_quant
+)
+"""Training of embedding tables."""
+
+default_embedding_qat_qconfig_4bit = QConfig(
+    activation=NoopObserver.with_args(dtype=torch.float32), weight=default_embedding_fake_quant_4bit
+)
+"""Training of embedding tables of 4 bits."""
+
+_SIGNED_FAKE_QUANT = FusedMovingAvgObsFakeQuantize.with_args(
+    observer=MovingAverageMinMaxObserver,
+    quant_min=-128,
+    quant_max=127,
+    dtype=qint8,
+    reduce_range=False,
+    eps=2**-12,
+)
+
+default_symmetric_qnnpack_qat_qconfig = QConfig(
+    activation=_SIGNED_FAKE_QUANT, weight=fused_wt_fake_quant_range_neg_127_to_127
+)
+"""Training: signed activations, weights in -127..127 per tensor."""
+
+default_per_channel_symmetric_qnnpack_qat_qconfig = QConfig(
+    activation=_SIGNED_FAKE_QUANT, weight=fused_per_channel_wt_fake_quant_range_neg_127_to_127
+)
+"""Training: signed activations, weights in -127..127 per channel."""
+
+_default_fp32_placeholder_qconfig = QConfig(
+    activation=PlaceholderObserver.with_args(dtype=torch.float32),
+    weight=PlaceholderObserver.with_args(dtype=torch.float32),
+)
+
+_default_quint8_placeholder_qconfig = QConfig(
+    activation=PlaceholderObserver.with_args(dtype=quint8), weight=None
+)
+
 _DEFAULTS: dict[str, QConfig] = {
     backend: QConfig(
         activation=HistogramObserver.with_args(reduce_range=reduce_range), weight=weight
@@ -201,13 +307,78 @@ def get_default_qconfig(backend: str = "octavo", version: int = 0) -> QConfig:
     Source: ``torch.ao.quantization.get_default_qconfig``, which defaults to ``"x86"`` and raises
     AssertionError.
     """
-    if backend not in _DEFAULTS:
-        raise ValueError(
-            f"get_default_qconfig: backend must be one of {list(_DEFAULTS)}, got {backend!r}"
-        )
+    _check_backend("get_default_qconfig", backend)
     if version != 0:
         raise ValueError(f"get_default_qconfig: version must be 0, got {version!r}")
     return _DEFAULTS[backend]
+
+
+def _check_backend(caller: str, backend: str) -> None:
+    if backend not in _DEFAULTS:
+        raise ValueError(f"{caller}: backend must be one of {list(_DEFAULTS)}, got {backend!r}")
+
+
+def get_default_qat_qconfig(backend: str = "octavo", version: int = 1) -> QConfig:
+    """The settings for quantization-aware training.
+
+    Args:
+        backend: as :func:`get_default_qconfig`: ``"octavo"`` and ``"onednn"`` train with
+            activations in 0..255 and weights per channel, ``"x86"`` and ``"fbgemm"`` with 0..127,
+            ``"qnnpack"`` with weights per tensor. Activations have moving averages of minimum and
+            maximum.
+        version: 1: fused modules; 0: the plain ones. Their results are the same.
+
+    Raises:
+        ValueError: another backend or version.
+
+    Source: ``torch.ao.quantization.get_default_qat_qconfig``, which defaults to ``"x86"`` and
+    raises AssertionError.
+    """
+    _check_backend("get_default_qat_qconfig", backend)
+    if version not in (0, 1):
+        raise ValueError(f"get_default_qat_qconfig: version must be 0 or 1, got {version!r}")
+    weight: Any
+    if backend == "qnnpack":
+        weight = default_fused_wt_fake_quant if version else default_weight_fake_quant
+    elif version:
+        weight = default_fused_per_channel_wt_fake_quant
+    else:
+        weight = default_per_channel_weight_fake_quant
+    kind = FusedMovingAvgObsFakeQuantize if version else FakeQuantize
+    activation = kind.with_args(
+        observer=MovingAverageMinMaxObserver,
+        quant_min=0,
+        quant_max=255,
+        reduce_range=backend in ("x86", "fbgemm"),
+    )
+    return QConfig(activation=activation, weight=weight)
+
+
+def get_default_qconfig_dict(backend: str = "octavo", version: int = 0) -> dict[str, Any]:
+    """``get_default_qconfig_mapping(backend, version).to_dict()``. Warns with a FutureWarning.
+
+    Source: ``torch.ao.quantization.get_default_qconfig_dict``.
+    """
+    from octavo.quantization import qconfig_mapping
+
+    _warn_of_dict("get_default_qconfig")
+    return qconfig_mapping.get_default_qconfig_mapping(backend, version).to_dict()
+
+
+def get_default_qat_qconfig_dict(backend: str = "octavo", version: int = 1) -> dict[str, Any]:
+    """``get_default_qat_qconfig_mapping(backend, version).to_dict()``. Warns with a FutureWarning.
+
+    Source: ``torch.ao.quantization.get_default_qat_qconfig_dict``.
+    """
+    from octavo.quantization import qconfig_mapping
+
+    _warn_of_dict("get_default_qat_qconfig")
+    return qconfig_mapping.get_default_qat_qconfig_mapping(backend, version).to_dict()
+
+
+def _warn_of_dict(name: str) -> None:
+    message = f"{name}_dict is deprecated; use {name}_mapping"
+    warnings.warn(message, FutureWarning, stacklevel=3)
 
 
 def qconfig_equals(q1: QConfigAny, q2: QConfigAny) -> bool:
@@ -254,3 +425,13 @@ def activation_is_memoryless(observer: object) -> bool:
     """
     inner = getattr(observer, "activation_post_process", observer)
     return bool(getattr(inner, "averaging_constant", None) == 1)
+
+
+def _activation_is_memoryless(qconfig: QConfig) -> bool:
+    """:func:`activation_is_memoryless` of the observer that a QConfig constructs."""
+    return activation_is_memoryless(qconfig.activation())
+
+
+def _is_reuse_input_qconfig(qconfig: QConfigAny) -> bool:
+    """Whether a QConfig says that the output is quantized like the input."""
+    return qconfig is not None and isinstance(qconfig.activation(), ReuseInputObserver)

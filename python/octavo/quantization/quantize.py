@@ -31,6 +31,7 @@ from torch import nn
 from octavo.nn.quantized import FXFloatFunctional
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.qconfig import activation_is_memoryless
+from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.quantization_mappings import (
     get_default_qconfig_propagation_list,
     get_default_static_quant_module_mappings,
@@ -88,7 +89,7 @@ def get_default_custom_config_dict() -> dict[str, dict[type, type]]:
 
 def propagate_qconfig_(
     module: nn.Module,
-    qconfig_dict: Mapping[Any, Any] | None = None,
+    qconfig_dict: Mapping[Any, Any] | QConfigMapping | None = None,
     prepare_custom_config_dict: Mapping[str, Any] | None = None,
 ) -> None:
     """Gives every module inside of ``module`` an attribute ``qconfig``, in place.
@@ -97,7 +98,7 @@ def propagate_qconfig_(
         module: a model.
         qconfig_dict: names ("" is the model), classes, or both, to QConfig or None. A module's own
             attribute comes first, then its name, then its class (or the nearest base class), then
-            what the module it is in has.
+            what the module it is in has. Or a QConfigMapping, or the dict of one.
         prepare_custom_config_dict: ``non_traceable_module_name`` and ``non_traceable_module_class``
             list children that get none.
 
@@ -111,7 +112,9 @@ def propagate_qconfig_(
 
 
 def _resolve(
-    model: nn.Module, qconfig_dict: Mapping[Any, Any] | None, custom: Mapping[str, Any] | None
+    model: nn.Module,
+    qconfig_dict: Mapping[Any, Any] | QConfigMapping | None,
+    custom: Mapping[str, Any] | None,
 ) -> dict[int, Any]:
     names = (custom or {}).get("non_traceable_module_name", [])
     classes = (custom or {}).get("non_traceable_module_class", [])
@@ -134,7 +137,7 @@ def prepare(
     observer_non_leaf_module_list: Collection[type] | None = None,
     prepare_custom_config_dict: Mapping[str, Any] | None = None,
     *,
-    qconfig_dict: Mapping[Any, Any] | None = None,
+    qconfig_dict: Mapping[Any, Any] | QConfigMapping | None = None,
 ) -> nn.Module:
     """Puts observers on the modules that ``convert`` will replace, for calibration.
 

@@ -7,7 +7,9 @@ says is what the other two do.
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from octavo.nn.quantized import FloatFunctional, FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.qconfig import check_qconfig
+from octavo.quantization.qconfig_mapping import QConfigMapping, as_qconfig_mapping
 from octavo.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 
 OBSERVER_NAME = "activation_post_process"
@@ -213,19 +216,22 @@ def units_of(
 
 def resolve_qconfigs(
     model: nn.Module,
-    qconfig_dict: Mapping[Any, Any] | None = None,
+    qconfig_dict: Mapping[Any, Any] | QConfigMapping | None = None,
     left_out: Callable[[str, nn.Module], bool] = lambda name, module: False,
 ) -> dict[int, Any]:
     """The qconfig of each module, by ``id``. Nothing is changed.
 
     A module's own attribute ``qconfig`` (None too) comes first, then its name in the dict, then its
-    class there, then the module it is in. Children for which ``left_out(name in the parent,
-    child)`` holds get none, nor do theirs.
+    class there, then the module it is in; with a QConfigMapping, its order of rules. Children for
+    which ``left_out(name in the parent, child)`` holds get none, nor do theirs.
 
     Raises:
         TypeError: something that is not a QConfig.
     """
-    given = dict(qconfig_dict or {})
+    mapping = as_qconfig_mapping(qconfig_dict)
+    if mapping is not None:
+        return resolve_mapping(model, mapping, left_out)
+    given = {} if qconfig_dict is None else dict(qconfig_dict)  # type: ignore[arg-type]
     result: dict[int, Any] = {}
 
     def visit(name: str, module: nn.Module, inherited: Any) -> None:
@@ -247,14 +253,56 @@ def resolve_qconfigs(
     return result
 
 
-def warn_unknown_names(model: nn.Module, qconfig_dict: Mapping[Any, Any] | None) -> None:
+def warn_unknown_names(
+    model: nn.Module, qconfig_dict: Mapping[Any, Any] | QConfigMapping | None
+) -> None:
     """Warns, on behalf of the caller's caller, about names in a dict of qconfigs that the model
     does not have.
     """
     names = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    unknown = sorted(key for key in qconfig_dict or {} if isinstance(key, str) and key not in names)
+    mapping = as_qconfig_mapping(qconfig_dict)
+    given: Any = (qconfig_dict or {}) if mapping is None else mapping.module_name_qconfigs
+    unknown = sorted(key for key in given if isinstance(key, str) and key not in names)
     if unknown:
         warnings.warn(f"qconfig_dict: the model has no modules named {unknown}", stacklevel=3)
+
+
+_NOTHING = object()
+
+
+def resolve_mapping(
+    model: nn.Module, mapping: QConfigMapping, left_out: Callable[[str, nn.Module], bool]
+) -> dict[int, Any]:
+    """:func:`resolve_qconfigs` with a mapping."""
+    types = mapping.object_type_qconfigs
+    ordered = mapping.module_name_object_type_order_qconfigs
+    result: dict[int, Any] = {}
+
+    def visit(name: str, module: nn.Module, by_type: Any, by_name: Any, by_order: Any) -> None:
+        if id(module) in result or _is_activation_post_process(module):
+            return
+        by_type = types.get(_type_key(module, types), by_type)  # type: ignore[arg-type]
+        by_name = mapping.module_name_qconfigs.get(name, by_name)
+        matching = (p for p in mapping.module_name_regex_qconfigs if re.match(p, name))
+        by_regex = mapping.module_name_regex_qconfigs.get(next(matching, ""), _NOTHING)
+        choices = (by_order, by_name, by_regex, by_type)
+        qconfig = next(choice for choice in choices if choice is not _NOTHING)
+        if "qconfig" in vars(module):
+            qconfig = by_type = module.qconfig
+            by_name = _NOTHING
+        check_qconfig(qconfig, name)
+        result[id(module)] = qconfig
+        seen: Counter[type] = Counter()
+        for child_name, child in module._modules.items():
+            if child is None or child_name == "parametrizations" or left_out(child_name, child):
+                continue
+            cls = canonical_type(child)
+            rule = ordered.get((name, cls, seen[cls]), _NOTHING)
+            seen[cls] += 1
+            visit(f"{name}.{child_name}" if name else child_name, child, by_type, by_name, rule)
+
+    visit("", model, mapping.global_qconfig, _NOTHING, _NOTHING)
+    return result
 
 
 def _type_key(module: nn.Module, given: Mapping[Any, Any]) -> type | None:

@@ -7,6 +7,7 @@ express, qint32 zero points) the docstring says what happens instead.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -23,6 +24,7 @@ from octavo.dtypes import (
     per_tensor_symmetric,
     quint4x2,
 )
+from octavo.quantization.statistics import float32, on_host
 
 __all__ = [
     "activation_dtype",
@@ -216,9 +218,36 @@ def interval_to_qparams(
     return scale.reshape(-1), zero_point.reshape(-1)
 
 
+def host_qparams(
+    low: float,
+    high: float,
+    *,
+    quant_min: int,
+    quant_max: int,
+    dtype: Any,
+    qscheme: Any,
+    eps: float,
+    has_customized_qrange: bool,
+) -> tuple[float, int]:
+    """:func:`interval_to_qparams` of one valid interval in plain numbers, with equal results, for
+    the per-tensor schemes.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    steps = quant_max - quant_min
+    if qscheme in SYMMETRIC_SCHEMES:
+        scale = max(float32(max(-low, high) / (steps / 2)), eps)
+        return scale, _symmetric_zero_point(quant_min, quant_max, dtype, has_customized_qrange)
+    scale = float32(float32(high - low) / steps)
+    if math.isinf(scale):
+        scale = float32(float32(high / steps) - float32(low / steps))
+    scale = max(scale, eps)
+    zero_point = quant_min - round(float32(low / scale))
+    return scale, min(max(zero_point, quant_min), quant_max)
+
+
 def _width(low: Tensor, high: Tensor, steps: float) -> Tensor:
     scale = (high - low) / steps
-    if bool(torch.isinf(scale).any()):
+    if not on_host(scale) or bool(torch.isinf(scale).any()):
         return torch.where(torch.isinf(scale), high / steps - low / steps, scale)
     return scale
 
