@@ -39,6 +39,13 @@ from octavo.quantization.fuser_method_mappings import (
     fuse_linear_bn,
     get_fuser_method,
 )
+from octavo.quantization.numeric_suite import (
+    LayerComparison,
+    LayerReport,
+    compare_layers,
+    compare_model_outputs,
+    compare_weights,
+)
 from octavo.quantization.observer import (
     AffineQuantizedObserverBase,
     FixedQParamsObserver,
@@ -161,6 +168,8 @@ __all__ = [
     "FusedMovingAvgObsFakeQuantize",
     "Granularity",
     "HistogramObserver",
+    "LayerComparison",
+    "LayerReport",
     "LearnableFakeQuantize",
     "MSEObserver",
     "MappingType",
@@ -193,6 +202,9 @@ __all__ = [
     "ZeroPointDomain",
     "add_quant_dequant",
     "all_reduce_observers",
+    "compare_layers",
+    "compare_model_outputs",
+    "compare_weights",
     "convert",
     "default_activation_only_qconfig",
     "default_affine_fixed_qparams_fake_quant",
