@@ -4,6 +4,8 @@ The names, arguments, defaults and results are those of ``torch.ao.quantization`
 say where they differ.
 """
 
+from octavo.quantization.correct_bias import bias_correction
+from octavo.quantization.equalize import cross_layer_equalization, equalize
 from octavo.quantization.fake_quantize import (
     FakeQuantize,
     FakeQuantizeBase,
@@ -202,10 +204,12 @@ __all__ = [
     "ZeroPointDomain",
     "add_quant_dequant",
     "all_reduce_observers",
+    "bias_correction",
     "compare_layers",
     "compare_model_outputs",
     "compare_weights",
     "convert",
+    "cross_layer_equalization",
     "default_activation_only_qconfig",
     "default_affine_fixed_qparams_fake_quant",
     "default_affine_fixed_qparams_observer",
@@ -256,6 +260,7 @@ __all__ = [
     "disable_observer",
     "enable_fake_quant",
     "enable_observer",
+    "equalize",
     "explain",
     "float16_dynamic_qconfig",
     "float16_static_qconfig",

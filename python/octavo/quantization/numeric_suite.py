@@ -354,7 +354,7 @@ def compare_layers(
                 if want.shape != got.shape:
                     raise ValueError(
                         f"compare_layers: '{name}' gives {tuple(want.shape)} in the float model "
-                        f"and {tuple(got.shape)} in the int8 one; fuse the float model as the other one"
+                        f"and {tuple(got.shape)} in the int8 one; fuse the float model as it was"
                     )
                 total.add(want, got)
     if not sums:
