@@ -71,8 +71,8 @@ class LearnableFakeQuantize(FakeQuantizeBase):
         self.quant_min, self.quant_max = quant_min, quant_max
         self.use_grad_scaling = use_grad_scaling
         length = 1 if channel_len == -1 else channel_len
-        self.scale = nn.Parameter(torch.full((length,), float(scale)))
-        self.zero_point = nn.Parameter(torch.full((length,), float(zero_point)))
+        self.scale = nn.Parameter(torch.full((length,), float(scale)), False)
+        self.zero_point = nn.Parameter(torch.full((length,), float(zero_point)), False)
         self.activation_post_process = observer(
             quant_min=quant_min, quant_max=quant_max, **observer_kwargs
         )

@@ -155,13 +155,20 @@ class FakeQuantize(FakeQuantizeBase):
         """Observes ``X`` and fake-quantizes it, each where enabled."""
         if self._is_on("observer_enabled"):
             self._observe(X)
+        if X.numel() == 0:
+            return X
         return self._round(X) if self._is_on("fake_quant_enabled") else X
 
     def _observe(self, x: Tensor) -> None:
         """Shows a tensor to the observer and takes over the scale and zero point that follow."""
+        self.activation_post_process(x.detach())
+        if x.numel() or process_group() is not None:
+            self._take_qparams()
+
+    def _take_qparams(self) -> None:
+        """Takes over the observer's scale and zero point."""
         observer = self.activation_post_process
-        observer(x.detach())
-        if isinstance(observer, MinMaxObserver) and on_host(x):
+        if isinstance(observer, MinMaxObserver) and on_host(observer.min_val):
             scale, zero_point = observer.host_qparams()
             self.scale.fill_(scale)
             self.zero_point.fill_(zero_point)

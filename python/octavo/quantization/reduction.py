@@ -61,6 +61,10 @@ def all_reduce_observers(model: nn.Module, process_group: Any = None) -> None:
         else:
             continue
         observer._nonfinite = _total(observer._nonfinite, observer.min_val.device, process_group)
+    for module in model.modules():
+        take = getattr(module, "_take_qparams", None)  # fake-quantize has a copy of them
+        if take is not None and getattr(module, "is_calibrated", False):
+            take()
 
 
 def _reduce_histogram(observer: HistogramObserver, group: Any) -> None:

@@ -96,15 +96,16 @@ class MSEObserver(HistogramObserver):
 
     The error is that of rounding the middle of each bin to the levels that scale and zero point
     give, with the observer's own number of levels (:class:`HistogramObserver` always counts 256).
-    First both ends shrink together, in 128 steps; then each end by itself, in ever finer steps.
+    First both ends shrink together, in 64 steps; then each end by itself, in ever finer steps.
 
     Args, buffers: as :class:`HistogramObserver`.
 
     Source: Octavo's own.
     """
 
-    _STEPS = 128
-    _ROUNDS = 3
+    _STEPS = 64
+    _FINE_STEPS = 33
+    _ROUNDS = 4
 
     def _interval(self) -> tuple[Tensor, Tensor]:
         low = self.min_val.clamp(max=0.0)
@@ -116,7 +117,7 @@ class MSEObserver(HistogramObserver):
         best = self._best(values, low * factors, high * factors)
         span = 0.5
         for _ in range(self._ROUNDS):
-            around = torch.linspace(1 - span, 1 + span, 2 * self._STEPS + 1, device=low.device)
+            around = torch.linspace(1 - span, 1 + span, self._FINE_STEPS, device=low.device)
             lows = torch.maximum(best[0] * around, low)
             best = self._best(values, lows, best[1].expand_as(lows))
             highs = torch.minimum(best[1] * around, high)

@@ -91,17 +91,18 @@ def float32(value: float) -> float:
 def running_average(old: Tensor, new: Tensor, constant: float) -> None:
     """Moves ``old`` towards ``new`` in place, by ``constant`` of the difference, in float32.
 
-    An infinite ``old`` means no value yet, an infinite ``new`` nothing to add.
+    An infinite ``old`` means no value yet, an infinite ``new`` nothing to add. A constant of 1
+    takes ``new`` as it is: the sum would round, and leave a minimum above an equal maximum.
     """
     if old.dim() == 0 and old.dtype is torch.float32 and on_host(old):
         before, latest = old.item(), new.item()
         if not math.isfinite(latest):
             return
-        if math.isfinite(before):
+        if math.isfinite(before) and constant != 1:
             step = float32(float32(constant) * float32(latest - before))
             latest = float32(before + step)
         old.fill_(latest)
         return
     new = new.to(old.device)
-    moved = old + constant * (new - old)
+    moved = new if constant == 1 else old + constant * (new - old)
     old.copy_(torch.where(torch.isfinite(old), torch.where(torch.isfinite(new), moved, old), new))
