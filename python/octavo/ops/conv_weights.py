@@ -17,6 +17,7 @@ from octavo.ops._common import (
     Tensor,
     check_cpu,
     check_storage,
+    is_channels_last,
 )
 from octavo.ops.weights import _bias_address, _check_weight, _out_kind, _Weight
 
@@ -39,11 +40,6 @@ def _spatial(name: str, value: Ints, rank: int, missing: int) -> tuple[int, int,
 
 def _shape_text(first: str, rank: int) -> str:
     return f"({first}, {', '.join(('depth', 'height', 'width')[-rank:])})"
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether an (N, C, ...) tensor is dense in the order N, ..., C."""
-    return x.movedim(1, -1).is_contiguous()
 
 
 def new_channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

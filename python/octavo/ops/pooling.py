@@ -164,7 +164,7 @@ def _avg_pool(
     w = _windows(name, x, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override is not None:
         divisor_override = numbers(name, "divisor_override", divisor_override, 1)[0]
-        if divisor_override == 0 or abs(divisor_override) >= 2**31:
+        if divisor_override == 0 or not -(2**31) <= divisor_override < 2**31:
             raise ValueError(
                 f"{name}: divisor_override must not be 0 and fit int32, got {divisor_override}"
             )

@@ -8,6 +8,7 @@ from torch import nn
 
 from octavo import ops
 from octavo.nn.quantized.modules.base import QuantizedModule
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = ["MaxPool2d"]
@@ -59,6 +60,11 @@ class MaxPool2d(QuantizedModule):
         )
 
     def forward(self, input: QTensor) -> QTensor:
+        result: QTensor | None = direct.max_pool(
+            input, 2, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+        if result is not None:
+            return result
         q = self._activation(input)
         if q.dim() not in (3, 4):
             raise RuntimeError(
@@ -71,7 +77,7 @@ class MaxPool2d(QuantizedModule):
             )
         except (ValueError, RuntimeError) as error:
             raise self._named(error) from error
-        return QTensor._wrap(out, input._scale, input._zero_point, input._qdtype)
+        return input._with_int(out)
 
     @classmethod
     def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False) -> MaxPool2d:
