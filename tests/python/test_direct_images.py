@@ -31,7 +31,7 @@ def images(rank: int, channels: int = 5, dtype: str = "quint8") -> dict[str, QTe
     q = random_q((2, channels, *SIZES[rank]), generator(rank), dtype=dtype)
     planes = with_int(q, q._int.contiguous())
     last = with_int(q, q._int.movedim(1, -1).contiguous().movedim(-1, 1))
-    wide = torch.cat([q._int, q._int], 1).movedim(1, -1).contiguous().movedim(-1, 1)
+    wide = torch.cat([q._int] * 3, 1).movedim(1, -1).contiguous().movedim(-1, 1)
     return {
         "planes": planes,
         "channels last": last,
@@ -81,6 +81,8 @@ def test_pooling(reading: str, rank: int, dtype: str, channels: int) -> None:
             check(lambda x, w=divided: function("avg_pool", rank)(x, *w), x, taken)
         for size in (1, 3, None, [2], (None,) * (rank - 1) + (2,)):
             for kind in ("avg", "max"):
+                if (kind, rank, size) == ("avg", 1, None):  # torch's own function refuses it
+                    continue
                 taken = getattr(direct, f"adaptive_{kind}_pool")(x, rank, size)
                 name = f"adaptive_{kind}_pool"
                 check(lambda x, n=name, s=size: function(n, rank)(x, s), x, taken)
@@ -133,7 +135,7 @@ def test_upsampling(reading: str, rank: int, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", EIGHT_BIT)
 def test_clamps_sums_and_products(reading: str, rank: int, dtype: str) -> None:
     module = nnq.QFunctional()
-    module.scale, module.zero_point = 0.2, 90
+    module.scale, module.zero_point = 0.25, 90
     kept = images(rank, dtype=dtype)
     for layout in ("planes", "channels last", "one image"):
         x = kept[layout]
@@ -146,18 +148,18 @@ def test_clamps_sums_and_products(reading: str, rank: int, dtype: str) -> None:
             call = getattr(module, name)
             want = ordinary(lambda call=call, x=x, y=y: call(x, y))
             kernel = getattr(direct, name.removesuffix("_relu"))
-            same(kernel(x, y, 0.2, 90, x._qdtype, name == "add_relu"), want)
-            same(kernel(x, y, 0.2, 90, None, name == "add_relu"), want)
+            same(kernel(x, y, 0.25, 90, x._qdtype, name == "add_relu"), want)
+            same(kernel(x, y, 0.25, 90, None, name == "add_relu"), want)
             same(call(x, y), want)
     x, y = kept["planes"], kept["channels last"]
     for other in (y, with_int(x, x._int[:1]), kept["crop"], x.dequantize(), 3):
-        assert direct.add(x, other, 0.2, 90, None, False) is None
+        assert direct.add(x, other, 0.25, 90, None, False) is None
     same(module.add(x, y), ordinary(lambda: module.add(x, y)))
     one = with_int(x, x._int[:1])
     same(module.mul(x, one), ordinary(lambda: module.mul(x, one)))
     wrong_kind = octavo.qint8 if dtype == "quint8" else octavo.quint8
-    assert direct.add(x, x, 0.2, 90, wrong_kind, False) is None
-    assert direct.add(x, x, 0.2, 256, None, False) is None
+    assert direct.add(x, x, 0.25, 90, wrong_kind, False) is None
+    assert direct.add(x, x, 0.25, 256, None, False) is None
     assert direct.add(x, x, 1e-45, 0, None, False) is None
     assert direct.clamp(x, 9, 8) is None
     assert direct.clamp(kept["slice of channels"], 0, 8) is None
@@ -168,15 +170,15 @@ def test_clamps_sums_and_products(reading: str, rank: int, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", EIGHT_BIT)
 def test_cat(reading: str, rank: int, dtype: str) -> None:
     module = nnq.QFunctional()
-    module.scale, module.zero_point = 0.2, 90
+    module.scale, module.zero_point = 0.25, 90
     a, b = images(rank, dtype=dtype), images(rank, 3, dtype)
     for layout in ("planes", "channels last", "slice of channels", "one image"):
         x, y = a[layout], b[layout]
         y = QTensor._wrap(y._int, 0.31, 7, y._qdtype)
         for parts in ([x, y], (y, x, y), [x]):
             want = ordinary(lambda p=parts: module.cat(p, 1))
-            same(direct.cat(parts, 1, 0.2, 90, None), want)
-            same(direct.cat(parts, -1 - rank, 0.2, 90, x._qdtype), want)
+            same(direct.cat(parts, 1, 0.25, 90, None), want)
+            same(direct.cat(parts, -1 - rank, 0.25, 90, x._qdtype), want)
             same(module.cat(parts, 1), want)
             first = parts[0]
             want = ordinary(lambda p=parts: torch.cat(p, 1))
@@ -186,13 +188,13 @@ def test_cat(reading: str, rank: int, dtype: str) -> None:
         parts = [a["planes"]] * 3
         want = ordinary(lambda p=parts, d=dim: module.cat(p, d))
         same(module.cat(parts, dim), want)
-        taken = direct.cat(parts, dim, 0.2, 90, None)
+        taken = direct.cat(parts, dim, 0.25, 90, None)
         same(taken, want)
     x, y = a["planes"], a["channels last"]
     for parts in ([x, y], [x, x._int], [x, with_int(x, x._int[..., 1:])], [], [x] * 17, x, "xx"):
-        assert direct.cat(parts, 1, 0.2, 90, None) is None
+        assert direct.cat(parts, 1, 0.25, 90, None) is None
     for dim in (rank + 2, -rank - 3, 1.0, None, 2**40):
-        assert direct.cat([x, x], dim, 0.2, 90, None) is None
+        assert direct.cat([x, x], dim, 0.25, 90, None) is None
     same(module.cat([x] * 17, 1), ordinary(lambda: module.cat([x] * 17, 1)))
 
 
@@ -242,6 +244,7 @@ def test_inputs_that_are_not_taken(reading: str, make: Any) -> None:
     assert all(result is None for result in every_call(make()))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
 def test_tracing_is_not_taken(reading: str) -> None:
     x = random_q((1, 4, 4, 4), generator(0))
     results: list[Any] = []
