@@ -136,16 +136,17 @@ bool read_size(PyObject* object, int64_t& size) {
   return true;
 }
 
-// A QTensor, its spatial dimensions, output sizes, of which None keeps the input's.
+// A QTensor, its spatial dimensions, one output size or a tuple of them, where None keeps the
+// input's.
 template <bool kMax>
 PyObject* adaptive_pool_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
   ImageArgument a;
   if (count != 3 || !a.read(args[0], args[1])) Py_RETURN_NONE;
-  Sizes size{0, 0, 0};  // 0: None
+  Sizes size{0, 0, 0};  // 0: the input's
   const auto read = [](PyObject* object, int64_t& value) {
     return object == Py_None || read_size(object, value);
   };
-  if (!read_each(args[2], a.rank, size, read)) Py_RETURN_NONE;
+  if (args[2] == Py_None || !read_each<false>(args[2], a.rank, size, read)) Py_RETURN_NONE;
   for (int d = 0; d < 3; ++d) size[d] = size[d] ? size[d] : a.image.size[d];
   return run_image(a, args[0], size, false, [&](const ImageView& image, void* out) {
     if constexpr (kMax) {

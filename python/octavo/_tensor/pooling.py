@@ -42,7 +42,7 @@ def _max_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callable[..., Q
         need_per_tensor(name, q, True)
         if return_indices:
             _no_indices(name, q)
-        return q._with_int(kernel(q._int, kernel_size, stride, padding, dilation, bool(ceil_mode)))
+        return q._with_int(kernel(q._int, kernel_size, stride, padding, dilation, ceil_mode))
 
     return register(name)(max_pool)
 

@@ -1,8 +1,9 @@
 """Pooling on 8-bit images of one to three spatial dimensions.
 
 ``q`` is (N, C, spatial...) or (C, spatial...), any strides; the result is channels last and keeps
-the input's scale and zero point. All raise TypeError for storage other than uint8 and int8,
-ValueError for arguments that torch refuses too and for images without elements, and RuntimeError
+the input's scale and zero point. All raise TypeError for storage other than uint8 and int8 and for
+arguments that are no integers (flags: not True or False), ArgumentError, which is a ValueError and
+a RuntimeError, for values that torch refuses too and for images without elements, and RuntimeError
 for an image smaller than the window.
 """
 
@@ -13,8 +14,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from octavo import _C
+from octavo._errors import ArgumentError
 from octavo.ops._common import Tensor
-from octavo.ops._image import Image, check_not_empty, in_three, numbers
+from octavo.ops._image import Image, check_not_empty, flag, in_three, numbers
 
 Numbers = int | Sequence[int]
 
@@ -41,11 +43,12 @@ def _windows(
 ) -> _Windows:
     dims = len(x.size)
     kernel = numbers(name, "kernel_size", kernel_size, dims)
-    absent = stride is None or (not isinstance(stride, int) and not len(stride))
+    absent = stride is None or (isinstance(stride, (tuple, list)) and not stride)
     step = kernel if absent else numbers(name, "stride", stride, dims)
     pad = numbers(name, "padding", padding, dims)
     dil = numbers(name, "dilation", dilation, dims)
-    return _checked(name, x.tensor.shape, kernel, step, pad, dil, bool(ceil_mode))
+    ceil = flag(name, "ceil_mode", ceil_mode)
+    return _checked(name, x.tensor.shape, kernel, step, pad, dil, ceil)
 
 
 @lru_cache(maxsize=256)  # a model asks for the same few at every call
@@ -60,10 +63,10 @@ def _checked(
 ) -> _Windows:
     for argument, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
-            raise ValueError(f"{name}: {argument} must be at least 1, got {values}")
+            raise ArgumentError(f"{name}: {argument} must be at least 1, got {values}")
     for p, k, d in zip(padding, kernel, dilation, strict=True):
         if not 0 <= p <= (d * (k - 1) + 1) // 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"{name}: padding must be between 0 and half the kernel, got padding={padding} for "
                 f"kernel_size={kernel}"
             )
@@ -165,7 +168,7 @@ def _avg_pool(
     if divisor_override is not None:
         divisor_override = numbers(name, "divisor_override", divisor_override, 1)[0]
         if divisor_override == 0 or not -(2**31) <= divisor_override < 2**31:
-            raise ValueError(
+            raise ArgumentError(
                 f"{name}: divisor_override must not be 0 and fit int32, got {divisor_override}"
             )
     out = x.new(w.output_size)
@@ -176,7 +179,7 @@ def _avg_pool(
         w.stride,
         w.padding,
         w.ceil_mode,
-        bool(count_include_pad),
+        flag(name, "count_include_pad", count_include_pad),
         divisor_override or 0,
         out.data_ptr(),
     )
@@ -250,7 +253,7 @@ def avg_pool3d(
     )
 
 
-OutputSize = int | Sequence[int | None] | None
+OutputSize = int | Sequence[int | None]
 
 
 def _adaptive(
@@ -258,13 +261,9 @@ def _adaptive(
 ) -> Tensor:
     name = f"adaptive_{kind}_pool{dims}d"
     x = Image(name, q, dims)
-    wanted = [output_size] if isinstance(output_size, int | None) else list(output_size)
-    if len(wanted) == 1:
-        wanted *= dims
-    filled = [have if want is None else want for want, have in zip(wanted, x.size, strict=False)]
-    size = numbers(name, "output_size", filled[: len(wanted)] + wanted[len(filled) :], dims)
+    size = _adaptive_size(name, output_size, x.size)
     if min(size) < 0:
-        raise ValueError(f"{name}: output_size must not be negative, got {size}")
+        raise ArgumentError(f"{name}: output_size must not be negative, got {size}")
     check_not_empty(name, x.tensor.shape)
     out = x.new(size)
     if out.numel():
@@ -276,6 +275,17 @@ def _adaptive(
     return x.finish(out)
 
 
+def _adaptive_size(name: str, wanted: OutputSize, have: tuple[int, ...]) -> tuple[int, ...]:
+    if not isinstance(wanted, (tuple, list)):
+        return numbers(name, "output_size", wanted, len(have))
+    if len(wanted) != len(have):
+        raise ArgumentError(
+            f"{name}: output_size: expected one or {len(have)} integers, got {wanted!r}"
+        )
+    filled = [there if want is None else want for want, there in zip(wanted, have, strict=True)]
+    return numbers(name, "output_size", filled, len(have))
+
+
 def adaptive_avg_pool1d(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
     """:func:`torch.nn.functional.adaptive_avg_pool1d`; arithmetic as :func:`avg_pool2d`."""
     return _adaptive("avg", 1, q, zero_point, output_size)
@@ -284,7 +294,7 @@ def adaptive_avg_pool1d(q: Tensor, zero_point: int, output_size: OutputSize) -> 
 def adaptive_avg_pool2d(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
     """:func:`torch.nn.functional.adaptive_avg_pool2d`; arithmetic as :func:`avg_pool2d`.
 
-    ``output_size``: one or two integers; ``None`` keeps the input's size.
+    ``output_size``: one integer or two; ``None`` among two keeps the input's size.
     """
     return _adaptive("avg", 2, q, zero_point, output_size)
 

@@ -365,35 +365,6 @@ def test_set_weight_bias() -> None:
         module.set_weight_bias(w, torch.zeros(3))
 
 
-@pytest.mark.parametrize("rank", RANKS)
-def test_errors_are_of_the_kinds_that_torch_raises(rank: int) -> None:
-    size = SPATIAL[rank]
-    x = random_q((2, 4, *size), generator(0))
-    wrong: list[tuple[type[Exception], dict[str, Any], QTensor]] = [
-        (RuntimeError, {}, random_q((2, 5, *size), generator(0))),
-        (RuntimeError, {}, random_q((2, 4, 3, *size), generator(0))),
-        (RuntimeError, {}, random_q((2, 4, *size[:-1], 0), generator(0))),
-        (RuntimeError, {"padding": 50}, x),
-        (RuntimeError, {"output_padding": 1}, x),
-        (RuntimeError, {"output_padding": 3, "stride": 2, "dilation": 3}, x),
-        (ValueError, {"padding_mode": "reflect"}, x),
-        (ValueError, {"groups": 3}, x),
-    ]
-    for kind, args, value in wrong:
-        for make in (MODULES[rank], FLOAT[rank]):
-            with pytest.raises(kind) as caught:
-                make(4, 6, 2, **args)(value if make is MODULES[rank] else value.dequantize())
-            if make is MODULES[rank]:
-                assert f"ConvTranspose{rank}d: " in str(caught.value)
-    with pytest.raises(TypeError, match="must be a quantized tensor"):
-        MODULES[rank](4, 6, 2)(torch.zeros(2, 4, *size))
-    for name, value in {"stride": 0, "padding": -1, "output_padding": -1, "dilation": 0}.items():
-        with pytest.raises(ValueError, match=f"{name} must be an int"):
-            MODULES[rank](4, 6, 2, **{name: value})
-    with pytest.raises(ValueError, match="padding of a transposed convolution must be numbers"):
-        MODULES[rank](4, 6, 2, padding="same")
-
-
 @pytest.mark.kernel
 @pytest.mark.parametrize("rank", RANKS)
 def test_functional(isa: str, rank: int) -> None:

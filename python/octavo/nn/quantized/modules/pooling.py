@@ -22,9 +22,11 @@ class MaxPool2d(QuantizedModule):
     Shape: input ``[N, C, H, W]`` or ``[C, H, W]``, any strides; output in channels-last layout.
 
     Raises:
-        TypeError: in ``forward``, for anything but an 8-bit quantized tensor with one scale.
-        RuntimeError: in ``forward``, for a wrong rank.
-        ValueError: ``return_indices=True``; window arguments that ``torch.nn.MaxPool2d`` refuses.
+        TypeError: in ``forward``, for anything but an 8-bit quantized tensor with one scale, and
+            for window arguments that are no integers.
+        RuntimeError: in ``forward``, for a wrong rank, an image smaller than the window, and window
+            arguments that ``torch.nn.MaxPool2d`` refuses (these are ValueErrors too).
+        ValueError: ``return_indices=True``.
 
     Source: ``torch.nn.quantized.MaxPool2d``, which is ``torch.nn.MaxPool2d``. (That one also works
     on quantized tensors; this one accepts nothing else, and so finds a missing QuantStub.)
@@ -75,7 +77,7 @@ class MaxPool2d(QuantizedModule):
             out = ops.max_pool2d(
                 q, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
             )
-        except (ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise self._named(error) from error
         return input._with_int(out)
 
