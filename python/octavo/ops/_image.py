@@ -101,9 +101,12 @@ def numbers(name: str, argument: str, value: Any, dims: int) -> tuple[int, ...]:
     if len(values) == 1:
         return values * dims
     if len(values) != dims:
-        wanted = f"one or {dims} integers" if dims > 1 else "one integer"
-        raise ArgumentError(f"{name}: {argument}: expected {wanted}, got {value!r}")
+        raise ArgumentError(f"{name}: {argument}: expected {how_many(dims)}, got {value!r}")
     return values
+
+
+def how_many(dims: int) -> str:
+    return f"one or {dims} integers" if dims > 1 else "one integer"
 
 
 def flag(name: str, argument: str, value: Any) -> bool:

@@ -74,6 +74,19 @@ def dense_floats(x: Tensor) -> tuple[Tensor, bool]:
     return (x if last else x.contiguous()), last
 
 
+def with_batch(x: Tensor, rank: int, channels: int) -> Tensor:
+    """The input of a convolution with a batch dimension; ValueError unless it has ``rank`` spatial
+    dimensions and so many channels."""
+    if x.dim() not in (rank + 1, rank + 2):
+        sizes = ", ".join("L" if rank == 1 else "DHW"[-rank:])
+        raise ValueError(
+            f"input: expected a (N, C, {sizes}) or (C, {sizes}) input, got shape {tuple(x.shape)}"
+        )
+    if x.shape[-1 - rank] != channels:
+        raise ValueError(f"input: expected {channels} channels, got shape {tuple(x.shape)}")
+    return x if x.dim() == rank + 2 else x.unsqueeze(0)
+
+
 class ConvWeight(_Weight):
     """Weight of a quantized convolution of 1, 2 or 3 spatial dimensions, packed for the CPU it runs
     on; immutable and safe to share by threads.
@@ -281,18 +294,8 @@ class ConvWeight(_Weight):
     def _shapes(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """The input with a batch dimension, and the shape of its output; ValueError or RuntimeError
         where there is none."""
-        if x.dim() not in (self.rank + 1, self.rank + 2):
-            sizes = ", ".join("L" if self.rank == 1 else "DHW"[-self.rank :])
-            raise ValueError(
-                f"input: expected a (N, C, {sizes}) or (C, {sizes}) input, got shape "
-                f"{tuple(x.shape)}"
-            )
-        batched = x if x.dim() == self.rank + 2 else x.unsqueeze(0)
-        n, c, *size = batched.shape
-        if c != self.in_channels:
-            raise ValueError(
-                f"input: expected {self.in_channels} channels, got shape {tuple(x.shape)}"
-            )
+        batched = with_batch(x, self.rank, self.in_channels)
+        n, _, *size = batched.shape
         out_size = self._packed.output_size(_spatial("input", size, self.rank, 1))[-self.rank :]
         if min(out_size) < 1:
             raise RuntimeError(
