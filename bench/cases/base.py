@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Case(ABC):
     """One thing to compute, the same for every contender.
 
     Attributes:
@@ -83,9 +84,9 @@ class Case:
         """Whether every weight is used once only, so that reading them is the limit."""
         return False
 
+    @abstractmethod
     def check(self, got: Tensor) -> Check:
         """Compares a contender's result, as its :class:`Prepared` gives it, with the reference."""
-        raise NotImplementedError
 
 
 def compare_integers(got: Tensor, expected: Tensor) -> Check:

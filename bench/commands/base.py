@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +19,7 @@ RESULTS = Path("bench/RESULTS.md")
 Tell = Callable[[str], None]  # gets a sentence for the report's notes
 
 
-class Command:
+class Command(ABC):
     """One subcommand.
 
     Attributes:
@@ -30,9 +31,11 @@ class Command:
     help: ClassVar[str]
     order: ClassVar[int] = 50
 
+    @abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the subcommand's options."""
 
+    @abstractmethod
     def run(self, options: argparse.Namespace) -> int:
         """Does the work.
 
@@ -42,7 +45,6 @@ class Command:
         Raises:
             ValueError: an option's value is wrong; the message names it.
         """
-        raise NotImplementedError
 
 
 class Suite(Command):
@@ -54,9 +56,9 @@ class Suite(Command):
 
     in_report: ClassVar[bool] = False
 
+    @abstractmethod
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
         """What to measure."""
-        raise NotImplementedError
 
     def report_cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
         """What of it goes into the report, whose options are only those that all suites share."""

@@ -72,6 +72,13 @@ bool read_qtensor(PyObject* object, QTensorView& view) {
          read_tensor(ints, view.ints) && view.ints.type == type;
 }
 
+OutputObjects objects_of(PyObject* object) {
+  return {slot(object, qtensor.scale), slot(object, qtensor.zero_point),
+          slot(object, qtensor.qdtype), slot(object, qtensor.qscheme)};
+}
+
+PyObject* qdtype_of(ElementType type) { return qtensor.dtype[static_cast<int>(type)]; }
+
 bool read_output(const OutputObjects& objects, QParams& qparams, ElementType& type) {
   return read_float(objects.scale, qparams.scale) &&
          read_int32(objects.zero_point, qparams.zero_point) && read_qdtype(objects.qdtype, type);
@@ -91,7 +98,7 @@ PyObject* wrap_qtensor(PyObject* ints, const OutputObjects& objects) {
   Py_DECREF(ints);
   set_slot(result, qtensor.axis, Py_None);
   set_slot(result, qtensor.qdtype, objects.qdtype);
-  set_slot(result, qtensor.qscheme, qtensor.per_tensor_affine);
+  set_slot(result, qtensor.qscheme, objects.qscheme ? objects.qscheme : qtensor.per_tensor_affine);
   set_slot(result, qtensor.scale, objects.scale);
   set_slot(result, qtensor.zero_point, objects.zero_point);
   return result;

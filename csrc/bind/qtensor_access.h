@@ -19,6 +19,7 @@ struct OutputObjects {
   PyObject* scale;
   PyObject* zero_point;
   PyObject* qdtype;
+  PyObject* qscheme = nullptr;  // null: the scheme that connect_qtensor() was given
 };
 
 // Takes the class, its dtypes by storage (quint8, qint8, qint32) and the scheme of the tensors that
@@ -29,6 +30,12 @@ void connect_qtensor(pybind11::type qtensor, pybind11::object quint8, pybind11::
 // Whether `object` is a QTensor (no subclass) with one scale over a tensor that read_tensor()
 // takes.
 bool read_qtensor(PyObject* object, QTensorView& view);
+
+// The qparams of an object that read_qtensor() took.
+OutputObjects objects_of(PyObject* qtensor);
+
+// The dtype with this storage: kU8, kS8 or kI32.
+PyObject* qdtype_of(ElementType type);
 
 // Whether the objects are a float, an int and one of the three dtypes; sets qparams and `type`, the
 // dtype's storage.

@@ -186,9 +186,11 @@ bool TensorView::is_contiguous() const {
 }
 
 bool TensorView::is_channels_last() const {
-  if (ndim != 4) return false;
-  int64_t expected = 1;
-  for (const int32_t d : {1, 3, 2, 0}) {
+  if (ndim < 3 || ndim > 5) return false;
+  if (size[1] != 1 && stride[1] != 1) return false;
+  int64_t expected = size[1];
+  for (int32_t d = ndim - 1; d >= 0; --d) {
+    if (d == 1) continue;
     if (size[d] != 1 && stride[d] != expected) return false;
     expected *= size[d];
   }
@@ -276,6 +278,11 @@ bool read_int32(PyObject* object, int32_t& value) {
   const long long wide = PyLong_AsLongLongAndOverflow(object, &overflow);
   value = static_cast<int32_t>(wide);
   return overflow == 0 && wide == value;
+}
+
+bool read_bool(PyObject* object, bool& value) {
+  value = object == Py_True;
+  return PyBool_Check(object);
 }
 
 }  // namespace octavo::bind

@@ -28,7 +28,7 @@ struct TensorView {
 
   int64_t elements() const;
   bool is_contiguous() const;
-  bool is_channels_last() const;  // (N, C, H, W) whose memory order is N, H, W, C
+  bool is_channels_last() const;  // (N, C, spatial...) whose memory order is N, spatial, C
 };
 
 // How tensors are read and made. kExchange is the default where torch has the table of DLPack 1.3
@@ -63,5 +63,7 @@ bool is_tracing();
 // Numbers as Python's float and int (no subclasses) hold them.
 bool read_float(PyObject* object, float& value);
 bool read_int32(PyObject* object, int32_t& value);
+// True or False, nothing that only counts as one.
+bool read_bool(PyObject* object, bool& value);
 
 }  // namespace octavo::bind

@@ -3,6 +3,7 @@
 Use octavo.ops and octavo.backend instead."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -20,6 +21,46 @@ def quantize_direct(
     x: object, scale: object, zero_point: object, dtype: object, /
 ) -> torch.Tensor | None: ...
 def dequantize_direct(q: object, /) -> torch.Tensor | None: ...
+def clamp_direct(q: object, lo: object, hi: object, /) -> Any: ...
+def add_direct(
+    a: object, b: object, scale: object, zero_point: object, dtype: object, relu: bool, /
+) -> Any: ...
+def mul_direct(
+    a: object, b: object, scale: object, zero_point: object, dtype: object, relu: bool, /
+) -> Any: ...
+def cat_direct(
+    tensors: object, dim: object, scale: object, zero_point: object, dtype: object, /
+) -> Any: ...
+def max_pool_direct(
+    q: object,
+    dims: int,
+    kernel_size: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    ceil_mode: object,
+    /,
+) -> Any: ...
+def avg_pool_direct(
+    q: object,
+    dims: int,
+    kernel_size: object,
+    stride: object,
+    padding: object,
+    ceil_mode: object,
+    count_include_pad: object,
+    divisor_override: object,
+    /,
+) -> Any: ...
+def adaptive_max_pool_direct(q: object, dims: int, output_size: object, /) -> Any: ...
+def adaptive_avg_pool_direct(q: object, dims: int, output_size: object, /) -> Any: ...
+def spatial_mean_direct(q: object, dim: object, keepdim: object, /) -> Any: ...
+def upsample_nearest_direct(
+    q: object, exact: bool, size: object, scale_factor: object, recompute: object, /
+) -> Any: ...
+def upsample_linear_direct(
+    q: object, align_corners: bool, size: object, scale_factor: object, recompute: object, /
+) -> Any: ...
 def cpu_features() -> dict[str, tuple[str, str]]: ...
 def isas() -> list[tuple[str, bool, list[str]]]: ...
 def kernels(isa: str) -> list[str]: ...

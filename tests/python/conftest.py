@@ -10,6 +10,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import octavo
+from direct_support import DEFAULT, READING
+from octavo import _C
 
 # OCTAVO_TEST_ISA limits the kernel tests to one instruction set; where it cannot run, they fail.
 _only = os.environ.get("OCTAVO_TEST_ISA")
@@ -36,3 +38,11 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=READING)
+def reading(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once for each way of reading tensors that this torch offers."""
+    assert _C.set_tensor_access(request.param)
+    yield request.param
+    _C.set_tensor_access(DEFAULT)

@@ -171,6 +171,40 @@ def conv_accumulator(
     return acc
 
 
+def conv_sums(
+    x: Q,
+    w: Array,
+    w_zeros: Array,
+    stride: Sequence[int] | None = None,
+    padding: Sequence[int] | None = None,
+    dilation: Sequence[int] | None = None,
+    groups: int = 1,
+) -> Array:
+    """The exact sums [N, O, sizes'] of a convolution, without bias."""
+    rank = w.ndim - 2
+    zeros = np.broadcast_to(w_zeros.astype(np.int64), w.shape[:1]).reshape(-1, *(1,) * (rank + 1))
+    return conv_accumulator(
+        x.steps,
+        w.astype(np.int64) - zeros,
+        stride or (1,) * rank,
+        padding or (0,) * rank,
+        dilation or (1,) * rank,
+        groups,
+    )
+
+
+def float_output(
+    acc: Array, bias: Array | None, x_scale: float, w_scales: Array, relu: bool = False
+) -> Array:
+    """Sums [N, O, sizes] as float32: one product and one sum. w_scales has 1 or O elements."""
+    channels = (1, -1, *(1,) * (acc.ndim - 2))
+    scales = (f32(x_scale) * w_scales.astype(f32)).reshape(channels)
+    y = acc.astype(np.int32).astype(f32) * scales
+    if bias is not None:
+        y = y + bias.astype(f32).reshape(channels)
+    return np.maximum(y, f32(0.0)) if relu else y
+
+
 def conv(
     x: Q,
     w: Array,
@@ -190,16 +224,7 @@ def conv(
 
     A clamp's bounds are quantized as values are.
     """
-    rank = w.ndim - 2
-    zeros = np.broadcast_to(w_zeros.astype(np.int64), w.shape[:1]).reshape(-1, *(1,) * (rank + 1))
-    acc = conv_accumulator(
-        x.steps,
-        w.astype(np.int64) - zeros,
-        stride or (1,) * rank,
-        padding or (0,) * rank,
-        dilation or (1,) * rank,
-        groups,
-    )
+    acc = conv_sums(x, w, w_zeros, stride, padding, dilation, groups)
     if residual is not None:
         residual = Q(residual.array.swapaxes(0, 1), residual.scale, residual.zero)
     acc = acc.swapaxes(0, 1)
@@ -228,7 +253,26 @@ def conv_transpose(
     relu: bool = False,
 ) -> Array:
     """x [N, C, sizes] of any rank, w int8 [C, O / groups, kernel sizes]; w_scales and w_zeros have
-    1 or O / groups elements. Every input is scattered, and what lies outside the result cut off.
+    1 or O / groups elements.
+    """
+    acc = conv_transpose_sums(x, w, w_zeros, stride, padding, output_padding, dilation, groups)
+    scales = w_scales if w_scales.size == 1 else np.tile(w_scales, groups)
+    result = requantize_accumulator(acc.swapaxes(0, 1), bias, x.scale, scales, out, relu)
+    return np.ascontiguousarray(result.swapaxes(0, 1))
+
+
+def conv_transpose_sums(
+    x: Q,
+    w: Array,
+    w_zeros: Array,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+) -> Array:
+    """The exact sums [N, O, sizes'] of a transposed convolution, without bias. Every input is
+    scattered, and what lies outside the result cut off.
     """
     inputs, per_group, *kernel = w.shape
     rank, each = len(kernel), inputs // groups
@@ -249,10 +293,7 @@ def conv_transpose(
         product = np.einsum("nc...,co->no...", x.steps[:, rows], weight[(rows, slice(None), *tap)])
         acc[(slice(None), slice(g * per_group, (g + 1) * per_group), *to)] += product
     cut = tuple(slice(p, length - p) for p, length in zip(padding, room, strict=True))
-    acc = acc[(slice(None), slice(None), *cut)].swapaxes(0, 1)
-    scales = w_scales if w_scales.size == 1 else np.tile(w_scales, groups)
-    result = requantize_accumulator(acc, bias, x.scale, scales, out, relu)
-    return np.ascontiguousarray(result.swapaxes(0, 1))
+    return acc[(slice(None), slice(None), *cut)]
 
 
 def _pointwise(x: Array, out: Q, relu: bool) -> Array:

@@ -80,19 +80,10 @@ def laid_out(x: QTensor) -> QTensor:
 
 def float_conv(packed: Any, plain: QTensor, x: QTensor, groups: int, **geometry: Any) -> Tensor:
     """What the float output is: one float32 product and one sum after the exact integers."""
-    rank = packed.rank
-    acc = ref.conv_accumulator(
-        x._int.numpy().astype(np.int64) - x._zero_point,
-        plain._int.numpy().astype(np.int64),
-        geometry.get("stride", (1,) * rank),
-        geometry.get("padding", (0,) * rank),
-        (1,) * rank,
-        groups,
-    )
-    shape = (1, -1, *(1,) * rank)
-    scales = (np.float32(x._scale) * plain._scales.numpy().astype(np.float32)).reshape(shape)
-    y = acc.astype(np.int32).astype(np.float32) * scales
-    return torch.from_numpy(y + packed.bias.numpy().reshape(shape))
+    w, scales, zeros, bias = arrays(packed, plain)
+    q = ref.Q(x._int.numpy(), x._scale, x._zero_point)
+    acc = ref.conv_sums(q, w, zeros, **geometry, groups=groups)
+    return torch.from_numpy(ref.float_output(acc, bias, x._scale, scales))
 
 
 @pytest.mark.kernel

@@ -8,7 +8,7 @@ import gc
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +17,12 @@ import torch
 from torch import Tensor, nn
 
 import octavo
+from direct_support import DEFAULT, ordinary, same
 from module_support import generator, random_q, random_weight
 from octavo import _C, QTensor
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
 from octavo.ops import direct
-
-DEFAULT = _C.tensor_access()
-READING = ["attributes"] + (["exchange"] if DEFAULT == "exchange" else [])
-
-
-@pytest.fixture(params=READING)
-def reading(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the test once for each way of reading tensors that this torch offers."""
-    assert _C.set_tensor_access(request.param)
-    yield request.param
-    _C.set_tensor_access(DEFAULT)
-
-
-def ordinary(call: Callable[[], Any]) -> Any:
-    """What `call` gives without direct entry points."""
-    before = _C.tensor_access()
-    _C.set_tensor_access("none")
-    try:
-        return call()
-    finally:
-        _C.set_tensor_access(before)
-
-
-def same(a: Any, b: Any) -> None:
-    assert type(a) is type(b)
-    if isinstance(a, QTensor):
-        assert (a._scale, a._zero_point, a._qdtype) == (b._scale, b._zero_point, b._qdtype)
-        assert (a._axis, a._qscheme) == (b._axis, b._qscheme)
-        assert a.is_leaf
-        assert not a.requires_grad
-        a, b = a._int, b._int
-    assert a.dtype == b.dtype
-    assert a.shape == b.shape
-    assert a.stride() == b.stride()
-    assert torch.equal(a, b)
 
 
 def linear(cls: Any = nnq.Linear, k: int = 32, n: int = 64, dtype: str = "quint8") -> Any:

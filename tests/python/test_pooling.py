@@ -188,7 +188,8 @@ def test_modules_defaults_and_shapes(isa: str) -> None:
         check(got, ref.max_pool2d(q.array, two, two), x)
     for got in (F.avg_pool2d(x, 2), torch.nn.AvgPool2d(2)(x), F.avg_pool2d(x, [2], stride=())):
         check(got, ref.avg_pool2d(q, two, two), x)
-    for size, full in ((1, (1, 1)), ((None, 3), (8, 3)), (None, (8, 6)), ([4, None], (4, 6))):
+    sizes = ((1, (1, 1)), ((None, 3), (8, 3)), ((None, None), (8, 6)), ([4, None], (4, 6)))
+    for size, full in sizes:
         want = ref.adaptive_avg_pool2d(q, full)
         check(F.adaptive_avg_pool2d(x, size), want, x)
         check(torch.nn.AdaptiveAvgPool2d(size)(x), want, x)

@@ -15,6 +15,8 @@ import torch
 from octavo import ops
 from octavo._tensor.compute import need_per_tensor, quantized_bound, same_qparams
 from octavo._tensor.dispatch import refuse, register
+from octavo.dtypes import per_tensor_affine
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 # Joining
@@ -25,6 +27,11 @@ def cat(tensors: Sequence[Any], dim: Any = 0, **kwargs: Any) -> QTensor:
     """Concatenate; the result has the parameters of the first tensor, to which others are
     requantized."""
     parts = list(tensors)
+    q = parts[0] if parts else None
+    if not kwargs and isinstance(q, QTensor) and q._qscheme is per_tensor_affine:
+        result: QTensor | None = direct.cat(parts, dim, q._scale, q._zero_point, q._qdtype)
+        if result is not None:
+            return result
     dim = operator.index(kwargs.get("axis", dim))
     first = _check_parts("cat", parts)
     alike = all(same_qparams(first, q) for q in parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ import torch.nn.functional as F
 
 from octavo import ops
 from octavo._tensor.dispatch import calling_module, refuse, register
+from octavo.dtypes import QDType
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 _PER_CHANNEL = (
@@ -49,8 +52,13 @@ def quantized_bound(q: QTensor, value: Any, argument: str) -> int:
         refuse("clamp", [q], f"{argument} must be a number, got {type(value).__name__}.")
     if math.isnan(value):
         raise ValueError(f"{argument}: expected a number, got NaN")
-    bound = torch.tensor([value], dtype=torch.float32)
-    return int(ops.quantize(bound, q._scale, q._zero_point, q._qdtype))
+    return quantized_number(float(value), q._scale, q._zero_point, q._qdtype)
+
+
+@lru_cache(maxsize=256)
+def quantized_number(value: float, scale: float, zero_point: int, qdtype: QDType) -> int:
+    """One number as ops.quantize() rounds it."""
+    return int(ops.quantize(torch.tensor([value]), scale, zero_point, qdtype))
 
 
 def clamp_between(name: str, q: QTensor, lo: Any, hi: Any, inplace: bool) -> QTensor:
@@ -66,6 +74,9 @@ def _clamp_ints(q: QTensor, low: int, high: int, inplace: bool) -> QTensor:
     if inplace:
         q._int.clamp_(low, high)
         return q
+    result: QTensor | None = direct.clamp(q, low, high)
+    if result is not None:
+        return result
     if q._qdtype.itemsize != 1:
         return q._with_int(q._int.clamp(low, high))
     return q._with_int(ops.clamp(q._int, low, high))
@@ -174,6 +185,10 @@ def mean(
     The sum of (integer - zero point) is exact; conversion and product are float32, as in
     avg_pool2d.
     """
+    if dtype is None and not kwargs:
+        result: QTensor | None = direct.spatial_mean(q, dim, keepdim)
+        if result is not None:
+            return result
     need_per_tensor("mean", q)
     if dtype is not None and dtype != q._qdtype:
         refuse("mean", [q], f"The result stays {q._qdtype}; dequantize() it for {dtype}.")

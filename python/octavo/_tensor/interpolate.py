@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from octavo import ops
 from octavo._tensor.compute import need_per_tensor
 from octavo._tensor.dispatch import calling_module, refuse, register
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 # Spatial dimensions that a mode is for.
@@ -36,6 +37,10 @@ def interpolate(
             does not copy elements.
         ValueError: arguments that torch refuses too.
     """
+    if not antialias:
+        result = _direct(q, size, scale_factor, mode, align_corners, recompute_scale_factor)
+        if result is not None:
+            return result
     need_per_tensor("interpolate", q)
     if antialias or mode not in (*_COPYING, *_LINEAR, "area"):
         refuse(
@@ -73,6 +78,18 @@ def interpolate(
     return q._with_int(
         ops.upsample_linear(q._int, q._zero_point, output_size, scales, bool(align_corners))
     )
+
+
+def _direct(
+    q: Any, size: Any, scale_factor: Any, mode: str, align_corners: Any, recompute: Any
+) -> QTensor | None:
+    result: QTensor | None = None
+    if mode in _COPYING and align_corners is None:
+        exact = mode == "nearest-exact"
+        result = direct.upsample_nearest(q, exact, size, scale_factor, recompute)
+    elif isinstance(q, QTensor) and _LINEAR.get(mode) == q._int.dim() - 2:
+        result = direct.upsample_linear(q, bool(align_corners), size, scale_factor, recompute)
+    return result
 
 
 def _output_size(

@@ -13,6 +13,7 @@ import torch
 from octavo import ops
 from octavo._tensor.compute import need_per_tensor
 from octavo._tensor.dispatch import HANDLERS, refuse, register
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 
@@ -20,7 +21,9 @@ def _no_indices(name: str, q: Any) -> None:
     refuse(name, [q], "return_indices is not available; dequantize() first.")
 
 
-def _max_pool(name: str, kernel: Callable[..., torch.Tensor]) -> Callable[..., QTensor]:
+def _max_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callable[..., QTensor]:
+    name = f"max_pool{dims}d"
+
     def max_pool(
         q: QTensor,
         kernel_size: Any,
@@ -30,17 +33,23 @@ def _max_pool(name: str, kernel: Callable[..., torch.Tensor]) -> Callable[..., Q
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> QTensor:
+        if not return_indices:
+            result: QTensor | None = direct.max_pool(
+                q, dims, kernel_size, stride, padding, dilation, ceil_mode
+            )
+            if result is not None:
+                return result
         need_per_tensor(name, q, True)
         if return_indices:
             _no_indices(name, q)
-        return q._with_int(kernel(q._int, kernel_size, stride, padding, dilation, bool(ceil_mode)))
+        return q._with_int(kernel(q._int, kernel_size, stride, padding, dilation, ceil_mode))
 
     return register(name)(max_pool)
 
 
-max_pool1d = _max_pool("max_pool1d", ops.max_pool1d)
-max_pool2d = _max_pool("max_pool2d", ops.max_pool2d)
-max_pool3d = _max_pool("max_pool3d", ops.max_pool3d)
+max_pool1d = _max_pool(1, ops.max_pool1d)
+max_pool2d = _max_pool(2, ops.max_pool2d)
+max_pool3d = _max_pool(3, ops.max_pool3d)
 
 
 @register("avg_pool1d")
@@ -52,6 +61,11 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> QTensor:
+    result: QTensor | None = direct.avg_pool(
+        q, 1, kernel_size, stride, padding, ceil_mode, count_include_pad, None
+    )
+    if result is not None:
+        return result
     need_per_tensor("avg_pool1d", q, True)
     return q._with_int(
         ops.avg_pool1d(
@@ -60,7 +74,9 @@ def avg_pool1d(
     )
 
 
-def _avg_pool(name: str, kernel: Callable[..., torch.Tensor]) -> Callable[..., QTensor]:
+def _avg_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callable[..., QTensor]:
+    name = f"avg_pool{dims}d"
+
     def avg_pool(
         q: QTensor,
         kernel_size: Any,
@@ -70,41 +86,46 @@ def _avg_pool(name: str, kernel: Callable[..., torch.Tensor]) -> Callable[..., Q
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> QTensor:
+        window = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        result: QTensor | None = direct.avg_pool(q, dims, *window)
+        if result is not None:
+            return result
         need_per_tensor(name, q, True)
-        out = kernel(
-            q._int,
-            q._zero_point,
-            kernel_size,
-            stride,
-            padding,
-            bool(ceil_mode),
-            bool(count_include_pad),
-            divisor_override,
-        )
-        return q._with_int(out)
+        return q._with_int(kernel(q._int, q._zero_point, *window))
 
     return register(name)(avg_pool)
 
 
-avg_pool2d = _avg_pool("avg_pool2d", ops.avg_pool2d)
-avg_pool3d = _avg_pool("avg_pool3d", ops.avg_pool3d)
+avg_pool2d = _avg_pool(2, ops.avg_pool2d)
+avg_pool3d = _avg_pool(3, ops.avg_pool3d)
 
 
-def _adaptive_avg_pool(name: str, kernel: Callable[..., torch.Tensor]) -> Callable[..., QTensor]:
+def _adaptive_avg_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callable[..., QTensor]:
+    name = f"adaptive_avg_pool{dims}d"
+
     def adaptive_avg_pool(q: QTensor, output_size: Any) -> QTensor:
+        result: QTensor | None = direct.adaptive_avg_pool(q, dims, output_size)
+        if result is not None:
+            return result
         need_per_tensor(name, q, True)
         return q._with_int(kernel(q._int, q._zero_point, output_size))
 
     return register(name)(adaptive_avg_pool)
 
 
-adaptive_avg_pool1d = _adaptive_avg_pool("adaptive_avg_pool1d", ops.adaptive_avg_pool1d)
-adaptive_avg_pool2d = _adaptive_avg_pool("adaptive_avg_pool2d", ops.adaptive_avg_pool2d)
-adaptive_avg_pool3d = _adaptive_avg_pool("adaptive_avg_pool3d", ops.adaptive_avg_pool3d)
+adaptive_avg_pool1d = _adaptive_avg_pool(1, ops.adaptive_avg_pool1d)
+adaptive_avg_pool2d = _adaptive_avg_pool(2, ops.adaptive_avg_pool2d)
+adaptive_avg_pool3d = _adaptive_avg_pool(3, ops.adaptive_avg_pool3d)
 
 
-def _adaptive_max_pool(name: str, kernel: Callable[..., torch.Tensor]) -> Callable[..., QTensor]:
+def _adaptive_max_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callable[..., QTensor]:
+    name = f"adaptive_max_pool{dims}d"
+
     def adaptive_max_pool(q: QTensor, output_size: Any, return_indices: bool = False) -> QTensor:
+        if not return_indices:
+            result: QTensor | None = direct.adaptive_max_pool(q, dims, output_size)
+            if result is not None:
+                return result
         need_per_tensor(name, q, True)
         if return_indices:
             _no_indices(name, q)
@@ -113,9 +134,9 @@ def _adaptive_max_pool(name: str, kernel: Callable[..., torch.Tensor]) -> Callab
     return register(name)(adaptive_max_pool)
 
 
-adaptive_max_pool1d = _adaptive_max_pool("adaptive_max_pool1d", ops.adaptive_max_pool1d)
-adaptive_max_pool2d = _adaptive_max_pool("adaptive_max_pool2d", ops.adaptive_max_pool2d)
-adaptive_max_pool3d = _adaptive_max_pool("adaptive_max_pool3d", ops.adaptive_max_pool3d)
+adaptive_max_pool1d = _adaptive_max_pool(1, ops.adaptive_max_pool1d)
+adaptive_max_pool2d = _adaptive_max_pool(2, ops.adaptive_max_pool2d)
+adaptive_max_pool3d = _adaptive_max_pool(3, ops.adaptive_max_pool3d)
 
 
 def _refuse_indices() -> None:

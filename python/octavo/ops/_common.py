@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,9 +23,14 @@ def dense(x: Tensor) -> Tensor:
     """``x`` in a layout without gaps: as it is where contiguous or channels last, else a contiguous
     copy. A negative bit is resolved: the memory holds the values."""
     x = x.resolve_neg()
-    if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+    if x.is_contiguous() or (x.dim() in (3, 4, 5) and is_channels_last(x)):
         return x
     return x.contiguous()
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether an (N, C, ...) tensor is dense in the order N, ..., C."""
+    return x.movedim(1, -1).is_contiguous()
 
 
 def check_cpu(name: str, x: Tensor) -> None:
@@ -55,45 +59,3 @@ def check_float32(name: str, x: Tensor) -> None:
             f"{name}: expected a float32 tensor, got {x.dtype}; convert it with .float() first"
         )
     check_cpu(name, x)
-
-
-def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    values = tuple(int(v) for v in value)
-    if len(values) == 1:
-        return values[0], values[0]
-    if len(values) != 2:
-        raise ValueError(f"{name}: expected one or two integers, got {values}")
-    return values[0], values[1]
-
-
-def image(name: str, q: Tensor) -> tuple[Tensor, bool]:
-    """(N, C, H, W) view laid out channels last, and whether the input had no batch dimension."""
-    check_storage(name, q, EIGHT_BIT)
-    if q.dim() not in (3, 4):
-        raise ValueError(
-            f"{name}: expected a (N, C, H, W) or (C, H, W) input, got shape {tuple(q.shape)}"
-        )
-    unbatched = q.dim() == 3
-    if unbatched:
-        q = q.unsqueeze(0)
-    if not q.is_contiguous(memory_format=torch.channels_last):
-        q = channels_last(q)
-    return q, unbatched
-
-
-def channels_last(q: Tensor) -> Tensor:
-    n, c, h, w = q.shape
-    out = torch.empty((n, h, w, c), dtype=q.dtype).permute(0, 3, 1, 2)
-    return out.copy_(q)
-
-
-def new_image(n: int, c: int, h: int, w: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty((n, h, w, c), dtype=dtype).permute(0, 3, 1, 2)
-
-
-def image_args(q: Tensor) -> tuple[int, ...]:
-    """Address, sizes and byte strides of a channels-last image, as the extension takes them."""
-    n, c, h, w = q.shape
-    return (q.data_ptr(), n, h, w, c, h * w * c, w * c, c)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from octavo._errors import ArgumentError
 from octavo.ops._common import EIGHT_BIT, Tensor, check_storage
 from octavo.ops.conv_weights import channels_last
 
@@ -36,7 +37,7 @@ class Image:
         rank = q.dim()
         if rank not in (dims + 1, dims + 2):
             spatial = ", ".join(_DIMENSIONS[dims])
-            raise ValueError(
+            raise ArgumentError(
                 f"{name}: expected a (N, C, {spatial}) or (C, {spatial}) input, got shape "
                 f"{tuple(q.shape)}"
             )
@@ -79,7 +80,7 @@ class Image:
 def check_not_empty(name: str, shape: Sequence[int]) -> None:
     """``shape`` is (N, C, spatial...)."""
     if 0 in shape[1:]:
-        raise ValueError(
+        raise ArgumentError(
             f"{name}: channels and spatial sizes must be at least 1, got shape {tuple(shape)}"
         )
 
@@ -89,23 +90,30 @@ def numbers(name: str, argument: str, value: Any, dims: int) -> tuple[int, ...]:
 
     Raises:
         TypeError: something that is not an integer.
-        ValueError: another number of them.
+        ArgumentError: another number of them.
     """
     if type(value) is int:
         return (value,) * dims
-    try:
-        if isinstance(value, (tuple, list)):
-            values = tuple(operator.index(v) for v in value)
-        else:
-            values = (operator.index(value),)
-    except TypeError:
-        raise TypeError(f"{name}: {argument}: expected integers, got {value!r}") from None
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    if any(isinstance(v, bool) or not hasattr(v, "__index__") for v in items):
+        raise TypeError(f"{name}: {argument}: expected integers, got {value!r}")
+    values = tuple(operator.index(v) for v in items)
     if len(values) == 1:
         return values * dims
     if len(values) != dims:
-        wanted = f"one or {dims} integers" if dims > 1 else "one integer"
-        raise ValueError(f"{name}: {argument}: expected {wanted}, got {value!r}")
+        raise ArgumentError(f"{name}: {argument}: expected {how_many(dims)}, got {value!r}")
     return values
+
+
+def how_many(dims: int) -> str:
+    return f"one or {dims} integers" if dims > 1 else "one integer"
+
+
+def flag(name: str, argument: str, value: Any) -> bool:
+    """The value; TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: {argument}: expected True or False, got {value!r}")
+    return value
 
 
 def in_three(values: Sequence[Any], fill: Any) -> tuple[Any, ...]:

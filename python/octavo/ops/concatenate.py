@@ -22,7 +22,8 @@ def cat(
     """Concatenation along ``dim`` in the output's qparams, in one pass over the tensors: each is
     requantized on its way into the output, or copied where it has the output's qparams already.
 
-    The output is channels last where one of the tensors is.
+    The output is channels last where one of the tensors is, and where all are images whose pixels
+    can be joined as they lie.
 
     Args:
         tensors: uint8 or int8 tensors of one dtype.
@@ -44,12 +45,10 @@ def cat(
         if t.dtype != first.dtype:
             found = sorted({str(t.dtype) for t in tensors})
             raise TypeError(f"cat: tensors of one dtype are needed, got {found}")
-    out = _cat_images(tensors, qparams, dim, out_scale, out_zero)
-    if out is not None:
-        return out
     parts = _without_placeholders([t.resolve_neg() for t in tensors], qparams)
     dim = _check_shapes([t for t, _ in parts], dim)
     last = any(_is_channels_last(t) for t, _ in parts)
+    last = last or (dim == 1 and first.dim() in (3, 4, 5) and all(_has_pixels(t) for t, _ in parts))
     if last:
         parts = [(t.movedim(1, -1), p) for t, p in parts]
         dim = {0: 0, 1: first.dim() - 1}.get(dim, dim - 1)
@@ -70,41 +69,6 @@ def cat(
             sum(size for _, size, _, _ in described),
         )
     return out.movedim(-1, 1) if last else out
-
-
-_IMAGES = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-
-def _cat_images(
-    tensors: Sequence[Tensor],
-    qparams: Sequence[tuple[float, int]],
-    dim: int,
-    out_scale: float,
-    out_zero: int,
-) -> Tensor | None:
-    """The most frequent case without detours: dense channels-last images along their channels. None
-    for others, and for shapes that do not fit."""
-    n, _, *size = shape = tensors[0].shape if tensors[0].dim() in _IMAGES else (0, 0)
-    rank = len(shape)
-    if dim not in (1, 1 - rank) or rank not in _IMAGES:
-        return None
-    rows, memory_format = n * math.prod(size), _IMAGES[rank]
-    parts, channels = [], 0
-    for t, (scale, zero) in zip(tensors, qparams, strict=True):
-        c = t.shape[1] if t.dim() == rank else 0
-        if (
-            c == 0
-            or t.shape != (n, c, *size)
-            or not t.is_contiguous(memory_format=memory_format)
-            or t.is_neg()
-        ):
-            return None
-        parts.append((t.data_ptr(), c, c, scale, zero))
-        channels += c
-    out = torch.empty((n, channels, *size), dtype=tensors[0].dtype, memory_format=memory_format)
-    signed = out.dtype == torch.int8
-    _C.cat(parts, rows, signed, out_scale, out_zero, out.data_ptr(), channels)
-    return out
 
 
 Part = tuple[Tensor, tuple[float, int]]
@@ -141,6 +105,10 @@ def _check_shapes(tensors: list[Tensor], dim: int) -> int:
 def _is_channels_last(t: Tensor) -> bool:
     """Whether the channels of an image, or of a slice of one, are neighbours."""
     return t.dim() in (3, 4, 5) and t.shape[1] > 1 and t.stride(1) == 1 and not t.is_contiguous()
+
+
+def _has_pixels(t: Tensor) -> bool:
+    return _row_stride(t.movedim(1, -1), t.dim() - 1) is not None
 
 
 def _inner(shape: Sequence[int], dim: int) -> int:

@@ -17,6 +17,7 @@ from octavo.ops._common import (
     Tensor,
     check_cpu,
     check_storage,
+    is_channels_last,
 )
 from octavo.ops.weights import _bias_address, _check_weight, _out_kind, _Weight
 
@@ -39,11 +40,6 @@ def _spatial(name: str, value: Ints, rank: int, missing: int) -> tuple[int, int,
 
 def _shape_text(first: str, rank: int) -> str:
     return f"({first}, {', '.join(('depth', 'height', 'width')[-rank:])})"
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether an (N, C, ...) tensor is dense in the order N, ..., C."""
-    return x.movedim(1, -1).is_contiguous()
 
 
 def new_channels_last(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -76,6 +72,19 @@ def dense_floats(x: Tensor) -> tuple[Tensor, bool]:
     x = x.detach().resolve_neg()
     last = is_channels_last(x)
     return (x if last else x.contiguous()), last
+
+
+def with_batch(x: Tensor, rank: int, channels: int) -> Tensor:
+    """The input of a convolution with a batch dimension; ValueError unless it has ``rank`` spatial
+    dimensions and so many channels."""
+    if x.dim() not in (rank + 1, rank + 2):
+        sizes = ", ".join("L" if rank == 1 else "DHW"[-rank:])
+        raise ValueError(
+            f"input: expected a (N, C, {sizes}) or (C, {sizes}) input, got shape {tuple(x.shape)}"
+        )
+    if x.shape[-1 - rank] != channels:
+        raise ValueError(f"input: expected {channels} channels, got shape {tuple(x.shape)}")
+    return x if x.dim() == rank + 2 else x.unsqueeze(0)
 
 
 class ConvWeight(_Weight):
@@ -285,18 +294,8 @@ class ConvWeight(_Weight):
     def _shapes(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """The input with a batch dimension, and the shape of its output; ValueError or RuntimeError
         where there is none."""
-        if x.dim() not in (self.rank + 1, self.rank + 2):
-            sizes = ", ".join("L" if self.rank == 1 else "DHW"[-self.rank :])
-            raise ValueError(
-                f"input: expected a (N, C, {sizes}) or (C, {sizes}) input, got shape "
-                f"{tuple(x.shape)}"
-            )
-        batched = x if x.dim() == self.rank + 2 else x.unsqueeze(0)
-        n, c, *size = batched.shape
-        if c != self.in_channels:
-            raise ValueError(
-                f"input: expected {self.in_channels} channels, got shape {tuple(x.shape)}"
-            )
+        batched = with_batch(x, self.rank, self.in_channels)
+        n, _, *size = batched.shape
         out_size = self._packed.output_size(_spatial("input", size, self.rank, 1))[-self.rank :]
         if min(out_size) < 1:
             raise RuntimeError(

@@ -9,11 +9,37 @@ error messages.
 from __future__ import annotations
 
 from octavo import _C
+from octavo._C import adaptive_avg_pool_direct as adaptive_avg_pool
+from octavo._C import adaptive_max_pool_direct as adaptive_max_pool
+from octavo._C import add_direct as add
+from octavo._C import avg_pool_direct as avg_pool
+from octavo._C import cat_direct as cat
+from octavo._C import clamp_direct as clamp
 from octavo._C import dequantize_direct as dequantize
+from octavo._C import max_pool_direct as max_pool
+from octavo._C import mul_direct as mul
 from octavo._C import quantize_direct as quantize
+from octavo._C import spatial_mean_direct as spatial_mean
+from octavo._C import upsample_linear_direct as upsample_linear
+from octavo._C import upsample_nearest_direct as upsample_nearest
 from octavo.dtypes import per_tensor_affine, qint8, qint32, quint8
 
-__all__ = ["connect", "dequantize", "quantize"]
+__all__ = [
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "add",
+    "avg_pool",
+    "cat",
+    "clamp",
+    "connect",
+    "dequantize",
+    "max_pool",
+    "mul",
+    "quantize",
+    "spatial_mean",
+    "upsample_linear",
+    "upsample_nearest",
+]
 
 
 def connect(qtensor: type) -> None:

@@ -1,20 +1,22 @@
 """Pooling on 8-bit images of one to three spatial dimensions.
 
 ``q`` is (N, C, spatial...) or (C, spatial...), any strides; the result is channels last and keeps
-the input's scale and zero point. All raise TypeError for storage other than uint8 and int8,
-ValueError for arguments that torch refuses too and for images without elements, and RuntimeError
+the input's scale and zero point. All raise TypeError for storage other than uint8 and int8 and for
+arguments that are no integers (flags: not True or False), ArgumentError, which is a ValueError and
+a RuntimeError, for values that torch refuses too and for images without elements, and RuntimeError
 for an image smaller than the window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from octavo import _C
+from octavo._errors import ArgumentError
 from octavo.ops._common import Tensor
-from octavo.ops._image import Image, check_not_empty, in_three, numbers
+from octavo.ops._image import Image, check_not_empty, flag, how_many, in_three, numbers
 
 Numbers = int | Sequence[int]
 
@@ -41,11 +43,12 @@ def _windows(
 ) -> _Windows:
     dims = len(x.size)
     kernel = numbers(name, "kernel_size", kernel_size, dims)
-    absent = stride is None or (not isinstance(stride, int) and not len(stride))
+    absent = stride is None or (isinstance(stride, (tuple, list)) and not stride)
     step = kernel if absent else numbers(name, "stride", stride, dims)
     pad = numbers(name, "padding", padding, dims)
     dil = numbers(name, "dilation", dilation, dims)
-    return _checked(name, x.tensor.shape, kernel, step, pad, dil, bool(ceil_mode))
+    ceil = flag(name, "ceil_mode", ceil_mode)
+    return _checked(name, x.tensor.shape, kernel, step, pad, dil, ceil)
 
 
 @lru_cache(maxsize=256)  # a model asks for the same few at every call
@@ -60,10 +63,10 @@ def _checked(
 ) -> _Windows:
     for argument, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
-            raise ValueError(f"{name}: {argument} must be at least 1, got {values}")
+            raise ArgumentError(f"{name}: {argument} must be at least 1, got {values}")
     for p, k, d in zip(padding, kernel, dilation, strict=True):
         if not 0 <= p <= (d * (k - 1) + 1) // 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"{name}: padding must be between 0 and half the kernel, got padding={padding} for "
                 f"kernel_size={kernel}"
             )
@@ -87,170 +90,104 @@ def _checked(
     )
 
 
-def _max_pool(
-    dims: int,
-    q: Tensor,
-    kernel_size: Numbers,
-    stride: Numbers | None,
-    padding: Numbers,
-    dilation: Numbers,
-    ceil_mode: bool,
-) -> Tensor:
+def _max_pool(dims: int) -> Callable[..., Tensor]:
     name = f"max_pool{dims}d"
-    x = Image(name, q, dims)
-    w = _windows(name, x, kernel_size, stride, padding, dilation, ceil_mode)
-    out = x.new(w.output_size)
-    _C.max_pool(
-        *x.arguments(),
-        w.kernel,
-        w.stride,
-        w.padding,
-        w.dilation,
-        w.ceil_mode,
-        out.data_ptr(),
+
+    def max_pool(
+        q: Tensor,
+        kernel_size: Numbers,
+        stride: Numbers | None = None,
+        padding: Numbers = 0,
+        dilation: Numbers = 1,
+        ceil_mode: bool = False,
+    ) -> Tensor:
+        x = Image(name, q, dims)
+        w = _windows(name, x, kernel_size, stride, padding, dilation, ceil_mode)
+        out = x.new(w.output_size)
+        _C.max_pool(
+            *x.arguments(),
+            w.kernel,
+            w.stride,
+            w.padding,
+            w.dilation,
+            w.ceil_mode,
+            out.data_ptr(),
+        )
+        return x.finish(out)
+
+    max_pool.__name__ = max_pool.__qualname__ = name
+    max_pool.__doc__ = (
+        f":func:`torch.nn.functional.{name}` without indices; padding never wins a maximum."
     )
-    return x.finish(out)
+    return max_pool
 
 
-def max_pool1d(
-    q: Tensor,
-    kernel_size: Numbers,
-    stride: Numbers | None = None,
-    padding: Numbers = 0,
-    dilation: Numbers = 1,
-    ceil_mode: bool = False,
-) -> Tensor:
-    """:func:`torch.nn.functional.max_pool1d` without indices; padding never wins."""
-    return _max_pool(1, q, kernel_size, stride, padding, dilation, ceil_mode)
+max_pool1d, max_pool2d, max_pool3d = map(_max_pool, (1, 2, 3))
 
 
-def max_pool2d(
-    q: Tensor,
-    kernel_size: Numbers,
-    stride: Numbers | None = None,
-    padding: Numbers = 0,
-    dilation: Numbers = 1,
-    ceil_mode: bool = False,
-) -> Tensor:
-    """:func:`torch.nn.functional.max_pool2d` without indices; padding never wins."""
-    return _max_pool(2, q, kernel_size, stride, padding, dilation, ceil_mode)
-
-
-def max_pool3d(
-    q: Tensor,
-    kernel_size: Numbers,
-    stride: Numbers | None = None,
-    padding: Numbers = 0,
-    dilation: Numbers = 1,
-    ceil_mode: bool = False,
-) -> Tensor:
-    """:func:`torch.nn.functional.max_pool3d` without indices; padding never wins."""
-    return _max_pool(3, q, kernel_size, stride, padding, dilation, ceil_mode)
-
-
-def _avg_pool(
-    dims: int,
-    q: Tensor,
-    zero_point: int,
-    kernel_size: Numbers,
-    stride: Numbers | None,
-    padding: Numbers,
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> Tensor:
+def _avg_pool(dims: int) -> Callable[..., Tensor]:
     name = f"avg_pool{dims}d"
-    x = Image(name, q, dims)
-    w = _windows(name, x, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override is not None:
-        divisor_override = numbers(name, "divisor_override", divisor_override, 1)[0]
-        if divisor_override == 0 or abs(divisor_override) >= 2**31:
-            raise ValueError(
-                f"{name}: divisor_override must not be 0 and fit int32, got {divisor_override}"
-            )
-    out = x.new(w.output_size)
-    _C.avg_pool(
-        *x.arguments(),
-        zero_point,
-        w.kernel,
-        w.stride,
-        w.padding,
-        w.ceil_mode,
-        bool(count_include_pad),
-        divisor_override or 0,
-        out.data_ptr(),
-    )
-    return x.finish(out)
 
+    def avg_pool(
+        q: Tensor,
+        zero_point: int,
+        kernel_size: Numbers,
+        stride: Numbers | None = None,
+        padding: Numbers = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor:
+        x = Image(name, q, dims)
+        w = _windows(name, x, kernel_size, stride, padding, 1, ceil_mode)
+        out = x.new(w.output_size)
+        _C.avg_pool(
+            *x.arguments(),
+            zero_point,
+            w.kernel,
+            w.stride,
+            w.padding,
+            w.ceil_mode,
+            flag(name, "count_include_pad", count_include_pad),
+            _divisor(name, divisor_override),
+            out.data_ptr(),
+        )
+        return x.finish(out)
 
-def avg_pool1d(
-    q: Tensor,
-    zero_point: int,
-    kernel_size: Numbers,
-    stride: Numbers | None = None,
-    padding: Numbers = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> Tensor:
-    """:func:`torch.nn.functional.avg_pool1d`; arithmetic as :func:`avg_pool2d`."""
-    return _avg_pool(
-        1, q, zero_point, kernel_size, stride, padding, ceil_mode, count_include_pad, None
-    )
-
-
-def avg_pool2d(
-    q: Tensor,
-    zero_point: int,
-    kernel_size: Numbers,
-    stride: Numbers | None = None,
-    padding: Numbers = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    """:func:`torch.nn.functional.avg_pool2d`.
+    avg_pool.__name__ = avg_pool.__qualname__ = name
+    avg_pool.__doc__ = f""":func:`torch.nn.functional.{name}`.
 
     ``zero_point + round_half_even(sum(q - zero_point) * (1 / divisor))``, the sum exact.
     ``divisor_override`` must not be 0.
     """
-    return _avg_pool(
-        2,
-        q,
-        zero_point,
-        kernel_size,
-        stride,
-        padding,
-        ceil_mode,
-        count_include_pad,
-        divisor_override,
-    )
+    return avg_pool
 
 
-def avg_pool3d(
-    q: Tensor,
-    zero_point: int,
-    kernel_size: Numbers,
-    stride: Numbers | None = None,
-    padding: Numbers = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    """:func:`torch.nn.functional.avg_pool3d`; arithmetic as :func:`avg_pool2d`."""
-    return _avg_pool(
-        3,
-        q,
-        zero_point,
-        kernel_size,
-        stride,
-        padding,
-        ceil_mode,
-        count_include_pad,
-        divisor_override,
-    )
+def _divisor(name: str, override: int | None) -> int:
+    """As the extension takes it: 0 for the window's size."""
+    if override is None:
+        return 0
+    divisor = numbers(name, "divisor_override", override, 1)[0]
+    if divisor == 0 or not -(2**31) <= divisor < 2**31:
+        raise ArgumentError(
+            f"{name}: divisor_override must not be 0 and must fit int32, got {divisor}"
+        )
+    return divisor
 
 
-OutputSize = int | Sequence[int | None] | None
+avg_pool1d, avg_pool2d, avg_pool3d = map(_avg_pool, (1, 2, 3))
+
+
+OutputSize = int | Sequence[int | None]
+
+
+def _adaptive_size(name: str, wanted: OutputSize, have: tuple[int, ...]) -> tuple[int, ...]:
+    if not isinstance(wanted, (tuple, list)):
+        return numbers(name, "output_size", wanted, len(have))
+    if len(wanted) != len(have):
+        raise ArgumentError(f"{name}: output_size: expected {how_many(len(have))}, got {wanted!r}")
+    filled = [there if want is None else want for want, there in zip(wanted, have, strict=True)]
+    return numbers(name, "output_size", filled, len(have))
 
 
 def _adaptive(
@@ -258,13 +195,9 @@ def _adaptive(
 ) -> Tensor:
     name = f"adaptive_{kind}_pool{dims}d"
     x = Image(name, q, dims)
-    wanted = [output_size] if isinstance(output_size, int | None) else list(output_size)
-    if len(wanted) == 1:
-        wanted *= dims
-    filled = [have if want is None else want for want, have in zip(wanted, x.size, strict=False)]
-    size = numbers(name, "output_size", filled[: len(wanted)] + wanted[len(filled) :], dims)
+    size = _adaptive_size(name, output_size, x.size)
     if min(size) < 0:
-        raise ValueError(f"{name}: output_size must not be negative, got {size}")
+        raise ArgumentError(f"{name}: output_size must not be negative, got {size}")
     check_not_empty(name, x.tensor.shape)
     out = x.new(size)
     if out.numel():
@@ -276,34 +209,29 @@ def _adaptive(
     return x.finish(out)
 
 
-def adaptive_avg_pool1d(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
-    """:func:`torch.nn.functional.adaptive_avg_pool1d`; arithmetic as :func:`avg_pool2d`."""
-    return _adaptive("avg", 1, q, zero_point, output_size)
+def _adaptive_avg_pool(dims: int) -> Callable[[Tensor, int, OutputSize], Tensor]:
+    def adaptive_avg_pool(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
+        return _adaptive("avg", dims, q, zero_point, output_size)
 
+    name = f"adaptive_avg_pool{dims}d"
+    adaptive_avg_pool.__name__ = adaptive_avg_pool.__qualname__ = name
+    adaptive_avg_pool.__doc__ = f""":func:`torch.nn.functional.{name}`; arithmetic as
+    :func:`avg_pool2d`.
 
-def adaptive_avg_pool2d(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
-    """:func:`torch.nn.functional.adaptive_avg_pool2d`; arithmetic as :func:`avg_pool2d`.
-
-    ``output_size``: one or two integers; ``None`` keeps the input's size.
+    ``output_size``: one integer, or one for each dimension, where ``None`` keeps the input's size.
     """
-    return _adaptive("avg", 2, q, zero_point, output_size)
+    return adaptive_avg_pool
 
 
-def adaptive_avg_pool3d(q: Tensor, zero_point: int, output_size: OutputSize) -> Tensor:
-    """:func:`torch.nn.functional.adaptive_avg_pool3d`; arithmetic as :func:`avg_pool2d`."""
-    return _adaptive("avg", 3, q, zero_point, output_size)
+def _adaptive_max_pool(dims: int) -> Callable[[Tensor, OutputSize], Tensor]:
+    def adaptive_max_pool(q: Tensor, output_size: OutputSize) -> Tensor:
+        return _adaptive("max", dims, q, None, output_size)
+
+    name = f"adaptive_max_pool{dims}d"
+    adaptive_max_pool.__name__ = adaptive_max_pool.__qualname__ = name
+    adaptive_max_pool.__doc__ = f":func:`torch.nn.functional.{name}` without indices."
+    return adaptive_max_pool
 
 
-def adaptive_max_pool1d(q: Tensor, output_size: OutputSize) -> Tensor:
-    """:func:`torch.nn.functional.adaptive_max_pool1d` without indices."""
-    return _adaptive("max", 1, q, None, output_size)
-
-
-def adaptive_max_pool2d(q: Tensor, output_size: OutputSize) -> Tensor:
-    """:func:`torch.nn.functional.adaptive_max_pool2d` without indices."""
-    return _adaptive("max", 2, q, None, output_size)
-
-
-def adaptive_max_pool3d(q: Tensor, output_size: OutputSize) -> Tensor:
-    """:func:`torch.nn.functional.adaptive_max_pool3d` without indices."""
-    return _adaptive("max", 3, q, None, output_size)
+adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = map(_adaptive_avg_pool, (1, 2, 3))
+adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d = map(_adaptive_max_pool, (1, 2, 3))

@@ -16,6 +16,7 @@ from octavo.ops.conv_weights import (
     check_float_images,
     dense_floats,
     new_channels_last,
+    with_batch,
 )
 from octavo.ops.weights import _bias_address, _check_weight, _out_kind, _Weight
 
@@ -220,18 +221,8 @@ class ConvTransposeWeight(_Weight):
     def _shapes(self, x: Tensor, extra: tuple[int, int, int]) -> tuple[Tensor, tuple[int, ...]]:
         """The input with a batch dimension, and the shape of its output; ValueError or RuntimeError
         where there is none."""
-        if x.dim() not in (self.rank + 1, self.rank + 2):
-            sizes = ", ".join("L" if self.rank == 1 else "DHW"[-self.rank :])
-            raise ValueError(
-                f"input: expected a (N, C, {sizes}) or (C, {sizes}) input, got shape "
-                f"{tuple(x.shape)}"
-            )
-        batched = x if x.dim() == self.rank + 2 else x.unsqueeze(0)
-        n, c, *size = batched.shape
-        if c != self.in_channels:
-            raise ValueError(
-                f"input: expected {self.in_channels} channels, got shape {tuple(x.shape)}"
-            )
+        batched = with_batch(x, self.rank, self.in_channels)
+        n, _, *size = batched.shape
         if 0 in size:
             raise RuntimeError(f"input: the image is empty, got shape {tuple(x.shape)}")
         if min(extra) < 0:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import octavo
 import reference as ref
+from conv_support import LAYOUTS, relaid, run
 from module_observers import observed
 from module_support import (
     as_ref,
@@ -21,7 +22,6 @@ from module_support import (
     output_of,
     random_conv,
     random_q,
-    threads,
     weight_arrays,
 )
 from octavo import QTensor
@@ -34,29 +34,6 @@ SUPPRESS = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 KERNELS = st.tuples(st.integers(1, 5), st.integers(1, 5))
 SMALL = st.tuples(st.integers(1, 3), st.integers(1, 3))
 IMAGES = st.tuples(st.integers(1, 12), st.integers(1, 12))
-
-
-def run(module: Any, *inputs: QTensor) -> QTensor:
-    """The output, which is the same with one and two threads."""
-    with threads(1):
-        y = module(*inputs)
-    with threads(2):
-        again = module(*inputs)
-    assert torch.equal(y.int_repr(), again.int_repr())
-    return y
-
-
-def relaid(x: QTensor, layout: str) -> QTensor:
-    """The same values in another memory layout."""
-    values = x.int_repr()
-    if layout == "channels last":
-        values = values.contiguous(memory_format=torch.channels_last)
-    elif layout == "width step":
-        values = values.repeat_interleave(2, dim=3)[..., ::2]
-    elif layout == "slice of channels":
-        values = torch.cat([values, values], 1).contiguous(memory_format=torch.channels_last)
-        values = values[:, : x.shape[1]]
-    return QTensor.from_int_repr(values, x.q_scale(), x.q_zero_point())
 
 
 @st.composite
@@ -78,7 +55,7 @@ def channel_counts(draw: Any) -> tuple[int, int, int]:
     dilation=SMALL,
     batch=st.integers(1, 3),
     image=IMAGES,
-    layout=st.sampled_from(["contiguous", "channels last", "width step", "slice of channels"]),
+    layout=st.sampled_from(LAYOUTS),
     zero=st.sampled_from([0, 1, 127, 128, 255]),
     signed_in=st.booleans(),
     out=st.sampled_from(["quint8", "qint8"]),

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 import octavo
-from conv_support import LAYOUTS, RANKS, SPATIAL, conv_cases, is_channels_last, laid_out
+from conv_support import (
+    LAYOUTS,
+    RANKS,
+    SPATIAL,
+    check_attributes,
+    check_batches,
+    conv_cases,
+    is_channels_last,
+    relaid,
+    run,
+)
 from module_observers import observed
 from module_support import (
     assert_equals,
@@ -21,7 +31,6 @@ from module_support import (
     generator,
     random_conv,
     random_q,
-    threads,
     weight_arrays,
 )
 from octavo import QTensor
@@ -32,21 +41,6 @@ from torch_oracle import torch_quantized
 
 SUPPRESS = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 CONVS = {1: nnq.Conv1d, 2: nnq.Conv2d, 3: nnq.Conv3d}
-
-
-def run(module: Any, *inputs: QTensor) -> QTensor:
-    """The output, which is the same with one and three threads."""
-    with threads(1):
-        y = module(*inputs)
-    with threads(3):
-        again = module(*inputs)
-    assert torch.equal(y.int_repr(), again.int_repr())
-    return y
-
-
-def relaid(x: QTensor, layout: str) -> QTensor:
-    """The same values in another memory layout."""
-    return QTensor.from_int_repr(laid_out(x.int_repr(), layout), x.q_scale(), x.q_zero_point())
 
 
 @pytest.mark.kernel
@@ -121,16 +115,7 @@ def _rest(args: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("groups", [1, 8])
 def test_empty_batch_and_unbatched_input(isa: str, rank: int, groups: int) -> None:
     module = random_conv(8, 16, 3, rank=rank, groups=groups, stride=2, padding=1)
-    none = run(module, random_q((0, 8, *SPATIAL[rank]), generator(0)))
-    x = random_q((1, 8, *SPATIAL[rank]), generator(0))
-    y = run(module, x)
-    assert none.shape == (0, *y.shape[1:])
-    assert none.q_scale() == module.scale
-    for batched in (x, relaid(x, "channels last")):
-        single = QTensor.from_int_repr(batched.int_repr()[0], x.q_scale(), x.q_zero_point())
-        alone = run(module, single)
-        assert alone.shape == y.shape[1:]
-        assert torch.equal(alone.int_repr(), y.int_repr()[0])
+    check_batches(module, random_q((1, 8, *SPATIAL[rank]), generator(0)))
 
 
 @pytest.mark.parametrize("rank", RANKS)
@@ -142,19 +127,7 @@ def test_shapes_and_arguments_are_those_of_torch(rank: int) -> None:
         {"kernel_size": 3, "padding": "valid", "dilation": 2, "groups": 2, "bias": False},
     ):
         theirs, ours = float_class(4, 6, **args), CONVS[rank](4, 6, **args)
-        for name in [
-            "in_channels",
-            "out_channels",
-            "kernel_size",
-            "stride",
-            "padding",
-            "dilation",
-            "groups",
-            "padding_mode",
-            "transposed",
-            "output_padding",
-        ]:
-            assert getattr(ours, name) == getattr(theirs, name), name
+        check_attributes(ours, theirs)
         x = random_q((2, 4, *(size + 3 for size in SPATIAL[rank])), generator(0))
         assert ours(x).shape == theirs(x.dequantize()).shape
         assert (ours.bias() is None) == (theirs.bias is None)

@@ -17,7 +17,17 @@ from torch.nn import functional as F
 
 import octavo
 import octavo.nn.quantized.functional as qF
-from conv_support import LAYOUTS, RANKS, SPATIAL, is_channels_last, laid_out
+from conv_support import (
+    LAYOUTS,
+    RANKS,
+    SPATIAL,
+    check_attributes,
+    check_batches,
+    conv_transpose_cases,
+    is_channels_last,
+    relaid,
+    run,
+)
 from module_observers import Config, observed
 from module_support import (
     assert_equals,
@@ -26,7 +36,6 @@ from module_support import (
     random_conv,
     random_q,
     random_weight,
-    threads,
     weight_arrays,
 )
 from octavo import QTensor
@@ -44,64 +53,10 @@ def random_transposed(c_in: int, c_out: int, kernel: Any, rank: int = 2, **args:
     return random_conv(c_in, c_out, kernel, cls=MODULES[rank], rank=rank, **args)
 
 
-def run(module: Any, *inputs: Any) -> QTensor:
-    """The output, which is the same with one to four threads."""
-    with threads(1):
-        y = module(*inputs)
-    for count in (2, 3, 4):
-        with threads(count):
-            again = module(*inputs)
-        assert torch.equal(y.int_repr(), again.int_repr())
-    return y
-
-
-def relaid(x: QTensor, layout: str) -> QTensor:
-    """The same values in another memory layout."""
-    return QTensor.from_int_repr(laid_out(x.int_repr(), layout), x.q_scale(), x.q_zero_point())
-
-
-@st.composite
-def cases(draw: Any) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Arguments of a transposed convolution and the shape of an input that it takes."""
-    rank = draw(st.sampled_from(RANKS))
-    most = {1: 9, 2: 5, 3: 3}[rank]
-
-    def each(low: int, high: int) -> tuple[int, ...]:
-        return tuple(draw(st.integers(low, high)) for _ in range(rank))
-
-    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 17]))
-    per_in = draw(st.sampled_from([1, 2, 3, 5, 16, 33])) if groups <= 3 else 1
-    per_out = draw(st.sampled_from([1, 2, 5, 17, 40] if groups <= 3 else [1, 2]))
-    kernel, stride, dilation, padding = each(1, most), each(1, 4), each(1, 3), each(0, 3)
-    extra = tuple(
-        draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)
-    )
-    size = []
-    for k, s, d, p, e in zip(kernel, stride, dilation, padding, extra, strict=True):
-        # The smallest image whose output the padding does not cut off whole.
-        least = max(1, -(-(2 * p - d * (k - 1) - e) // s) + 1)
-        size.append(least + draw(st.integers(0, {1: 16, 2: 5, 3: 2}[rank])))
-    args = {
-        "c_in": groups * per_in,
-        "c_out": groups * per_out,
-        "kernel": kernel,
-        "rank": rank,
-        "groups": groups,
-        "stride": stride,
-        "padding": padding,
-        "output_padding": extra,
-        "dilation": dilation,
-        "bias": draw(st.booleans()),
-        "per_channel": draw(st.booleans()) and per_out > 1,
-        "zeros": draw(st.booleans()),
-    }
-    return args, (draw(st.integers(0, 3)), groups * per_in, *size)
-
-
 @pytest.mark.kernel
 @settings(max_examples=120, deadline=None, suppress_health_check=SUPPRESS)
 @given(
-    case=cases(),
+    case=conv_transpose_cases(),
     layout=st.sampled_from(LAYOUTS),
     zero=st.sampled_from([0, 1, 127, 128, 255]),
     signed_in=st.booleans(),
@@ -131,7 +86,7 @@ def test_equals_reference(
 
 @pytest.mark.kernel
 @settings(max_examples=60, deadline=None, suppress_health_check=SUPPRESS)
-@given(case=cases(), seed=st.integers(0, 2**16))
+@given(case=conv_transpose_cases(), seed=st.integers(0, 2**16))
 def test_equals_torch_on_dequantized_values(
     isa: str, case: tuple[dict[str, Any], tuple[int, ...]], seed: int
 ) -> None:
@@ -206,16 +161,7 @@ def test_special_shapes(
 @pytest.mark.parametrize("groups", [1, 8])
 def test_empty_batch_and_unbatched_input(isa: str, rank: int, groups: int) -> None:
     module = random_transposed(8, 16, 3, rank=rank, groups=groups, stride=2, padding=1)
-    none = run(module, random_q((0, 8, *SPATIAL[rank]), generator(0)))
-    x = random_q((1, 8, *SPATIAL[rank]), generator(0))
-    y = run(module, x)
-    assert none.shape == (0, *y.shape[1:])
-    assert none.q_scale() == module.scale
-    for batched in (x, relaid(x, "channels last")):
-        single = QTensor.from_int_repr(batched.int_repr()[0], x.q_scale(), x.q_zero_point())
-        alone = run(module, single)
-        assert alone.shape == y.shape[1:]
-        assert torch.equal(alone.int_repr(), y.int_repr()[0])
+    check_batches(module, random_q((1, 8, *SPATIAL[rank]), generator(0)))
 
 
 @pytest.mark.kernel
@@ -249,19 +195,7 @@ def test_shapes_and_arguments_are_those_of_torch(rank: int) -> None:
         {"kernel_size": 3, "dilation": 3, "output_padding": 2},
     ):
         theirs, ours = FLOAT[rank](4, 6, **args), MODULES[rank](4, 6, **args)
-        for name in [
-            "in_channels",
-            "out_channels",
-            "kernel_size",
-            "stride",
-            "padding",
-            "dilation",
-            "groups",
-            "padding_mode",
-            "transposed",
-            "output_padding",
-        ]:
-            assert getattr(ours, name) == getattr(theirs, name), name
+        check_attributes(ours, theirs)
         x = random_q((2, 4, *SPATIAL[rank]), generator(0))
         assert ours(x).shape == theirs(x.dequantize()).shape
         assert ours.weight.shape == theirs.weight.shape
@@ -363,35 +297,6 @@ def test_set_weight_bias() -> None:
         module.set_weight_bias(random_weight((4, 3, 2, 2), generator(0)), None)
     with pytest.raises(ValueError, match=r"bias must have shape \[6\]"):
         module.set_weight_bias(w, torch.zeros(3))
-
-
-@pytest.mark.parametrize("rank", RANKS)
-def test_errors_are_of_the_kinds_that_torch_raises(rank: int) -> None:
-    size = SPATIAL[rank]
-    x = random_q((2, 4, *size), generator(0))
-    wrong: list[tuple[type[Exception], dict[str, Any], QTensor]] = [
-        (RuntimeError, {}, random_q((2, 5, *size), generator(0))),
-        (RuntimeError, {}, random_q((2, 4, 3, *size), generator(0))),
-        (RuntimeError, {}, random_q((2, 4, *size[:-1], 0), generator(0))),
-        (RuntimeError, {"padding": 50}, x),
-        (RuntimeError, {"output_padding": 1}, x),
-        (RuntimeError, {"output_padding": 3, "stride": 2, "dilation": 3}, x),
-        (ValueError, {"padding_mode": "reflect"}, x),
-        (ValueError, {"groups": 3}, x),
-    ]
-    for kind, args, value in wrong:
-        for make in (MODULES[rank], FLOAT[rank]):
-            with pytest.raises(kind) as caught:
-                make(4, 6, 2, **args)(value if make is MODULES[rank] else value.dequantize())
-            if make is MODULES[rank]:
-                assert f"ConvTranspose{rank}d: " in str(caught.value)
-    with pytest.raises(TypeError, match="must be a quantized tensor"):
-        MODULES[rank](4, 6, 2)(torch.zeros(2, 4, *size))
-    for name, value in {"stride": 0, "padding": -1, "output_padding": -1, "dilation": 0}.items():
-        with pytest.raises(ValueError, match=f"{name} must be an int"):
-            MODULES[rank](4, 6, 2, **{name: value})
-    with pytest.raises(ValueError, match="padding of a transposed convolution must be numbers"):
-        MODULES[rank](4, 6, 2, padding="same")
 
 
 @pytest.mark.kernel

@@ -14,8 +14,10 @@ from typing import Any
 from octavo._tensor import compute, pooling
 from octavo._tensor.dispatch import calling_module
 from octavo._tensor.interpolate import interpolate as _interpolate
-from octavo.nn.quantized.conv_functional import conv1d, conv2d, conv3d
-from octavo.nn.quantized.conv_transpose_functional import (
+from octavo.nn.quantized.conv_functional import (
+    conv1d,
+    conv2d,
+    conv3d,
     conv_transpose1d,
     conv_transpose2d,
     conv_transpose3d,

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import nn
 
 from octavo import ops
-from octavo.dtypes import QDType
+from octavo._tensor.compute import quantized_number
 from octavo.nn.quantized.modules.base import QuantizedModule
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = ["ReLU6"]
-
-
-@lru_cache(maxsize=256)
-def _quantized_six(scale: float, zero_point: int, qdtype: QDType) -> int:
-    return int(ops.quantize(torch.tensor([6.0]), scale, zero_point, qdtype))
 
 
 class ReLU6(QuantizedModule):
@@ -46,12 +40,13 @@ class ReLU6(QuantizedModule):
 
     def forward(self, input: QTensor) -> QTensor:
         q = self._activation(input)
-        scale, zero_point, qdtype = input._scale, input._zero_point, input._qdtype
-        six = _quantized_six(scale, zero_point, qdtype)
+        zero_point = input._zero_point
+        six = quantized_number(6.0, input._scale, zero_point, input._qdtype)
         if self.inplace:
             q.clamp_(zero_point, six)
             return input
-        return QTensor._wrap(ops.clamp(q, zero_point, six), scale, zero_point, qdtype)
+        result: QTensor | None = direct.clamp(input, zero_point, six)
+        return input._with_int(ops.clamp(q, zero_point, six)) if result is None else result
 
     @classmethod
     def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False) -> ReLU6:

@@ -126,10 +126,16 @@ class Conv2d(_ConvNd):
     :meth:`set_weight_bias`, ``load_state_dict``.
 
     Raises:
-        TypeError: in ``forward``, for anything but an 8-bit quantized tensor with one scale.
+        TypeError: arguments of the wrong type; in ``forward``, anything but an 8-bit quantized
+            tensor with one scale.
         RuntimeError: in ``forward``, for a wrong rank or number of channels, or a kernel larger
             than the padded input.
         ValueError: wrong arguments; so many inputs per output that int32 could overflow.
+
+    Wrong arguments are refused here, when the module is made, also those that
+    :class:`torch.nn.Conv2d` takes and refuses when it is called. Where torch raises a RuntimeError
+    (a stride of 0, negative padding, tuples of the wrong length), the error is a RuntimeError and a
+    ValueError.
 
     Source: ``torch.ao.nn.quantized.Conv2d``. Differences: ``weight`` and ``bias`` can be read as
     attributes too; string paddings, the modes replicate and circular, unbatched input and qint8

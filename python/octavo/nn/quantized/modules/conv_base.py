@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo import ops
+from octavo._errors import ArgumentError
 from octavo.dtypes import as_qdtype, qint8
 from octavo.nn.quantized.modules.utils import source_label
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
@@ -19,12 +20,20 @@ _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def _tuple_of(value: Any, rank: int, name: str, minimum: int) -> tuple[int, ...]:
-    """``value`` as a tuple of ``rank`` ints >= minimum; else ValueError that names the argument."""
+    """``value`` as a tuple of ``rank`` ints >= minimum.
+
+    Raises:
+        TypeError: it holds something else than ints.
+        ArgumentError: one is below the minimum, or their number is another.
+    """
     items = tuple(value) if isinstance(value, Iterable) else (value,) * rank
     if len(items) == 1:
         items = items * rank
-    if len(items) != rank or not all(isinstance(item, int) and item >= minimum for item in items):
-        raise ValueError(f"{name} must be an int >= {minimum} or {rank} of them, got {value!r}")
+    message = f"{name} must be an int >= {minimum} or {rank} of them, got {value!r}"
+    if not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        raise TypeError(message)
+    if len(items) != rank or min(items) < minimum:
+        raise ArgumentError(message)
     return items
 
 
@@ -57,19 +66,18 @@ class ConvModule(PackedWeightModule):
         device: Any,
         dtype: Any,
     ) -> None:
-        """Sets the attributes that :class:`torch.nn.Conv2d` has; ValueError where one is wrong."""
+        """Sets the attributes that :class:`torch.nn.Conv2d` has; raises where one is wrong, as
+        :class:`octavo.nn.quantized.Conv2d` says.
+        """
         self._check_arguments(in_channels, out_channels, groups, padding_mode, device, dtype)
-        rank = self._RANK
+        rank, label = self._RANK, self._label()
         self.in_channels = in_channels
         self.out_channels = out_channels
-        try:
-            self.kernel_size = _tuple_of(kernel_size, rank, "kernel_size", 1)
-            self.stride = _tuple_of(stride, rank, "stride", 1)
-            self.dilation = _tuple_of(dilation, rank, "dilation", 1)
-            if not isinstance(padding, str):
-                padding = _tuple_of(padding, rank, "padding", 0)
-        except ValueError as error:
-            raise ValueError(f"{self._label()}: {error}") from None
+        self.kernel_size = _tuple_of(kernel_size, rank, f"{label}: kernel_size", 1)
+        self.stride = _tuple_of(stride, rank, f"{label}: stride", 1)
+        self.dilation = _tuple_of(dilation, rank, f"{label}: dilation", 1)
+        if not isinstance(padding, str):
+            padding = _tuple_of(padding, rank, f"{label}: padding", 0)
         self.padding = padding
         self.groups = groups
         self.padding_mode = padding_mode
@@ -87,8 +95,12 @@ class ConvModule(PackedWeightModule):
         dtype: Any,
     ) -> None:
         label = self._label()
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
+        for name, count in counts.items():
+            if not isinstance(count, int):
+                raise TypeError(f"{label}: {name} must be an int, got {count!r}")
         if groups < 1 or out_channels < 1 or in_channels < 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"{label}: in_channels, out_channels and groups must be >= 1, got {in_channels}, "
                 f"{out_channels}, {groups}"
             )
@@ -104,7 +116,7 @@ class ConvModule(PackedWeightModule):
         if device is not None and torch.device(device).type != "cpu":
             raise ValueError(f"{label}: quantized modules run on the CPU, got device {device}")
         if dtype is not None and as_qdtype(dtype) is not qint8:
-            raise ValueError(
+            raise ArgumentError(
                 f"{label}: dtype is the weight's and must be octavo.qint8, got {dtype}"
             )
 

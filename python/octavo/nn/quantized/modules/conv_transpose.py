@@ -111,12 +111,16 @@ class ConvTranspose2d(_ConvTransposeNd):
     :meth:`set_weight_bias`, ``load_state_dict``.
 
     Raises:
-        TypeError: in ``forward``, for anything but an 8-bit quantized tensor with one scale.
+        TypeError: arguments of the wrong type; in ``forward``, anything but an 8-bit quantized
+            tensor with one scale.
         RuntimeError: in ``forward``, for a wrong rank or number of channels, an empty image,
             padding that cuts off all of the output, or output padding that is smaller than neither
             stride nor dilation.
         ValueError: wrong arguments; in ``forward``, an ``output_size`` that is out of reach; so
             many inputs per output that int32 could overflow.
+
+    Wrong arguments are refused when the module is made, as those of
+    :class:`octavo.nn.quantized.Conv2d`.
 
     Source: ``torch.ao.nn.quantized.ConvTranspose2d``. Differences: weights per channel, qint8 and
     unbatched input and ``output_size`` are accepted; results are exact, where torch's engines are

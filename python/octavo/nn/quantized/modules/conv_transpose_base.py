@@ -32,8 +32,8 @@ class ConvTransposeModule(ConvModule):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        """Sets the attributes that :class:`torch.nn.ConvTranspose2d` has; ValueError where one is
-        wrong.
+        """Sets the attributes that :class:`torch.nn.ConvTranspose2d` has; raises where one is
+        wrong, as :class:`octavo.nn.quantized.ConvTranspose2d` says.
         """
         if padding_mode != "zeros":
             raise ValueError(
@@ -41,7 +41,7 @@ class ConvTransposeModule(ConvModule):
                 f"{padding_mode!r}"
             )
         if isinstance(padding, str):
-            raise ValueError(
+            raise TypeError(
                 f"{self._label()}: padding of a transposed convolution must be numbers, got "
                 f"{padding!r}"
             )
@@ -58,10 +58,9 @@ class ConvTransposeModule(ConvModule):
             dtype,
         )
         self.transposed = True
-        try:
-            self.output_padding = _tuple_of(output_padding, self._RANK, "output_padding", 0)
-        except ValueError as error:
-            raise ValueError(f"{self._label()}: {error}") from None
+        self.output_padding = _tuple_of(
+            output_padding, self._RANK, f"{self._label()}: output_padding", 0
+        )
         # Torch refuses other output paddings when it is called.
         self._pads_output = all(
             extra < max(stride, dilation)

@@ -14,6 +14,7 @@ from octavo._tensor.qparams import check_scale, check_zero_point
 from octavo.dtypes import QDType
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.utils import describe, output_qparams, source_label
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = ["FXFloatFunctional", "FloatFunctional", "QFunctional"]
@@ -166,7 +167,15 @@ class QFunctional(QuantizedOutput):
             check_zero_point(self._zero_point, qdtype, f"{self._label()}: zero_point")
         return qdtype
 
-    def _binary(self, kernel: Any, x: QTensor, y: QTensor, relu: bool) -> QTensor:
+    def _binary(
+        self, direct_kernel: Any, kernel: Any, x: QTensor, y: QTensor, relu: bool
+    ) -> QTensor:
+        if not self._without_scale:
+            result: QTensor | None = direct_kernel(
+                x, y, self._scale, self._zero_point, self._out_qdtype, relu
+            )
+            if result is not None:
+                return result
         a, b = self._activation(x, "x"), self._activation(y, "y")
         qdtype = self._output_dtype((x, y))
         scale, zero_point = self._scale, self._zero_point
@@ -179,15 +188,21 @@ class QFunctional(QuantizedOutput):
         return QTensor._wrap(out, scale, zero_point, qdtype)
 
     def add(self, x: QTensor, y: QTensor) -> QTensor:
-        return self._binary(ops.add, x, y, False)
+        return self._binary(direct.add, ops.add, x, y, False)
 
     def add_relu(self, x: QTensor, y: QTensor) -> QTensor:
-        return self._binary(ops.add, x, y, True)
+        return self._binary(direct.add, ops.add, x, y, True)
 
     def mul(self, x: QTensor, y: QTensor) -> QTensor:
-        return self._binary(ops.mul, x, y, False)
+        return self._binary(direct.mul, ops.mul, x, y, False)
 
     def cat(self, x: Sequence[QTensor], dim: int = 0) -> QTensor:
+        if not self._without_scale:
+            result: QTensor | None = direct.cat(
+                x, dim, self._scale, self._zero_point, self._out_qdtype
+            )
+            if result is not None:
+                return result
         if not isinstance(x, (list, tuple)) or not x:
             raise TypeError(
                 f"{self._label()}: cat takes a list or tuple of at least one tensor, got "

@@ -8,6 +8,7 @@ from torch import nn
 
 from octavo import ops
 from octavo.nn.quantized.modules.base import QuantizedModule
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = ["MaxPool2d"]
@@ -21,9 +22,11 @@ class MaxPool2d(QuantizedModule):
     Shape: input ``[N, C, H, W]`` or ``[C, H, W]``, any strides; output in channels-last layout.
 
     Raises:
-        TypeError: in ``forward``, for anything but an 8-bit quantized tensor with one scale.
-        RuntimeError: in ``forward``, for a wrong rank.
-        ValueError: ``return_indices=True``; window arguments that ``torch.nn.MaxPool2d`` refuses.
+        TypeError: in ``forward``, for anything but an 8-bit quantized tensor with one scale, and
+            for window arguments that are no integers.
+        RuntimeError: in ``forward``, for a wrong rank, an image smaller than the window, and window
+            arguments that ``torch.nn.MaxPool2d`` refuses (these are ValueErrors too).
+        ValueError: ``return_indices=True``.
 
     Source: ``torch.nn.quantized.MaxPool2d``, which is ``torch.nn.MaxPool2d``. (That one also works
     on quantized tensors; this one accepts nothing else, and so finds a missing QuantStub.)
@@ -59,6 +62,11 @@ class MaxPool2d(QuantizedModule):
         )
 
     def forward(self, input: QTensor) -> QTensor:
+        result: QTensor | None = direct.max_pool(
+            input, 2, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+        if result is not None:
+            return result
         q = self._activation(input)
         if q.dim() not in (3, 4):
             raise RuntimeError(
@@ -69,9 +77,9 @@ class MaxPool2d(QuantizedModule):
             out = ops.max_pool2d(
                 q, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
             )
-        except (ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise self._named(error) from error
-        return QTensor._wrap(out, input._scale, input._zero_point, input._qdtype)
+        return input._with_int(out)
 
     @classmethod
     def from_float(cls, mod: Any, use_precomputed_fake_quant: bool = False) -> MaxPool2d:

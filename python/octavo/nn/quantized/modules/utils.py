@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo import ops
+from octavo._errors import ArgumentError
 from octavo.dtypes import (
     QDType,
     as_qdtype,
@@ -49,7 +50,7 @@ def describe(value: object) -> str:
 
 def relabel(error: Exception, label: str) -> Exception:
     """An error of the same kind with the module's name in front of its message."""
-    known = (TypeError, ValueError, IndexError, RuntimeError)
+    known = (TypeError, ArgumentError, ValueError, IndexError, RuntimeError)
     kind = next((k for k in known if isinstance(error, k)), RuntimeError)
     return kind(f"{label}: {error}")
 
