@@ -46,6 +46,8 @@ constexpr GemmShape kGemmShapes[] = {
     {"batch_4x1024x1024", 4, 1024, 1024},
     {"shallow_3136x256x64", 3136, 256, 64},
     {"narrow_12544x32x32", 12544, 32, 32},
+    {"expand_12544x96x16", 12544, 96, 16},
+    {"project_3136x24x144", 3136, 24, 144},
 };
 
 struct ConvShape {

@@ -55,6 +55,10 @@ struct Epilogue {
   int32_t out_zero;
 
   int32_t gelu;  // float outputs: 1 applies GELU (abi/gelu.h) before the clamp
+
+  // Integer outputs without `add` and row_scale: 1 says that no value before the clamp can leave
+  // int32, so that the clamp may come after the conversion; 0 that one might.
+  int32_t stays_int32;
 };
 
 // One m x n tile of output, summed over the whole K = taps * k (the batch-reduce form: a GEMM and a

@@ -13,6 +13,7 @@ namespace octavo {
 // The arrays for one choice of input and output qparams.
 struct ChannelParams {
   AlignedBuffer acc_init, mult, bias;  // int32, float, float; padded to kChannelPad
+  bool stays_int32 = false;            // see Epilogue
 };
 
 // What the arrays depend on, besides the weight.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "parallel/parallel.h"
+
 namespace octavo {
 namespace {
 
@@ -79,7 +81,14 @@ void ConvRun::plan_gathering(ptrdiff_t* shared) {
   const int64_t fitting = kGatherBytes / std::max(pitch_, prepared) / mr * mr;
   block_rows_ = std::max<int64_t>(
       fitting, std::min<int64_t>(mr, std::max<int64_t>(1, kGatherLimit / (pitch_ + prepared))));
-  block_rows_ = std::min<int64_t>(block_rows_, round_up(std::max<int64_t>(1, walk_.pixels()), mr));
+  // Equal blocks, so that the last one is not a sliver, and as many for each thread.
+  const int64_t pixels = std::max<int64_t>(1, walk_.pixels());
+  const int64_t cost = pixels * call_.weight->shape().elements();
+  int64_t blocks = ceil_div(pixels, block_rows_);
+  const int64_t for_threads = cost > kSerialGrain ? round_up(blocks, max_threads()) : blocks;
+  if (pixels >= 2 * mr * for_threads && (blocks > 1 || call_.packed->panels() == 1))
+    blocks = for_threads;
+  block_rows_ = std::min(block_rows_, round_up(ceil_div(pixels, blocks), mr));
 }
 
 void ConvRun::operator()(int64_t block, const PanelRange& panels) const {

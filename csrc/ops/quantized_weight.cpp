@@ -177,6 +177,8 @@ void QuantizedWeight::fill(const ChannelParamsKey& key, ChannelParams& params) c
     params.bias = AlignedBuffer::zeroed(bytes);
   }
   const uint32_t za = static_cast<uint32_t>(key.input_zero);
+  const float products = 255.0f * 128.0f * static_cast<float>(shape_.depth());
+  params.stays_int32 = true;
   for (int32_t c = 0; c < channels(); ++c) {
     params.acc_init.as<int32_t>()[c] =
         static_cast<int32_t>(0u - za * static_cast<uint32_t>(col_sum()[c]));
@@ -185,6 +187,10 @@ void QuantizedWeight::fill(const ChannelParamsKey& key, ChannelParams& params) c
     params.mult.as<float>()[c] = key.real_output ? aw : checked(aw / key.out_scale, "scale ratio");
     params.bias.as<float>()[c] =
         key.real_output || bias == 0.0f ? bias : checked(bias / aw, "bias / (scale product)");
+    const float largest = products +
+                          std::abs(static_cast<float>(params.acc_init.as<int32_t>()[c])) +
+                          std::abs(params.bias.as<float>()[c]);
+    params.stays_int32 &= largest * params.mult.as<float>()[c] < 0x1p30f;
   }
 }
 
@@ -195,6 +201,7 @@ Epilogue make_epilogue(const QuantizedWeight& weight, const ChannelParams& param
   e.mult = params.mult.as<float>();
   e.bias = params.bias.as<float>();
   e.col_sum = weight.col_sum();
+  e.stays_int32 = params.stays_int32;
   if (output.gelu && !is_float(output.kind)) {
     throw std::invalid_argument("output: GELU is fused into float outputs only");
   }

@@ -244,19 +244,28 @@ int32_t EpilogueCase::accumulator(const GemmProblem& problem, int32_t r, int32_t
   return correct_accumulator(static_cast<uint32_t>(sum), reference_, choice_.m0 + r, n);
 }
 
-// Column by column: exact ties on one row, an ordinary spread that passes both clamps, or mostly
-// clamped.
+// Column by column: exact ties on one row, an ordinary spread that passes both clamps, mostly
+// clamped, or all over int32. Some cases have columns that leave int32, NaN among their results.
 void EpilogueCase::choose_scales(Random& random, const GemmProblem& problem) {
   float* mult = const_cast<float*>(kernel_.mult) + choice_.n0;
   float* bias = const_cast<float*>(kernel_.bias) + choice_.n0;
+  const bool leaves_int32 = random.chance(4);
+  kernel_.stays_int32 = !leaves_int32 && random.chance(4) == 0;
   for (int32_t c = 0; c < n_; ++c) {
     int64_t largest = 1;
     for (int32_t r = 0; r < problem.rows; ++r) {
       largest = std::max<int64_t>(largest, std::abs(int64_t{accumulator(problem, r, c)}));
     }
     const float size = static_cast<float>(largest);
-    const int32_t mode = random.integer(0, 3);
-    if (mode < 2) {
+    const int32_t mode = random.integer(0, 4);
+    if (leaves_int32 && random.chance(3)) {
+      const float inf = std::numeric_limits<float>::infinity();
+      mult[c] = random.chance(4) ? inf : random.real(1e10f, 1e30f) / size;
+      bias[c] = random.chance(4) ? random.pick(std::vector<float>{inf, -inf, std::nanf("")}) : 0.0f;
+    } else if (mode == 4) {
+      mult[c] = random.real(1e8f, 1e9f) / size;
+      bias[c] = 0.0f;
+    } else if (mode < 2) {
       const int32_t shift = std::max(1, static_cast<int32_t>(std::ceil(std::log2(size / 150.0f))));
       const float half_steps = static_cast<float>(random.integer(-60, 60)) + 0.5f;
       const int32_t r = random.integer(0, problem.rows - 1);

@@ -84,6 +84,34 @@ TEST_P(LinearDriverTest, EqualsReferenceAcrossBlocks) {
   }
 }
 
+// Steps so small that results leave int32 before the clamp, which kernels are told of.
+TEST_P(LinearDriverTest, SaturatesWhateverTheScales) {
+  const Shape shape{29, 86, 35};
+  Random random(7);
+  for (const bool is_signed : {false, true}) {
+    const QuantizedBytes x(random, shape.m * shape.k, is_signed);
+    const LayerCase layer(random, 1, shape.n, 1, shape.k, LayerCase::Zeros::kNone, true,
+                          x.qparams.scale);
+    const QuantizedWeight weight(layer.weights.data(), {1, shape.n, 1, shape.k}, layer.params,
+                                 false);
+    for (const float finer : {1.0f, 1e4f, 1e9f, 1e20f, 1e30f}) {
+      for (const OutKind kind : {OutKind::kU8, OutKind::kS8}) {
+        const OutputSpec output =
+            random_output(random, kind, layer.output_scale(random, x.qparams.scale) / finer);
+        const auto params = weight.channel_params(x.qparams, output, 0);
+        EXPECT_EQ((*params).stays_int32, finer < 1e9f) << finer;
+        std::vector<uint8_t> out(shape.m * shape.n), expected(shape.m * shape.n);
+        ref::linear(layer.reference(), x.reference(), shape.m, x.affine(), reference_output(output),
+                    {}, expected.data());
+        linear(weight, {x.data.data(), shape.m, shape.k, shape.k, is_signed}, x.qparams, output,
+               out.data(), shape.n);
+        ASSERT_EQ(output_difference(kind, out, expected), "")
+            << describe(shape, kind, is_signed, nullptr) << " scale / " << finer;
+      }
+    }
+  }
+}
+
 TEST_P(LinearDriverTest, AcceptsNoRows) {
   Random random(3);
   check(random, {0, 17, 33}, false, LayerCase::Zeros::kNone, nullptr);

@@ -11,7 +11,7 @@
 
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
-#include "isa/x86_shared/epilogue_avx512-inl.h"
+#include "isa/x86_shared/epilogue_registers_avx512-inl.h"
 #include "isa/x86_shared/gemm_inner_product-inl.h"
 
 namespace octavo {
@@ -36,8 +36,8 @@ __attribute__((noinline)) void inner_product_tile(const GemmArgs& g, int row0,
   const uint8_t* row = g.prepared + row0 * stride;
   const uint8_t* base[kBases];
   unroll<kBases>([&](auto i) OCTAVO_INLINE { base[i] = row + kPreparedHeader + 3 * i * stride; });
-  __m512i acc[MR];
-  unroll<MR>([&](auto r) OCTAVO_INLINE { acc[r] = _mm512_setzero_si512(); });
+  __m512i acc[MR][1];
+  unroll<MR>([&](auto r) OCTAVO_INLINE { acc[r][0] = _mm512_setzero_si512(); });
   __m512i sum = _mm512_setzero_si512();
   const int8_t* b = g.b;
   const int8_t* end = b + static_cast<ptrdiff_t>(g.taps) * ((g.k + 3) / 4) * b_stride;
@@ -55,21 +55,20 @@ __attribute__((noinline)) void inner_product_tile(const GemmArgs& g, int row0,
       const uint8_t* a = base[r / 3] + r % 3 * stride;
       const __m512i left = _mm512_add_epi16(broadcast_pair(a), odd);
       const __m512i right = _mm512_add_epi16(broadcast_pair(a + 4), even);
-      acc[r] = _mm512_add_epi32(acc[r], _mm512_madd_epi16(left, right));
+      acc[r][0] = _mm512_add_epi32(acc[r][0], _mm512_madd_epi16(left, right));
     });
     unroll<kBases>([&](auto i) OCTAVO_INLINE { base[i] += kInnerProductGroupBytes; });
   }
   if constexpr (kFirstTile) column_sum = sum;
   const __mmask16 mask = lane_mask(g.n);
   const __m512i init = _mm512_sub_epi32(load_ints(g.epilogue->acc_init + g.n0, mask), column_sum);
-  alignas(64) int32_t tile[MR][16];
   unroll<MR>([&](auto r) OCTAVO_INLINE {
     int32_t row_sum;
     std::memcpy(&row_sum, row + r * stride, sizeof row_sum);
     const __m512i start = _mm512_sub_epi32(init, _mm512_set1_epi32(row_sum));
-    _mm512_store_si512(tile[r], _mm512_add_epi32(acc[r], start));
+    acc[r][0] = _mm512_add_epi32(acc[r][0], start);
   });
-  store_rows(tile[0], 16, g, row0, MR);
+  store_accumulators<MR, 1>(acc, g, row0);
 }
 
 template <int MR, int... Rest>

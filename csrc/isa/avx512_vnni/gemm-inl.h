@@ -7,7 +7,7 @@
 
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
-#include "isa/x86_shared/epilogue_avx512-inl.h"
+#include "isa/x86_shared/epilogue_registers_avx512-inl.h"
 
 namespace octavo {
 namespace {
@@ -74,11 +74,7 @@ __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0) {
       b += b_stride;
     }
   }
-  alignas(64) int32_t tile[MR][NV * 16];
-  unroll<MR>([&](auto r) OCTAVO_INLINE {
-    unroll<NV>([&](auto v) OCTAVO_INLINE { _mm512_store_si512(&tile[r][v * 16], acc[r][v]); });
-  });
-  store_rows(tile[0], NV * 16, g, row0, MR);
+  store_accumulators<MR, NV>(acc, g, row0);
 }
 
 // Cuts the tile's rows into the row counts that were compiled, largest first.

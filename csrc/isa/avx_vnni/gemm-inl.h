@@ -7,7 +7,7 @@
 
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
-#include "isa/x86_shared/epilogue_avx2-inl.h"
+#include "isa/x86_shared/epilogue_registers_avx2-inl.h"
 
 namespace octavo {
 namespace {
@@ -101,13 +101,7 @@ __attribute__((noinline)) void gemm_rows(const GemmArgs& g, int row0) {
       });
     });
   });
-  alignas(64) int32_t tile[MR][NV * 8];
-  unroll<MR>([&](auto r) OCTAVO_INLINE {
-    unroll<NV>([&](auto v) OCTAVO_INLINE {
-      _mm256_store_si256(reinterpret_cast<__m256i*>(&tile[r][v * 8]), acc[0][r][v]);
-    });
-  });
-  store_rows8(tile[0], NV * 8, g, row0, MR);
+  store_accumulators8<MR, NV>(acc[0], g, row0);
 }
 
 // Cuts the tile's rows into the row counts that were compiled, largest first.

@@ -96,11 +96,7 @@ __attribute__((noinline)) void split_bits_rows(const GemmArgs& g, int row0) {
       });
     }
   }
-  alignas(64) int32_t tile[MR][NV * V::kInts];
-  unroll<MR>([&](auto r) OCTAVO_INLINE {
-    unroll<NV>([&](auto v) OCTAVO_INLINE { V::store(&tile[r][v * V::kInts], acc[r][v]); });
-  });
-  V::store_tile(&tile[0][0], NV * V::kInts, g, row0, MR);
+  V::store_tile(acc, g, row0);
 }
 
 template <typename V, int NV, int MR, int... Rest>

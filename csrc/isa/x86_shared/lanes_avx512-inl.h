@@ -4,7 +4,7 @@
 #include <immintrin.h>
 
 #include "abi/kernel_abi.h"
-#include "isa/x86_shared/epilogue_avx512-inl.h"
+#include "isa/x86_shared/epilogue_registers_avx512-inl.h"
 
 namespace octavo {
 namespace {
@@ -31,9 +31,10 @@ struct Lanes512 {
   static inline Vec load_ints(const int32_t* p, int lanes) {
     return octavo::load_ints(p, lane_mask(lanes));
   }
-  static void store_tile(const int32_t* acc, ptrdiff_t acc_stride, const GemmArgs& g, int row0,
-                         int rows) {
-    store_rows(acc, acc_stride, g, row0, rows);
+  template <int MR, int NV>
+  static inline OCTAVO_INLINE void store_tile(const Vec (&acc)[MR][NV], const GemmArgs& g,
+                                              int row0) {
+    store_accumulators<MR, NV>(acc, g, row0);
   }
 };
 
