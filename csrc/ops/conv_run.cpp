@@ -8,7 +8,8 @@ namespace {
 
 // Gathered rows that a task keeps in the L2 cache while the panels pass by.
 constexpr int64_t kGatherBytes = 256 * 1024;
-// However deep the layer, a task gathers no more than this.
+// However deep the layer, a task gathers no more than this. Kernels that prepare rows widen each
+// panel once for a block, so they get all of it: 512 channels on 7x7 in one block, not three.
 constexpr int64_t kGatherLimit = 768 * 1024;
 
 // Pieces of up to this many bytes are copied 16 bytes at a time, past their ends.
@@ -76,10 +77,13 @@ void ConvRun::plan_gathering(ptrdiff_t* shared) {
   pitch_ = round_up(depth + (copies_wide_ ? kChunk : 0), kAlignment);
   const int64_t mr = call_.kernel->m_step;
   const int64_t prepared = prepared_bytes(call_, 1);
-  const int64_t fitting = kGatherBytes / std::max(pitch_, prepared) / mr * mr;
-  block_rows_ = std::max<int64_t>(
-      fitting, std::min<int64_t>(mr, std::max<int64_t>(1, kGatherLimit / (pitch_ + prepared))));
-  block_rows_ = std::min<int64_t>(block_rows_, round_up(std::max<int64_t>(1, walk_.pixels()), mr));
+  const int64_t limit = kGatherLimit / (pitch_ + prepared);
+  const int64_t fitting = (prepared ? limit : kGatherBytes / pitch_) / mr * mr;
+  const int64_t most =
+      std::max<int64_t>(fitting, std::min<int64_t>(mr, std::max<int64_t>(1, limit)));
+  // Equal blocks, so that the last one is not a sliver.
+  const int64_t pixels = std::max<int64_t>(1, walk_.pixels());
+  block_rows_ = std::min(most, round_up(ceil_div(pixels, ceil_div(pixels, most)), mr));
 }
 
 void ConvRun::operator()(int64_t block, const PanelRange& panels) const {
