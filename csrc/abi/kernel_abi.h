@@ -132,6 +132,24 @@ enum GemmKernelFlags : uint32_t {
                   // forced by name
 };
 
+// Dense convolution of images with few channels, whose lines the driver has widened to 16 bits: all
+// windows that overlap read the same elements.
+//
+// fn takes GemmArgs with `a` and `tap` in widened lines: row r of tap t is round_up(k, 2) elements
+// at a + r * a_stride + tap[t], all of which may be read; those past k count nothing. Any m; n up
+// to nr; the pairs of elements of all taps together are at most kLinePairs.
+struct LineKernel {
+  const char* name;  // u8s8_lines_x<nr>__<isa>
+  void (*fn)(const GemmArgs*);
+  // Widens `count` activations. [they are int8]
+  void (*widen[2])(const void* from, int64_t count, uint16_t* to);
+  PackFormat format;       // that of KernelSet::gemm[0]
+  uint16_t nr;             // columns of a call; format.nr is a multiple of it
+  int32_t s8_offset;       // as GemmKernel::s8_offset, and the same
+  uint32_t scratch_bytes;  // GemmArgs::scratch
+};
+constexpr int kLinePairs = 160;
+
 // Window kernels: convolutions whose groups are too small for the columns of a GEMM tile. A call
 // computes `out_rows` runs of `pixels` output pixels, some of the channels of each. Every address
 // is that of channel 0, and arrays over channels are indexed by the channel itself.
@@ -297,6 +315,8 @@ struct KernelSet {
   // The bandwidth roof: reads `size` bytes (64-byte aligned, a multiple of 256) with the ISA's
   // widest loads and returns something that depends on all of them.
   int64_t (*read)(const void* data, int64_t size);
+  const LineKernel* lines =
+      nullptr;  // or null: the GEMM kernels take such layers as they do others
 };
 
 }  // namespace octavo

@@ -47,6 +47,7 @@ py::list kernels(const std::string& isa) {
     for (int i = 0; i < info.table->gemm_count; ++i) {
       if (!(info.table->gemm[i].flags & kTestOnly)) names.append(info.table->gemm[i].name);
     }
+    if (info.table->lines) names.append(info.table->lines->name);
     for (int i = 0; i < info.table->window_count; ++i) names.append(info.table->window[i].name);
     return names;
   }

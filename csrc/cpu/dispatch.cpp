@@ -120,6 +120,8 @@ void force_gemm_kernel(const char* name) {
                               "' has no kernel '" + name + "'");
 }
 
+bool gemm_kernel_is_forced() { return forced_gemm.load(std::memory_order_acquire) != nullptr; }
+
 PackFormat active_format(const KernelSet& set) {
   const GemmKernel* forced = forced_gemm.load(std::memory_order_acquire);
   return forced ? forced->format : set.gemm[0].format;

@@ -32,6 +32,7 @@ void force_isa(const char* name);
 // included; nullptr lifts the restriction. For tests and benchmarks. Throws std::invalid_argument
 // for a name the active ISA does not have.
 void force_gemm_kernel(const char* name);
+bool gemm_kernel_is_forced();
 
 // The format that weights are packed in under the active (or forced) kernels.
 PackFormat active_format(const KernelSet& set);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "ops/conv_run.h"
+#include "ops/line_conv.h"
 #include "ops/window_conv.h"
 #include "parallel/parallel.h"
 
@@ -46,6 +47,10 @@ void dense_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageVie
   GemmCall call = prepare_call(w, x.is_signed, input, output, walk.pixels(), out, out_stride);
   add_residual(call.epilogue, residual, output);
   if (walk.pixels() == 0) return;
+  if (weight.groups() == 1 && takes_line_kernel(call, weight.geometry(), walk)) {
+    line_conv(call, weight.geometry(), walk, x);
+    return;
+  }
   const ConvRun run(call, walk, x, weight.geometry(), weight.groups(),
                     call_scratch(ConvRun::shared_bytes(weight.geometry())));
   const int32_t panels = call.packed->panels();

@@ -10,7 +10,8 @@ namespace {
 
 // Gathered rows that a task keeps in the L2 cache while the panels pass by.
 constexpr int64_t kGatherBytes = 256 * 1024;
-// However deep the layer, a task gathers no more than this.
+// However deep the layer, a task gathers no more than this. Kernels that prepare rows widen each
+// panel once for a block, so they get all of it: 512 channels on 7x7 in one block, not three.
 constexpr int64_t kGatherLimit = 768 * 1024;
 
 // Pieces of up to this many bytes are copied 16 bytes at a time, past their ends.
@@ -78,9 +79,9 @@ void ConvRun::plan_gathering(ptrdiff_t* shared) {
   pitch_ = round_up(depth + (copies_wide_ ? kChunk : 0), kAlignment);
   const int64_t mr = call_.kernel->m_step;
   const int64_t prepared = prepared_bytes(call_, 1);
-  const int64_t fitting = kGatherBytes / std::max(pitch_, prepared) / mr * mr;
-  block_rows_ = std::max<int64_t>(
-      fitting, std::min<int64_t>(mr, std::max<int64_t>(1, kGatherLimit / (pitch_ + prepared))));
+  const int64_t limit = kGatherLimit / (pitch_ + prepared);
+  const int64_t fitting = (prepared ? limit : kGatherBytes / pitch_) / mr * mr;
+  block_rows_ = std::max<int64_t>(fitting, std::min<int64_t>(mr, std::max<int64_t>(1, limit)));
   // Equal blocks, so that the last one is not a sliver, and as many for each thread.
   const int64_t pixels = std::max<int64_t>(1, walk_.pixels());
   const int64_t cost = pixels * call_.weight->shape().elements();

@@ -197,6 +197,22 @@ const std::vector<Shape>& shapes() {
       {"conv1d", 2, {1, 1, 33}, 1, 12, 10, geometry({1, 1, 3}, {1, 1, 1}, {0, 0, 1})},
       {"conv3d", 1, {4, 5, 6}, 1, 9, 8, geometry({3, 3, 3}, {1, 1, 1}, {1, 1, 1})},
       {"conv3d strided", 1, {5, 6, 7}, 2, 3, 4, geometry({2, 3, 1}, {2, 1, 3}, {0, 1, 0})},
+      {"lines 3x3", 2, {1, 13, 45}, 1, 40, 3, geometry({1, 3, 3}, {1, 2, 2}, {0, 1, 1})},
+      {"lines 7x7", 1, {1, 23, 51}, 1, 33, 3, geometry({1, 7, 7}, {1, 2, 2}, {0, 3, 3})},
+      {"lines dilated",
+       1,
+       {1, 9, 37},
+       1,
+       17,
+       4,
+       geometry({1, 3, 3}, {1, 1, 1}, {0, 2, 1}, {1, 2, 1})},
+      {"lines over image", 1, {1, 3, 20}, 1, 9, 5, geometry({1, 3, 3}, {1, 1, 1}, {0, 4, 5})},
+      {"lines wholly in padding", 1, {1, 2, 2}, 1, 9, 3, geometry({1, 2, 2}, {1, 1, 1}, {0, 3, 9})},
+      {"lines asymmetric", 1, {1, 6, 27}, 1, 9, 8, asymmetric({1, 2, 4}, {0, 0, 1}, {0, 1, 2})},
+      {"lines, stride over kernel", 1, {1, 11, 70}, 1, 5, 7, geometry({1, 2, 2}, {1, 4, 3})},
+      {"lines of planes", 2, {3, 6, 20}, 1, 8, 3, geometry({1, 3, 3}, {2, 1, 1}, {0, 1, 1})},
+      {"lines as deep as they go", 1, {1, 5, 18}, 1, 70, 106, geometry({1, 3, 1})},
+      {"lines deeper than that", 1, {1, 5, 18}, 1, 70, 108, geometry({1, 3, 1})},
       {"empty batch", 0, {1, 6, 6}, 1, 9, 8, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"empty batch depthwise", 0, {1, 6, 6}, 9, 1, 1, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1})},
       {"no output fits", 1, {1, 2, 2}, 1, 9, 8, geometry({1, 3, 3})},
@@ -390,6 +406,31 @@ TEST_P(ConvDriverTest, EqualsReferenceOnRandomGeometry) {
       return;
     }
   }
+}
+
+// What the line kernel is for goes to it, and nothing that it cannot do.
+TEST_P(ConvDriverTest, FewChannelsGoToTheLineKernel) {
+  if (!set().lines) GTEST_SKIP() << GetParam() << " has no line kernel";
+  const auto kernel_for = [&](int32_t k, const ConvGeometry& g, int32_t zero, int64_t width) {
+    const std::vector<uint8_t> x(9 * width * k);
+    const std::vector<int8_t> w(size_t(8) * g.taps() * k, 1);
+    const ConvWeight weight(w.data(), 1, 8, k, g,
+                            {std::vector<float>(8, 1.0f), std::vector<int32_t>(8, zero), {}});
+    const ptrdiff_t line = width * k;
+    const ImageView view{x.data(), 1, {1, 9, width}, k, 9 * line, {9 * line, line, k}, false};
+    std::vector<uint8_t> out(9 * (width + 2) * 8);
+    conv(weight, view, {1.0f, 0}, {OutKind::kU8, {1.0f, 0}, false}, {}, out.data());
+    return std::string(cpu::last_kernel());
+  };
+  const ConvGeometry same = geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1});
+  EXPECT_EQ(kernel_for(3, same, 0, 40), set().lines->name);
+  EXPECT_EQ(kernel_for(3, geometry({1, 3, 3}, {1, 2, 2}), 0, 40), set().lines->name);
+  EXPECT_NE(kernel_for(3, same, 1, 40), set().lines->name) << "weight zero points";
+  EXPECT_NE(kernel_for(3, same, 0, 7), set().lines->name) << "a narrow image";
+  EXPECT_NE(kernel_for(64, same, 0, 40), set().lines->name) << "many channels";
+  EXPECT_NE(kernel_for(3, geometry({1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 2}), 0, 40),
+            set().lines->name)
+      << "dilation along the line";
 }
 
 TEST_P(ConvDriverTest, RefusesBadArguments) {

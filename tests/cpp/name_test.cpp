@@ -46,6 +46,23 @@ TEST(NameTest, WindowNamesParseToTheirRows) {
   }
 }
 
+TEST(NameTest, LineNamesParseToTheirRows) {
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    const LineKernel* kernel = isa.table->lines;
+    if (!kernel) continue;
+    int nr = 0;
+    char name[64] = "";
+    EXPECT_EQ(std::sscanf(kernel->name, "u8s8_lines_x%d__%63s", &nr, name), 2) << kernel->name;
+    EXPECT_EQ(nr, kernel->nr) << kernel->name;
+    EXPECT_STREQ(name, isa.name) << kernel->name;
+    EXPECT_TRUE(kernel->fn && kernel->widen[0] && kernel->widen[1]) << kernel->name;
+    // Drivers pack weights and prepare acc_init before they know which kernel it will be.
+    EXPECT_TRUE(cpu::same_format(kernel->format, isa.table->gemm[0].format)) << kernel->name;
+    EXPECT_EQ(kernel->format.nr % kernel->nr, 0) << kernel->name;
+    EXPECT_EQ(kernel->s8_offset, isa.table->gemm[0].s8_offset) << kernel->name;
+  }
+}
+
 TEST(NameTest, NamesAreUnique) {
   std::set<std::string> names;
   for (const cpu::IsaInfo& isa : cpu::isas()) {
@@ -53,6 +70,9 @@ TEST(NameTest, NamesAreUnique) {
     EXPECT_TRUE(names.insert(isa.name).second) << isa.name;
     for (int32_t i = 0; i < isa.table->window_count; ++i) {
       EXPECT_TRUE(names.insert(isa.table->window[i].name).second) << isa.table->window[i].name;
+    }
+    if (isa.table->lines) {
+      EXPECT_TRUE(names.insert(isa.table->lines->name).second) << isa.table->lines->name;
     }
     for (int32_t i = 0; i < isa.table->gemm_count; ++i) {
       EXPECT_TRUE(names.insert(isa.table->gemm[i].name).second) << isa.table->gemm[i].name;

@@ -11,6 +11,7 @@
 #include "isa/x86_shared/grouped_any-inl.h"
 #include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/lanes_avx2-inl.h"
+#include "isa/x86_shared/lines-inl.h"
 #include "isa/x86_shared/read_avx2-inl.h"
 
 namespace octavo {
@@ -31,10 +32,11 @@ constexpr WindowKernel kWindow[] = {
     grouped_rows_row<3, 2>("u8s8_grouped_3x3s2_x16__avx2"),
     grouped_any_row("u8s8_grouped_any_x16__avx2"),
 };
-constexpr KernelSet kTable = {"avx2",   kGemm,   2,
-                              kWindow,  8,       elementwise_avx2(),
-                              nullptr,  nullptr, peak_inner_product<Lanes256>,
-                              read_avx2};
+constexpr LineKernel kLines = line_row<Lanes256, 6, 4, 2, 1>("u8s8_lines_x16__avx2", kFormat);
+constexpr KernelSet kTable = {"avx2",    kGemm,   2,
+                              kWindow,   8,       elementwise_avx2(),
+                              nullptr,   nullptr, peak_inner_product<Lanes256>,
+                              read_avx2, &kLines};
 
 }  // namespace
 }  // namespace octavo

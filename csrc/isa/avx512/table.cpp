@@ -13,6 +13,7 @@
 #include "isa/x86_shared/grouped_any-inl.h"
 #include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/lanes_avx512-inl.h"
+#include "isa/x86_shared/lines-inl.h"
 #include "isa/x86_shared/read_avx512-inl.h"
 
 namespace octavo {
@@ -34,10 +35,11 @@ constexpr WindowKernel kWindow[] = {
     grouped_rows_row<3, 2>("u8s8_grouped_3x3s2_x16__avx512"),
     grouped_any_row("u8s8_grouped_any_x16__avx512"),
 };
-constexpr KernelSet kTable = {"avx512",   kGemm,   3,
-                              kWindow,    8,       elementwise_avx512(),
-                              nullptr,    nullptr, peak_inner_product<Lanes512>,
-                              read_avx512};
+constexpr LineKernel kLines = line_row<Lanes512, 12, 8, 4, 2, 1>("u8s8_lines_x32__avx512", kFormat);
+constexpr KernelSet kTable = {"avx512",    kGemm,   3,
+                              kWindow,     8,       elementwise_avx512(),
+                              nullptr,     nullptr, peak_inner_product<Lanes512>,
+                              read_avx512, &kLines};
 
 }  // namespace
 }  // namespace octavo

@@ -26,6 +26,14 @@ struct Lanes512 {
   // The signed bytes at even and at odd places, each as int16.
   static inline Vec even_bytes(Vec v) { return _mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8); }
   static inline Vec odd_bytes(Vec v) { return _mm512_srai_epi16(v, 8); }
+  // The signed bytes 0, 1 (H = 0) or 2, 3 (H = 1) of each dword as pairs of int16.
+  template <int H>
+  static inline Vec signed_pairs(Vec v) {
+    constexpr char a = 2 * H, b = 2 * H + 1;
+    const __m128i pick = _mm_setr_epi8(-1, a, -1, b, -1, a + 4, -1, b + 4, -1, a + 8, -1, b + 8, -1,
+                                       a + 12, -1, b + 12);
+    return odd_bytes(_mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(pick)));
+  }
 
   // The first `lanes` of kInts; none where `lanes` is not positive.
   static inline Vec load_ints(const int32_t* p, int lanes) {
