@@ -172,10 +172,10 @@ class Octavo(Peer):
 
     def prepare_rnn(self, case: RnnCase) -> Prepared | Unavailable:
         path = f"nn.quantized.dynamic.{case.cell}"
-        quantize_dynamic = _lookup("quantization.quantize_dynamic")
-        if _lookup(path) is None or quantize_dynamic is None:
+        quantized = _lookup(path)
+        if quantized is None:
             return _absent(path)
-        network = quantize_dynamic(nn.Sequential(case.network()), {getattr(nn, case.cell)})[0]
+        network = quantized.from_float(case.network())
         x = case.input()
         return Prepared(lambda: network(x), lambda output: output[0], kernel=backend.last_kernel)
 

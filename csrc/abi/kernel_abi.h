@@ -277,6 +277,27 @@ struct FloatRange {
   float lo = 0.0f, hi = 0.0f;
 };
 
+// One row of a recurrent layer at one time step: `input` and `hidden` are the gates that come from
+// the input and from the hidden state, [gates][size] each, in torch's order; units are independent
+// of each other. sigmoid and tanh are those of abi/cell.h; products and sums are rounded one by
+// one.
+//
+// LSTM (i, f, g, o): c = sigmoid(f) * c + sigmoid(i) * tanh(g), h = sigmoid(o) * tanh(c), each gate
+// being input + hidden.
+// GRU (r, z, n): n' = tanh(n of input + sigmoid(r) * n of hidden), h = (h - n') * sigmoid(z) + n'.
+// RNN: h = tanh(input + hidden), or max(0, input + hidden).
+struct CellArgs {
+  const float *input, *hidden;
+  float* c;  // LSTM only: read and written
+  float* h;  // written; GRU reads it, too
+  int32_t size;
+};
+
+using CellFn = void (*)(const CellArgs*);
+
+enum class CellKind : uint8_t { kLstm = 0, kGru = 1, kRnnTanh = 2, kRnnRelu = 3 };
+constexpr int kCellKinds = 4;
+
 struct ElementwiseFns {
   // q = clamp(zero + rne(x * inv_scale), lo, hi); NaN gives clamp(zero). [output is int8]
   void (*quantize[2])(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
@@ -293,6 +314,7 @@ struct ElementwiseFns {
   void (*max_pool[2])(const PoolArgs*);                             // [int8]
   void (*avg_pool[2])(const PoolArgs*);                             // [int8]
   void (*interpolate[2])(const InterpolateArgs*);                   // [int8]
+  CellFn cell[kCellKinds];                                          // [CellKind]
 };
 
 // All that one ISA folder provides.

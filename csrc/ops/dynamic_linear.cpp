@@ -129,7 +129,8 @@ void dynamic_linear(const QuantizedWeight& weight, const FloatView& x, const Dyn
                                 std::to_string(x.columns));
   }
   // Scale 1 and zero point 0: both come row by row.
-  const OutputSpec output{out_kind(x.type), {}, spec.relu, {}, spec.gelu};
+  const OutKind kind = spec.float32_out ? OutKind::kF32 : out_kind(x.type);
+  const OutputSpec output{kind, {}, spec.relu, {}, spec.gelu};
   const GemmCall call = prepare_call(weight, false, QParams{}, output, x.rows, out, out_stride);
   if (x.rows == 0) return;
   const ElementwiseFns& fns = call.set->elementwise;

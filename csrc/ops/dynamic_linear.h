@@ -20,7 +20,8 @@ struct DynamicSpec {
   bool per_tensor = false;    // one scale for the whole of x instead of one for each row
   bool reduce_range = false;  // 7 bits instead of 8
   bool relu = false;
-  bool gelu = false;  // applied before relu
+  bool gelu = false;         // applied before relu
+  bool float32_out = false;  // whatever the input's type
 };
 
 // Unsigned asymmetric qparams of values that span [lo, hi], zero included: scale = (hi - lo) / 255
@@ -29,8 +30,8 @@ struct DynamicSpec {
 // 6.1e-5. A scale whose reciprocal is not finite becomes 0.1.
 QParams choose_qparams(float lo, float hi, bool reduce_range, bool limit_scale);
 
-// y = x . w^T * scales + bias, in x's type: x is [rows, k], `out` has rows x n elements, rows
-// out_stride bytes apart.
+// y = x . w^T * scales + bias, in x's type unless `float32_out`: x is [rows, k], `out` has rows x n
+// elements, rows out_stride bytes apart.
 //
 // Each row has its own qparams, so that no row changes another; with per_tensor all share those of
 // x as a whole, which is what torch.ao's dynamic linear does. A row (with per_tensor: an x) that

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "abi/kernel_abi.h"
 
@@ -99,6 +100,21 @@ struct Dynamic {
 };
 Affine dynamic_qparams(float lo, float hi, bool reduce_range, bool limit_scale);
 void dynamic_linear(const Layer& layer, const void* x, int64_t rows, const Dynamic& how, void* out);
+
+// One layer and direction of a recurrent net: two dynamic linear layers and the cell (abi/cell.h),
+// time step by time step. `project` (LSTM only) takes the cell's output to the hidden state.
+struct Recurrent {
+  CellKind kind;
+  Layer input, hidden;
+  const Layer* project = nullptr;
+  bool reverse = false;
+};
+// x holds, step by step, the first batch_sizes[t] sequences' rows; h [batch][hidden.k] and
+// c [batch][hidden.n / gates] are read and written; out is dense, a row for each of x.
+void recurrent(const Recurrent& net, const void* x, const std::vector<int64_t>& batch_sizes,
+               const Dynamic& how, float* h, float* c, float* out);
+// What one call of a cell kernel writes.
+void cell_kernel(CellKind kind, const CellArgs& args);
 
 // Channels-last convolution over (depth, height, width).
 struct Window {

@@ -239,6 +239,27 @@ class LinearWeight:
     def unpack(self, out: int, /) -> None: ...
     def packed_bytes(self) -> int: ...
 
+def recurrent(
+    kind: int,
+    input: LinearWeight,
+    hidden: LinearWeight,
+    project: LinearWeight | None,
+    x: int,
+    type: int,
+    rows: int,
+    steps: int,
+    batch: int,
+    batch_sizes: int,
+    per_tensor: bool,
+    reduce_range: bool,
+    reverse: bool,
+    h: int,
+    c: int,
+    out: int,
+    out_stride: int,
+    /,
+) -> None: ...
+
 class ConvWeight:
     def __init__(
         self,

@@ -9,6 +9,7 @@
 #include "ops/conv_transpose.h"
 #include "ops/elementwise.h"
 #include "ops/pooling.h"
+#include "ops/recurrent.h"
 #include "ops/upsample.h"
 
 namespace {
@@ -203,6 +204,26 @@ TEST_P(AllocationTest, ConvolutionKeepsItsScratchUnderOneMebibyte) {
     EXPECT_GT(bytes, 0);
     EXPECT_LT(bytes, 1 << 20) << s.height << "x" << s.width << "x" << channels << ", kernel "
                               << s.kernel;
+  }
+}
+
+TEST_P(AllocationTest, RecurrentLayersAllocateNothing) {
+  constexpr int32_t kSize = 40, kInputs = 30, kOutputs = 20, kSteps = 9, kBatch = 4;
+  Random random(6);
+  const auto weight = [&](int32_t n, int32_t k) {
+    const LayerCase layer(random, 1, n, 1, k, LayerCase::Zeros::kSome, true, 0.02f);
+    return QuantizedWeight(layer.weights.data(), {1, n, 1, k}, layer.params, false);
+  };
+  const QuantizedWeight input = weight(4 * kSize, kInputs), hidden = weight(4 * kSize, kOutputs);
+  const QuantizedWeight project = weight(kOutputs, kSize);
+  const RecurrentLayer layer{CellKind::kLstm, &input, &hidden, &project};
+  const std::vector<float> x(kSteps * kBatch * kInputs, 0.7f);
+  std::vector<float> h(kBatch * kOutputs), c(kBatch * kSize), out(kSteps * kBatch * kOutputs);
+  for (const bool per_tensor : {false, true}) {
+    expect_none("recurrent", [&] {
+      recurrent(layer, {x.data(), FloatType::kF32, kSteps * kBatch, kInputs, kInputs},
+                {kSteps, kBatch}, {per_tensor}, false, {h.data(), c.data()}, out.data(), kOutputs);
+    });
   }
 }
 

@@ -6,7 +6,9 @@
 
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
+#include "isa/x86_shared/cell-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
+#include "isa/x86_shared/floats_avx2-inl.h"
 #include "isa/x86_shared/pooling_avx2-inl.h"
 
 namespace octavo {
@@ -211,6 +213,10 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.avg_pool[1] = avg_pool_vectors<Bytes256, true>;
   fns.interpolate[0] = interpolate_vectors<Bytes256, false>;
   fns.interpolate[1] = interpolate_vectors<Bytes256, true>;
+  fns.cell[static_cast<int>(CellKind::kLstm)] = lstm_cell<Floats256>;
+  fns.cell[static_cast<int>(CellKind::kGru)] = gru_cell<Floats256>;
+  fns.cell[static_cast<int>(CellKind::kRnnTanh)] = rnn_cell<Floats256, false>;
+  fns.cell[static_cast<int>(CellKind::kRnnRelu)] = rnn_cell<Floats256, true>;
   return fns;
 }
 

@@ -6,7 +6,9 @@
 
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
+#include "isa/x86_shared/cell-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
+#include "isa/x86_shared/floats_avx512-inl.h"
 #include "isa/x86_shared/pooling_avx512-inl.h"
 
 namespace octavo {
@@ -197,6 +199,10 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.avg_pool[1] = avg_pool_vectors<Bytes512, true>;
   fns.interpolate[0] = interpolate_vectors<Bytes512, false>;
   fns.interpolate[1] = interpolate_vectors<Bytes512, true>;
+  fns.cell[static_cast<int>(CellKind::kLstm)] = lstm_cell<Floats512>;
+  fns.cell[static_cast<int>(CellKind::kGru)] = gru_cell<Floats512>;
+  fns.cell[static_cast<int>(CellKind::kRnnTanh)] = rnn_cell<Floats512, false>;
+  fns.cell[static_cast<int>(CellKind::kRnnRelu)] = rnn_cell<Floats512, true>;
   return fns;
 }
 

@@ -33,6 +33,7 @@ from octavo.ops.pooling import (
     max_pool2d,
     max_pool3d,
 )
+from octavo.ops.recurrent import recurrent
 from octavo.ops.transposed import ConvTransposeWeight
 from octavo.ops.upsample import upsample_linear, upsample_nearest
 from octavo.ops.weights import LinearWeight
@@ -64,6 +65,7 @@ __all__ = [
     "mul",
     "quantize",
     "quantize_per_channel",
+    "recurrent",
     "requantize",
     "upsample_linear",
     "upsample_nearest",
