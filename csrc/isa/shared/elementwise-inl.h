@@ -6,6 +6,7 @@
 #include "abi/half.h"
 #include "abi/kernel_abi.h"
 #include "abi/requantize.h"
+#include "isa/shared/embedding-inl.h"
 #include "isa/shared/pooling-inl.h"
 
 namespace octavo {
@@ -114,7 +115,8 @@ constexpr ElementwiseFns portable_elementwise() {
           {to_float_portable<false>, to_float_portable<true>},
           {max_pool_portable<uint8_t>, max_pool_portable<int8_t>},
           {avg_pool_portable<uint8_t>, avg_pool_portable<int8_t>},
-          {interpolate_portable<uint8_t>, interpolate_portable<int8_t>}};
+          {interpolate_portable<uint8_t>, interpolate_portable<int8_t>},
+          {embedding_bags<PortableRows<false>>, embedding_bags<PortableRows<true>>}};
 }
 
 }  // namespace

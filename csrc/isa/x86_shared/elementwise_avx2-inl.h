@@ -6,6 +6,7 @@
 
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
+#include "isa/x86_shared/embedding_avx2-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 #include "isa/x86_shared/pooling_avx2-inl.h"
 
@@ -211,6 +212,8 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.avg_pool[1] = avg_pool_vectors<Bytes256, true>;
   fns.interpolate[0] = interpolate_vectors<Bytes256, false>;
   fns.interpolate[1] = interpolate_vectors<Bytes256, true>;
+  fns.embedding[0] = embedding_bags<VectorRows<Floats256, false>>;
+  fns.embedding[1] = embedding_bags<VectorRows<Floats256, true>>;
   return fns;
 }
 

@@ -6,6 +6,7 @@
 
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
+#include "isa/x86_shared/embedding_avx512-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 #include "isa/x86_shared/pooling_avx512-inl.h"
 
@@ -197,6 +198,8 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.avg_pool[1] = avg_pool_vectors<Bytes512, true>;
   fns.interpolate[0] = interpolate_vectors<Bytes512, false>;
   fns.interpolate[1] = interpolate_vectors<Bytes512, true>;
+  fns.embedding[0] = embedding_bags<VectorRows<Floats512, false>>;
+  fns.embedding[1] = embedding_bags<VectorRows<Floats512, true>>;
   return fns;
 }
 
