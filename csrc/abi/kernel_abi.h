@@ -272,6 +272,38 @@ struct InterpolateArgs {
 };
 constexpr int32_t kInterpolationOne = 1 << 14;
 
+enum class EmbeddingMode : uint8_t { kSum = 0, kMean = 1, kMax = 2 };
+
+// Bags of rows of an embedding table. Row i is columns of q, bytes or nibbles, that stand for
+// q * scale + offset. A bag's rows are those of its indices, in order, without `padding`; they have
+// weights w: `weights`, 1, or for the mean 1 / count. All in float32, each operation rounded:
+//   sum, mean: kEmbeddingGroup rows at a time: x += q * (w * scale) for each row, then x += the sum
+//              of the group's w * offset
+//   max:       x = max(x, q * scale + offset)
+// and 0 for a bag without rows. Columns of a bag do not depend on each other, nor do bags.
+struct EmbeddingArgs {
+  const uint8_t* table;  // [table_rows][row_bytes]; nibbles: column 2j is the lower half of byte j
+  ptrdiff_t row_bytes;   // columns, or half of that, rounded up
+  const float* qparams;  // [table_rows][2]: scale, offset
+  int64_t table_rows;
+  int64_t columns;
+  const void* indices;  // [count], int32 or int64
+  int64_t count;
+  bool is_64_bit;        // indices and offsets
+  const void* offsets;   // [offset_count] where each bag begins, which is where the one before ends
+  int64_t offset_count;  // a last bag without a successor ends at `count`
+  int64_t bag_length;    // of every bag where `offsets` is null
+  const float* weights;  // [count], or null; sums only
+  int64_t padding;       // an index, or -1
+  EmbeddingMode mode;
+  int64_t bag_begin, bag_end;  // the bags to compute
+  float* out;                  // [bags][columns], from bag 0 on
+};
+constexpr int kEmbeddingGroup = 8;
+
+// Returns -1, or the first position in `indices` of one that is not in the table, where it stops.
+using EmbeddingFn = int64_t (*)(const EmbeddingArgs*);
+
 // The smallest and largest of some values and 0; both NaN where one of the values is NaN.
 struct FloatRange {
   float lo = 0.0f, hi = 0.0f;
@@ -315,6 +347,7 @@ struct ElementwiseFns {
   void (*avg_pool[2])(const PoolArgs*);                             // [int8]
   void (*interpolate[2])(const InterpolateArgs*);                   // [int8]
   CellFn cell[kCellKinds];                                          // [CellKind]
+  EmbeddingFn embedding[2];                                         // [q are nibbles]
 };
 
 // All that one ISA folder provides.

@@ -11,6 +11,7 @@ PYBIND11_MODULE(_C, m) {
   octavo::max_threads();
   octavo::bind::add_backend(m);
   octavo::bind::add_elementwise(m);
+  octavo::bind::add_embedding(m);
   octavo::bind::add_images(m);
   octavo::bind::add_weights(m);
   octavo::bind::add_recurrent(m);

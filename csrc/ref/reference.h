@@ -177,6 +177,12 @@ void add_kernel(const BinaryArgs& args, bool is_signed);
 void mul_kernel(const BinaryArgs& args, bool is_signed);
 void requantize_kernel(const UnaryArgs& args, bool in_signed, bool out_signed);
 
+// ---- embedding tables
+// ----------------------------------------------------------------------------------------------
+
+// What one call of a kernel writes and returns.
+int64_t embedding_kernel(const EmbeddingArgs& args, bool nibbles);
+
 // ---- pooling
 // ------------------------------------------------------------------------------------------------------
 

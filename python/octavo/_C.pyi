@@ -178,6 +178,25 @@ def upsample_linear(
     out: int,
     /,
 ) -> None: ...
+def embedding_bags(
+    table: int,
+    qparams: int,
+    rows: int,
+    columns: int,
+    nibbles: bool,
+    indices: int,
+    count: int,
+    is_64_bit: bool,
+    offsets: int,
+    offset_count: int,
+    bag_length: int,
+    bags: int,
+    weights: int,
+    padding: int,
+    mode: int,
+    out: int,
+    /,
+) -> None: ...
 def cat(
     parts: Sequence[tuple[int, int, int, float, int]],
     rows: int,

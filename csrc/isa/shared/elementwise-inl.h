@@ -7,6 +7,7 @@
 #include "abi/kernel_abi.h"
 #include "abi/requantize.h"
 #include "isa/shared/cell-inl.h"
+#include "isa/shared/embedding-inl.h"
 #include "isa/shared/pooling-inl.h"
 
 namespace octavo {
@@ -116,7 +117,8 @@ constexpr ElementwiseFns portable_elementwise() {
           {max_pool_portable<uint8_t>, max_pool_portable<int8_t>},
           {avg_pool_portable<uint8_t>, avg_pool_portable<int8_t>},
           {interpolate_portable<uint8_t>, interpolate_portable<int8_t>},
-          {lstm_portable, gru_portable, rnn_portable<false>, rnn_portable<true>}};
+          {lstm_portable, gru_portable, rnn_portable<false>, rnn_portable<true>},
+          {embedding_bags<PortableRows<false>>, embedding_bags<PortableRows<true>>}};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/cell-inl.h"
+#include "isa/x86_shared/embedding_avx2-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 #include "isa/x86_shared/floats_avx2-inl.h"
 #include "isa/x86_shared/pooling_avx2-inl.h"
@@ -217,6 +218,8 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.cell[static_cast<int>(CellKind::kGru)] = gru_cell<Floats256>;
   fns.cell[static_cast<int>(CellKind::kRnnTanh)] = rnn_cell<Floats256, false>;
   fns.cell[static_cast<int>(CellKind::kRnnRelu)] = rnn_cell<Floats256, true>;
+  fns.embedding[0] = embedding_bags<VectorRows<TableFloats256, false>>;
+  fns.embedding[1] = embedding_bags<VectorRows<TableFloats256, true>>;
   return fns;
 }
 

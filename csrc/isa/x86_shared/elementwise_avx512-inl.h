@@ -7,6 +7,7 @@
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/cell-inl.h"
+#include "isa/x86_shared/embedding_avx512-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 #include "isa/x86_shared/floats_avx512-inl.h"
 #include "isa/x86_shared/pooling_avx512-inl.h"
@@ -203,6 +204,8 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.cell[static_cast<int>(CellKind::kGru)] = gru_cell<Floats512>;
   fns.cell[static_cast<int>(CellKind::kRnnTanh)] = rnn_cell<Floats512, false>;
   fns.cell[static_cast<int>(CellKind::kRnnRelu)] = rnn_cell<Floats512, true>;
+  fns.embedding[0] = embedding_bags<VectorRows<TableFloats512, false>>;
+  fns.embedding[1] = embedding_bags<VectorRows<TableFloats512, true>>;
   return fns;
 }
 

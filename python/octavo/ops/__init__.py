@@ -19,6 +19,7 @@ from octavo.ops.elementwise import (
     quantize_per_channel,
     requantize,
 )
+from octavo.ops.embedding import EmbeddingWeight, embedding, embedding_bag
 from octavo.ops.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -44,6 +45,7 @@ __all__ = [
     "Conv3dWeight",
     "ConvTransposeWeight",
     "ConvWeight",
+    "EmbeddingWeight",
     "LinearWeight",
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
@@ -59,6 +61,8 @@ __all__ = [
     "clamp",
     "dequantize",
     "dequantize_per_channel",
+    "embedding",
+    "embedding_bag",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",

@@ -36,6 +36,8 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nn.ConvTranspose1d: nnq.ConvTranspose1d,
     nn.ConvTranspose2d: nnq.ConvTranspose2d,
     nn.ConvTranspose3d: nnq.ConvTranspose3d,
+    nn.Embedding: nnq.Embedding,
+    nn.EmbeddingBag: nnq.EmbeddingBag,
     nn.Linear: nnq.Linear,
     NonDynamicallyQuantizableLinear: nnq.Linear,
     nn.ReLU6: nnq.ReLU6,

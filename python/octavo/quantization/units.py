@@ -210,8 +210,21 @@ def units_of(
             reason = f"{type(module).__name__} reads its children's weights, and has no int8 module"
         elif entry is not None and qconfig is None:
             entry, reason = None, "its qconfig is None"
+        elif entry is not None and (unfit := _unfit_qconfig(entry, qconfig, table)):
+            entry, reason = None, unfit
         result.append(Unit(name, module, qconfig, entry, reason))
     return result
+
+
+def _unfit_qconfig(entry: type, qconfig: Any, table: Collection[type]) -> str:
+    """Why the int8 class of an entry cannot be made with a qconfig, or "".
+
+    A qconfig for activations and weights reaches embedding tables too when it is set for a whole
+    model. They stay float then, as their outputs are float either way.
+    """
+    target = table[entry] if isinstance(table, Mapping) else None
+    decide = getattr(target, "_unfit_qconfig", None)
+    return decide(qconfig) if decide else ""
 
 
 def resolve_qconfigs(

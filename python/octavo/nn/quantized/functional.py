@@ -1,7 +1,8 @@
 """Functions on quantized tensors, under the names of `torch.ao.nn.quantized.functional`.
 
 Each takes a per-tensor QTensor and returns one with the same scale, zero point and dtype (the
-convolutions with those that they are given). The same
+convolutions with those that they are given); `embedding` and `embedding_bag` take indices and a
+table and return floats. The same
 functions of `torch.nn.functional` accept a QTensor too; these refuse everything else. Pooling needs
 quint8 or qint8 and returns channels-last storage. All raise TypeError for an input that is not a
 QTensor, is per-channel, or has a dtype that the function does not take.
@@ -22,6 +23,7 @@ from octavo.nn.quantized.conv_functional import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from octavo.nn.quantized.embedding_functional import embedding, embedding_bag
 from octavo.tensor import QTensor
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "embedding",
+    "embedding_bag",
     "hardtanh",
     "interpolate",
     "max_pool1d",

@@ -9,6 +9,7 @@ from octavo.nn.quantized.modules.conv_transpose import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from octavo.nn.quantized.modules.embedding_ops import Embedding, EmbeddingBag
 from octavo.nn.quantized.modules.functional_modules import (
     FloatFunctional,
     FXFloatFunctional,
@@ -26,6 +27,8 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "DeQuantize",
+    "Embedding",
+    "EmbeddingBag",
     "FXFloatFunctional",
     "FloatFunctional",
     "Linear",
