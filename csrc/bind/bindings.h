@@ -29,6 +29,7 @@ void add_conv_transpose(pybind11::module_& m);
 void add_direct(pybind11::module_& m);  // after add_weights()
 void add_elementwise(pybind11::module_& m);
 void add_images(pybind11::module_& m);
+void add_normalize(pybind11::module_& m);
 void add_weights(pybind11::module_& m);
 
 }  // namespace octavo::bind

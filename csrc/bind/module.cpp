@@ -12,6 +12,7 @@ PYBIND11_MODULE(_C, m) {
   octavo::bind::add_backend(m);
   octavo::bind::add_elementwise(m);
   octavo::bind::add_images(m);
+  octavo::bind::add_normalize(m);
   octavo::bind::add_weights(m);
   octavo::bind::add_conv(m);
   octavo::bind::add_conv_transpose(m);

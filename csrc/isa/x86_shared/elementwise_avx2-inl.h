@@ -7,6 +7,8 @@
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
+#include "isa/x86_shared/lookup_avx2-inl.h"
+#include "isa/x86_shared/normalize_avx2-inl.h"
 #include "isa/x86_shared/pooling_avx2-inl.h"
 
 namespace octavo {
@@ -211,6 +213,9 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.avg_pool[1] = avg_pool_vectors<Bytes256, true>;
   fns.interpolate[0] = interpolate_vectors<Bytes256, false>;
   fns.interpolate[1] = interpolate_vectors<Bytes256, true>;
+  fns.lookup = lookup_avx2;
+  fns.softmax = softmax_rows<lookup_avx2>;
+  add_normalize<FloatBytes256>(fns);
   return fns;
 }
 

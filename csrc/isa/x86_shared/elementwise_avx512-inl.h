@@ -7,6 +7,8 @@
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
+#include "isa/x86_shared/lookup_avx512-inl.h"
+#include "isa/x86_shared/normalize_avx512-inl.h"
 #include "isa/x86_shared/pooling_avx512-inl.h"
 
 namespace octavo {
@@ -197,6 +199,10 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.avg_pool[1] = avg_pool_vectors<Bytes512, true>;
   fns.interpolate[0] = interpolate_vectors<Bytes512, false>;
   fns.interpolate[1] = interpolate_vectors<Bytes512, true>;
+  fns.lookup = lookup_avx512;
+  fns.lookup_vbmi = lookup_avx512_vbmi;
+  fns.softmax = softmax_rows<lookup_avx512>;
+  add_normalize<FloatBytes512>(fns);
   return fns;
 }
 

@@ -19,6 +19,13 @@ from octavo.ops.elementwise import (
     quantize_per_channel,
     requantize,
 )
+from octavo.ops.normalize import (
+    channel_affine,
+    group_norm,
+    layer_norm,
+    prelu,
+    softmax,
+)
 from octavo.ops.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -34,6 +41,7 @@ from octavo.ops.pooling import (
     max_pool3d,
 )
 from octavo.ops.transposed import ConvTransposeWeight
+from octavo.ops.unary import unary, unary_
 from octavo.ops.upsample import upsample_linear, upsample_nearest
 from octavo.ops.weights import LinearWeight
 
@@ -55,16 +63,23 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "cat",
+    "channel_affine",
     "clamp",
     "dequantize",
     "dequantize_per_channel",
+    "group_norm",
+    "layer_norm",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
     "mul",
+    "prelu",
     "quantize",
     "quantize_per_channel",
     "requantize",
+    "softmax",
+    "unary",
+    "unary_",
     "upsample_linear",
     "upsample_nearest",
 ]

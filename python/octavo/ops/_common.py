@@ -24,9 +24,16 @@ def dense(x: Tensor) -> Tensor:
     """``x`` in a layout without gaps: as it is where contiguous or channels last, else a contiguous
     copy. A negative bit is resolved: the memory holds the values."""
     x = x.resolve_neg()
-    if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+    if x.is_contiguous() or is_channels_last(x):
         return x
     return x.contiguous()
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a 4-D or 5-D tensor is laid out channels last without gaps."""
+    if x.dim() == 4:
+        return x.is_contiguous(memory_format=torch.channels_last)
+    return x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def check_cpu(name: str, x: Tensor) -> None:
