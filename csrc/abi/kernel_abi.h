@@ -330,6 +330,46 @@ using CellFn = void (*)(const CellArgs*);
 enum class CellKind : uint8_t { kLstm = 0, kGru = 1, kRnnTanh = 2, kRnnRelu = 3 };
 constexpr int kCellKinds = 4;
 
+// Rows of bytes through a linear function of their own for each column:
+// out = saturate(rne(t) + out_zero), at least `lo`, where t is, in float32, one operation at a time
+//   kScaleShift: q * scale[c] + shift[c]
+//   kNormalize:  ((q - center) * factor) * scale[c] + shift[c]
+//   kPrelu:      (q - center) * factor where q >= center, else (q - center) * scale[c]
+// No product or sum is NaN; infinities saturate.
+enum class AffineKind : uint8_t { kScaleShift, kNormalize, kPrelu };
+constexpr int kAffineKinds = 3;
+struct AffineArgs {
+  const void* in;
+  void* out;
+  int64_t rows, columns;
+  ptrdiff_t in_stride, out_stride;  // bytes between rows
+  // [columns], or one value for all columns, kAffinePad times, where `uniform`. Padded to a
+  // multiple of kAffinePad.
+  const float *scale, *shift;
+  int32_t uniform;
+  float center, factor;
+  int32_t out_zero, lo;
+  int32_t out_signed;  // 0: uint8, 1: int8
+};
+constexpr int kAffinePad = 64;
+
+// What a column of column_moments() may have so that its sums are int32.
+constexpr int64_t kMomentRows = 32768;
+
+// Softmax along rows: with d = (largest q of the row) - q and S = the exact sum of exps[d],
+// out = saturate(rne(float(exps[d]) * float(inv_scale / S)) + out_zero); inv_scale / S in double.
+struct SoftmaxArgs {
+  const void* in;
+  void* out;
+  int64_t rows, size;
+  ptrdiff_t in_stride, out_stride;  // bytes between rows
+  const int32_t* exps;              // [256], exps[0] > 0, none above 2^30
+  double inv_scale;
+  int32_t in_flip;  // xor-ed to the input's bytes: 0 for uint8, 128 for int8
+  int32_t out_zero;
+  int32_t out_signed;  // 0: uint8, 1: int8
+};
+
 struct ElementwiseFns {
   // q = clamp(zero + rne(x * inv_scale), lo, hi); NaN gives clamp(zero). [output is int8]
   void (*quantize[2])(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
@@ -348,6 +388,17 @@ struct ElementwiseFns {
   void (*interpolate[2])(const InterpolateArgs*);                   // [int8]
   CellFn cell[kCellKinds];                                          // [CellKind]
   EmbeddingFn embedding[2];                                         // [q are nibbles]
+  // out[i] = table[in[i]], bytes; in place too.
+  void (*lookup)(const uint8_t* table, const void* in, int64_t size, void* out);
+  // The same for CPUs that have AVX512_VBMI beside what the ISA requires; or null.
+  void (*lookup_vbmi)(const uint8_t* table, const void* in, int64_t size, void* out);
+  void (*affine[kAffineKinds][2])(const AffineArgs*);  // [input is int8]
+  // Adds the sum and the sum of squares of the bytes, xor-ed with `flip`, to sums[0] and sums[1].
+  void (*moments)(const void* q, int64_t size, int32_t flip, int64_t* sums);
+  // Sums and sums of squares of each column of up to kMomentRows rows.
+  void (*column_moments)(const void* q, int64_t rows, ptrdiff_t stride, int64_t columns,
+                         int32_t flip, int32_t* sums, int32_t* squares);
+  void (*softmax)(const SoftmaxArgs*);
 };
 
 // All that one ISA folder provides.

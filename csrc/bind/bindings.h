@@ -33,6 +33,7 @@ void add_elementwise(pybind11::module_& m);
 void add_embedding(pybind11::module_& m);
 void add_images(pybind11::module_& m);
 void add_recurrent(pybind11::module_& m);  // after add_weights()
+void add_normalize(pybind11::module_& m);
 void add_weights(pybind11::module_& m);
 
 }  // namespace octavo::bind

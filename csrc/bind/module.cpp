@@ -13,6 +13,7 @@ PYBIND11_MODULE(_C, m) {
   octavo::bind::add_elementwise(m);
   octavo::bind::add_embedding(m);
   octavo::bind::add_images(m);
+  octavo::bind::add_normalize(m);
   octavo::bind::add_weights(m);
   octavo::bind::add_recurrent(m);
   octavo::bind::add_conv(m);

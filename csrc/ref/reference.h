@@ -178,10 +178,16 @@ void mul_kernel(const BinaryArgs& args, bool is_signed);
 void requantize_kernel(const UnaryArgs& args, bool in_signed, bool out_signed);
 
 // ---- embedding tables
-// ----------------------------------------------------------------------------------------------
 
 // What one call of a kernel writes and returns.
 int64_t embedding_kernel(const EmbeddingArgs& args, bool nibbles);
+
+// ---- normalization: what one call of a kernel writes
+
+void affine_kernel(const AffineArgs& args, AffineKind kind, bool is_signed);
+void column_moments(const void* q, int64_t rows, ptrdiff_t stride, int64_t columns, int32_t flip,
+                    int64_t* sums, int64_t* squares);
+void softmax_kernel(const SoftmaxArgs& args);
 
 // ---- pooling
 // ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from octavo._tensor import (  # noqa: F401  (fill the dispatch table)
     interpolate,
     metadata,
     pooling,
+    unary,
     views,
 )
 from octavo.dtypes import (

@@ -8,6 +8,7 @@
 #include "abi/requantize.h"
 #include "isa/shared/cell-inl.h"
 #include "isa/shared/embedding-inl.h"
+#include "isa/shared/normalize-inl.h"
 #include "isa/shared/pooling-inl.h"
 
 namespace octavo {
@@ -105,20 +106,31 @@ void to_float_portable(const void* halves, int64_t size, float* x) {
 }
 
 constexpr ElementwiseFns portable_elementwise() {
-  return {{quantize_portable<uint8_t>, quantize_portable<int8_t>},
-          {dequantize_portable<uint8_t>, dequantize_portable<int8_t>},
-          {add_portable<uint8_t>, add_portable<int8_t>},
-          {mul_portable<uint8_t>, mul_portable<int8_t>},
-          {{requantize_portable<uint8_t, uint8_t>, requantize_portable<uint8_t, int8_t>},
-           {requantize_portable<int8_t, uint8_t>, requantize_portable<int8_t, int8_t>}},
-          {clamp_portable<uint8_t>, clamp_portable<int8_t>},
-          range_portable,
-          {to_float_portable<false>, to_float_portable<true>},
-          {max_pool_portable<uint8_t>, max_pool_portable<int8_t>},
-          {avg_pool_portable<uint8_t>, avg_pool_portable<int8_t>},
-          {interpolate_portable<uint8_t>, interpolate_portable<int8_t>},
-          {lstm_portable, gru_portable, rnn_portable<false>, rnn_portable<true>},
-          {embedding_bags<PortableRows<false>>, embedding_bags<PortableRows<true>>}};
+  return {
+      {quantize_portable<uint8_t>, quantize_portable<int8_t>},
+      {dequantize_portable<uint8_t>, dequantize_portable<int8_t>},
+      {add_portable<uint8_t>, add_portable<int8_t>},
+      {mul_portable<uint8_t>, mul_portable<int8_t>},
+      {{requantize_portable<uint8_t, uint8_t>, requantize_portable<uint8_t, int8_t>},
+       {requantize_portable<int8_t, uint8_t>, requantize_portable<int8_t, int8_t>}},
+      {clamp_portable<uint8_t>, clamp_portable<int8_t>},
+      range_portable,
+      {to_float_portable<false>, to_float_portable<true>},
+      {max_pool_portable<uint8_t>, max_pool_portable<int8_t>},
+      {avg_pool_portable<uint8_t>, avg_pool_portable<int8_t>},
+      {interpolate_portable<uint8_t>, interpolate_portable<int8_t>},
+      {lstm_portable, gru_portable, rnn_portable<false>, rnn_portable<true>},
+      {embedding_bags<PortableRows<false>>, embedding_bags<PortableRows<true>>},
+      lookup_portable,
+      nullptr,
+      {{affine_portable<AffineKind::kScaleShift, uint8_t>,
+        affine_portable<AffineKind::kScaleShift, int8_t>},
+       {affine_portable<AffineKind::kNormalize, uint8_t>,
+        affine_portable<AffineKind::kNormalize, int8_t>},
+       {affine_portable<AffineKind::kPrelu, uint8_t>, affine_portable<AffineKind::kPrelu, int8_t>}},
+      moments_portable,
+      column_moments_portable,
+      softmax_rows<lookup_portable>};
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 #include "isa/x86_shared/embedding_avx2-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 #include "isa/x86_shared/floats_avx2-inl.h"
+#include "isa/x86_shared/lookup_avx2-inl.h"
+#include "isa/x86_shared/normalize_avx2-inl.h"
 #include "isa/x86_shared/pooling_avx2-inl.h"
 
 namespace octavo {
@@ -220,6 +222,9 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.cell[static_cast<int>(CellKind::kRnnRelu)] = rnn_cell<Floats256, true>;
   fns.embedding[0] = embedding_bags<VectorRows<TableFloats256, false>>;
   fns.embedding[1] = embedding_bags<VectorRows<TableFloats256, true>>;
+  fns.lookup = lookup_avx2;
+  fns.softmax = softmax_rows<lookup_avx2>;
+  add_normalize<FloatBytes256>(fns);
   return fns;
 }
 

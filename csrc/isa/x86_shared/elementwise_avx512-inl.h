@@ -10,6 +10,8 @@
 #include "isa/x86_shared/embedding_avx512-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 #include "isa/x86_shared/floats_avx512-inl.h"
+#include "isa/x86_shared/lookup_avx512-inl.h"
+#include "isa/x86_shared/normalize_avx512-inl.h"
 #include "isa/x86_shared/pooling_avx512-inl.h"
 
 namespace octavo {
@@ -206,6 +208,10 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.cell[static_cast<int>(CellKind::kRnnRelu)] = rnn_cell<Floats512, true>;
   fns.embedding[0] = embedding_bags<VectorRows<TableFloats512, false>>;
   fns.embedding[1] = embedding_bags<VectorRows<TableFloats512, true>>;
+  fns.lookup = lookup_avx512;
+  fns.lookup_vbmi = lookup_avx512_vbmi;
+  fns.softmax = softmax_rows<lookup_avx512>;
+  add_normalize<FloatBytes512>(fns);
   return fns;
 }
 

@@ -17,15 +17,11 @@
 namespace octavo {
 namespace {
 
-// Accumulators of this many rows pass through memory to one call of the epilogue.
-constexpr int kLineTileRows = 24;
-
 // The call's weights, widened, and for each of their pairs where in a window its activations lie.
 template <typename V, int NV>
 struct LineScratch {
   int32_t offset[kLinePairs];
   alignas(64) int16_t w[kLinePairs][NV][2 * V::kInts];
-  alignas(64) int32_t tile[kLineTileRows][NV * V::kInts];
 };
 
 // Activations to 16 bits, int8 ones offset by 128 (LineKernel::s8_offset).
@@ -67,7 +63,7 @@ __attribute__((noinline)) int widen_line_weights(const GemmArgs& g, LineScratch<
 // broadcast of A, a product. Each pair costs a row one load, NV vpmaddwd and NV vpaddd.
 template <typename V, int NV, int MR>
 __attribute__((noinline)) void line_rows(const GemmArgs& g, int row0, int pairs,
-                                         const LineScratch<V, NV>& scratch, int32_t* tile) {
+                                         const LineScratch<V, NV>& scratch) {
   typename V::Vec acc[MR][NV];
   unroll<NV>([&](auto v) OCTAVO_INLINE {
     constexpr int kColumn = v * V::kInts;
@@ -90,29 +86,22 @@ __attribute__((noinline)) void line_rows(const GemmArgs& g, int row0, int pairs,
                      OCTAVO_INLINE { acc[r][v] = V::add32(acc[r][v], V::madd16(pair, b[v])); });
     });
   }
-  unroll<MR>([&](auto r) OCTAVO_INLINE {
-    unroll<NV>([&](auto v) OCTAVO_INLINE { V::store(tile + (r * NV + v) * V::kInts, acc[r][v]); });
-  });
+  V::store_tile(acc, g, row0);
 }
 
-// Rows [row, end), of a tile that starts at row0.
+// Rows from `row` on.
 template <typename V, int NV, int MR, int... Rest>
-static inline void line_split(const GemmArgs& g, int row0, int row, int end, int pairs,
-                              LineScratch<V, NV>& scratch) {
-  for (; end - row >= MR; row += MR)
-    line_rows<V, NV, MR>(g, row, pairs, scratch, scratch.tile[row - row0]);
-  if constexpr (sizeof...(Rest) > 0) line_split<V, NV, Rest...>(g, row0, row, end, pairs, scratch);
+static inline void line_split(const GemmArgs& g, int row, int pairs,
+                              const LineScratch<V, NV>& scratch) {
+  for (; g.m - row >= MR; row += MR) line_rows<V, NV, MR>(g, row, pairs, scratch);
+  if constexpr (sizeof...(Rest) > 0) line_split<V, NV, Rest...>(g, row, pairs, scratch);
 }
 
 template <typename V, int NV, int... kRows>
 static inline void line_panel(const GemmArgs& g) {
   auto& scratch = *static_cast<LineScratch<V, NV>*>(g.scratch);
   const int pairs = widen_line_weights<V, NV>(g, scratch);
-  for (int row = 0; row < g.m; row += kLineTileRows) {
-    const int end = g.m - row < kLineTileRows ? g.m : row + kLineTileRows;
-    line_split<V, NV, kRows...>(g, row, row, end, pairs, scratch);
-    V::store_tile(&scratch.tile[0][0], NV * V::kInts, g, row, end - row);
-  }
+  line_split<V, NV, kRows...>(g, 0, pairs, scratch);
 }
 
 // kRows: the row counts that are compiled, largest first, down to 1.

@@ -20,6 +20,13 @@ from octavo.ops.elementwise import (
     requantize,
 )
 from octavo.ops.embedding import EmbeddingWeight, embedding, embedding_bag
+from octavo.ops.normalize import (
+    channel_affine,
+    group_norm,
+    layer_norm,
+    prelu,
+    softmax,
+)
 from octavo.ops.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -36,6 +43,7 @@ from octavo.ops.pooling import (
 )
 from octavo.ops.recurrent import recurrent
 from octavo.ops.transposed import ConvTransposeWeight
+from octavo.ops.unary import unary, unary_
 from octavo.ops.upsample import upsample_linear, upsample_nearest
 from octavo.ops.weights import LinearWeight
 
@@ -58,19 +66,26 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "cat",
+    "channel_affine",
     "clamp",
     "dequantize",
     "dequantize_per_channel",
     "embedding",
     "embedding_bag",
+    "group_norm",
+    "layer_norm",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
     "mul",
+    "prelu",
     "quantize",
     "quantize_per_channel",
     "recurrent",
     "requantize",
+    "softmax",
+    "unary",
+    "unary_",
     "upsample_linear",
     "upsample_nearest",
 ]

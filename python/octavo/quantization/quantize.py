@@ -155,7 +155,7 @@ def prepare(
     Returns:
         The prepared model. Observed modules have a child ``activation_post_process`` and a forward
         hook before all others; fused modules are observed as a whole, FloatFunctional inside,
-        DeQuantStub never.
+        DeQuantStub and Dropout never.
 
     Raises:
         ValueError: a module that is quantized or prepared already; a fused batch norm in its
@@ -220,7 +220,7 @@ def _observe(
     """
     module, qconfig = unit.module, unit.qconfig
     cls = canonical_type(module)
-    if qconfig is None or issubclass(cls, DeQuantStub):
+    if qconfig is None or issubclass(cls, (DeQuantStub, nn.Dropout)):
         return model
     if cls in custom:
         module = custom[cls].from_float(module)

@@ -27,6 +27,11 @@ RUN_ON_QUANTIZED = (
     nn.Identity,
     nn.ReLU,
     nn.Hardtanh,
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.Softmax,
+    nn.Tanh,
+    nn.Threshold,
     nn.MaxPool1d,
     nn.MaxPool2d,
     nn.MaxPool3d,
@@ -53,7 +58,8 @@ RUN_ON_QUANTIZED = (
     nn.PixelUnshuffle,
     nn.ChannelShuffle,
 )
-"""Float modules that take quantized tensors too, in eval mode, and keep scale and zero point."""
+"""Float modules that take quantized tensors too, in eval mode. They keep scale and zero point, or
+have fixed ones (Sigmoid, Hardsigmoid, Softmax: 1/256; Tanh: 2/256)."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,13 @@ SAME: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "relu6": (qF.relu6, F.relu6),
     "hardtanh": (lambda x: qF.hardtanh(x, -0.5, 0.7), lambda x: F.hardtanh(x, -0.5, 0.7)),
     "clamp": (lambda x: qF.clamp(x, -0.5, 0.7), lambda x: torch.clamp(x, -0.5, 0.7)),
+    "gelu": (lambda x: qF.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh")),
+    "hardsigmoid": (qF.hardsigmoid, F.hardsigmoid),
+    "leaky_relu": (lambda x: qF.leaky_relu(x, 0.3), lambda x: F.leaky_relu(x, 0.3)),
+    "sigmoid": (qF.sigmoid, F.sigmoid),
+    "softmax": (lambda x: qF.softmax(x, 1), lambda x: F.softmax(x, 1)),
+    "tanh": (qF.tanh, torch.tanh),
+    "threshold": (lambda x: qF.threshold(x, 0.1, -1), lambda x: F.threshold(x, 0.1, -1)),
     "interpolate": (
         lambda x: qF.interpolate(x, scale_factor=2),
         lambda x: F.interpolate(x, scale_factor=2),
@@ -69,7 +76,7 @@ def test_every_function_is_tested() -> None:
         f"conv_transpose{rank}d" for rank in (1, 2, 3)
     }  # test_quantized_conv_transpose.py
     embeddings = {"embedding", "embedding_bag"}  # test_embedding.py
-    assert set(SAME) | convolutions | transposed | embeddings == set(qF.__all__)
+    assert set(SAME) | convolutions | transposed | embeddings | WITH_QPARAMS == set(qF.__all__)
 
 
 @pytest.mark.parametrize("dtype", [octavo.quint8, octavo.qint8], ids=str)
@@ -106,7 +113,11 @@ def test_refusals_name_the_reason() -> None:
         qF.interpolate(image(), scale_factor=2, mode="bicubic")
 
 
-@pytest.mark.parametrize("name", sorted(set(SAME) - {"relu", "relu6"}))
+OWN = {"relu", "relu6", "gelu", "sigmoid", "softmax", "tanh"}  # torch has no such function
+WITH_QPARAMS = {"celu", "elu", "hardswish", "mish", "silu"}  # test_unary_and_normalization.py
+
+
+@pytest.mark.parametrize("name", sorted((set(SAME) | WITH_QPARAMS) - OWN - {"mish", "silu"}))
 def test_signature_is_that_of_torch(name: str) -> None:
     oracle = pytest.importorskip("torch.ao.nn.quantized.functional")
 

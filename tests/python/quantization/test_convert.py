@@ -402,7 +402,7 @@ def test_explain_says_why_modules_stay_float() -> None:
             "swapped": nn.Linear(2, 2),
             "off": nn.Linear(2, 2),
             "altered": Altered(2, 2),
-            "unknown": nn.Tanh(),
+            "unknown": nn.Softsign(),
             "either": nn.ReLU(),
             "attention": nn.MultiheadAttention(2, 1),
             "done": nnq.Linear(2, 2),
@@ -415,7 +415,7 @@ def test_explain_says_why_modules_stay_float() -> None:
     assert [row.name for row in report.swapped] == ["swapped"]
     assert reasons["off"] == "its qconfig is None"
     assert "overrides forward of Linear" in reasons["altered"]
-    assert reasons["unknown"] == "Tanh has no int8 module; it takes and gives float tensors"
+    assert reasons["unknown"] == "Softsign has no int8 module; it takes and gives float tensors"
     assert reasons["either"] == "works on quantized tensors as it is"
     assert "reads its children's weights" in reasons["attention"]
     assert reasons["done"] == "is quantized already"
@@ -446,6 +446,8 @@ def test_what_is_said_to_work_on_quantized_tensors_does() -> None:
         nn.PixelShuffle: (2,),
         nn.PixelUnshuffle: (2,),
         nn.ChannelShuffle: (2,),
+        nn.Softmax: (1,),
+        nn.Threshold: (0.11, 0.5),
     }
     q = octavo.quantize_per_tensor(torch.randn(2, 4, 8, 8), 0.05, 100, octavo.quint8)
     for cls in tq.report.RUN_ON_QUANTIZED:

@@ -3,12 +3,14 @@ of float ones.
 """
 
 from octavo.nn.quantized.modules.activation import ReLU6
+from octavo.nn.quantized.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from octavo.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d
 from octavo.nn.quantized.modules.conv_transpose import (
     ConvTranspose1d,
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from octavo.nn.quantized.modules.dropout import Dropout
 from octavo.nn.quantized.modules.embedding_ops import Embedding, EmbeddingBag
 from octavo.nn.quantized.modules.functional_modules import (
     FloatFunctional,
@@ -16,10 +18,34 @@ from octavo.nn.quantized.modules.functional_modules import (
     QFunctional,
 )
 from octavo.nn.quantized.modules.linear import Linear
+from octavo.nn.quantized.modules.normalization import (
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+)
 from octavo.nn.quantized.modules.pooling import MaxPool2d
+from octavo.nn.quantized.modules.prelu import PReLU
 from octavo.nn.quantized.modules.quantize import DeQuantize, Quantize
+from octavo.nn.quantized.modules.unary import (
+    ELU,
+    GELU,
+    Hardsigmoid,
+    Hardswish,
+    LeakyReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 
 __all__ = [
+    "ELU",
+    "GELU",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -27,13 +53,27 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "DeQuantize",
+    "Dropout",
     "Embedding",
     "EmbeddingBag",
     "FXFloatFunctional",
     "FloatFunctional",
+    "GroupNorm",
+    "Hardsigmoid",
+    "Hardswish",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "MaxPool2d",
+    "PReLU",
     "QFunctional",
     "Quantize",
     "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
 ]

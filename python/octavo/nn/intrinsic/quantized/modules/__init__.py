@@ -1,5 +1,6 @@
 """Quantized forms of the fused modules."""
 
+from octavo.nn.intrinsic.quantized.modules.bn_relu import BNReLU2d, BNReLU3d
 from octavo.nn.intrinsic.quantized.modules.conv_add import ConvAdd2d, ConvAddReLU2d
 from octavo.nn.intrinsic.quantized.modules.conv_hardtanh import (
     ConvHardtanh1d,
@@ -14,6 +15,8 @@ from octavo.nn.intrinsic.quantized.modules.conv_relu import (
 from octavo.nn.intrinsic.quantized.modules.linear_relu import LinearReLU
 
 __all__ = [
+    "BNReLU2d",
+    "BNReLU3d",
     "ConvAdd2d",
     "ConvAddReLU2d",
     "ConvHardtanh1d",

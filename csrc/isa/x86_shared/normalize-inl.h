@@ -1,0 +1,151 @@
+// Linear functions by column and moments on vectors of either width: `L` is FloatBytes256 or
+// FloatBytes512 (normalize_<width>-inl.h).
+#pragma once
+
+#include "abi/unroll.h"
+#include "isa/shared/normalize-inl.h"
+
+namespace octavo {
+namespace {
+
+// A block of columns at a time, down all rows. Registers: 8 of scale and shift, 4 of values, 5
+// constants; where there are 16, the compiler takes parameters from memory.
+template <typename L, AffineKind kKind, bool kSigned>
+void affine_vectors(const AffineArgs* args) {
+  using Floats = typename L::Floats;
+  const AffineArgs p = *args;
+  const Floats center = L::set_float(p.center), factor = L::set_float(p.factor);
+  const Floats limit = L::set_float(kAffineLimit), none = L::set_float(0.0f);
+  const typename L::Vec zero = L::set16(p.out_zero), lo = L::set8(p.lo);
+  const auto value = [&](Floats q, Floats scale, Floats shift) OCTAVO_INLINE {
+    if constexpr (kKind == AffineKind::kScaleShift) return L::add(L::mul(q, scale), shift);
+    const Floats x = L::sub(q, center);
+    if constexpr (kKind == AffineKind::kPrelu) {  // one of the two summands is 0
+      return L::add(L::mul(L::max(x, none), factor), L::mul(L::min(x, none), scale));
+    }
+    return L::add(L::mul(L::mul(x, factor), scale), shift);
+  };
+  for (int64_t c = 0; c < p.columns; c += L::kBytes) {
+    const int count = static_cast<int>(p.columns - c < L::kBytes ? p.columns - c : L::kBytes);
+    const int64_t at = p.uniform ? 0 : c;
+    Floats scale[4], shift[4];
+    unroll<4>([&](auto j) OCTAVO_INLINE {
+      scale[j] = L::load_floats(p.scale + at + j * (L::kBytes / 4));
+      shift[j] =
+          kKind == AffineKind::kPrelu ? none : L::load_floats(p.shift + at + j * (L::kBytes / 4));
+    });
+    const uint8_t* in = static_cast<const uint8_t*>(p.in) + c;
+    uint8_t* out = static_cast<uint8_t*>(p.out) + c;
+    for (int64_t r = 0; r < p.rows; ++r, in += p.in_stride, out += p.out_stride) {
+      alignas(64) uint8_t part[L::kBytes];
+      const uint8_t* from = in;
+      if (count < L::kBytes) {
+        L::store(part, L::load_part(in, count));
+        from = part;
+      }
+      typename L::Vec q[4];
+      unroll<4>([&](auto j) OCTAVO_INLINE {
+        const Floats x = L::template to_floats<kSigned>(from + j * (L::kBytes / 4));
+        q[j] = L::round(L::min(value(x, scale[j], shift[j]), limit));
+      });
+      const typename L::Vec low = L::adds16(L::pack32(q[0], q[1]), zero);
+      const typename L::Vec high = L::adds16(L::pack32(q[2], q[3]), zero);
+      const typename L::Vec bytes =
+          L::in_order(p.out_signed ? L::max_s8(L::pack16_s8(low, high), lo)
+                                   : L::max_u8(L::pack16_u8(low, high), lo));
+      if (count < L::kBytes) {
+        L::store_part(out, bytes, count);
+      } else {
+        L::store(out, bytes);
+      }
+    }
+  }
+}
+
+// Bytes are summed in 64 bits by vpsadbw, squares in int32: 2 of at most 255^2 to a lane and
+// product, 4 a vector, so `kLong` vectors fit.
+template <typename L>
+void moments_vectors(const void* q, int64_t size, int32_t flip, int64_t* sums) {
+  using Vec = typename L::Vec;
+  constexpr int64_t kLong = 4096;
+  const uint8_t* x = static_cast<const uint8_t*>(q);
+  const Vec mask = L::set8(flip), low = L::set16(0x00ff), none = L::zero();
+  Vec sum = none, square = none;
+  const auto take = [&](Vec v) OCTAVO_INLINE {
+    const Vec even = L::both(v, low), odd = L::high_bytes(v);
+    sum = L::add64(sum, L::sum_bytes(v));
+    square = L::add32(square, L::add32(L::madd16(even, even), L::madd16(odd, odd)));
+  };
+  int64_t squares = 0, i = 0;
+  while (i < size) {
+    const int64_t stop = size - i > kLong * L::kBytes ? i + kLong * L::kBytes : size;
+    for (; i + L::kBytes <= stop; i += L::kBytes) take(L::flip(L::load(x + i), mask));
+    if (i < stop) {  // only at the end: what is missing is 0
+      const int count = static_cast<int>(stop - i);
+      take(L::both(L::flip(L::load_part(x + i, count), mask), L::first_bytes(count)));
+      i = stop;
+    }
+    squares += L::total32(square);
+    square = none;
+  }
+  sums[0] += L::total64(sum);
+  sums[1] += squares;
+}
+
+// Four rows at a time, interleaved so that the four bytes of a column make a dword. Registers: 8
+// sums, 8 for the bytes, 3 constants.
+template <typename L>
+void column_moments_vectors(const void* q, int64_t rows, ptrdiff_t stride, int64_t columns,
+                            int32_t flip, int32_t* sums, int32_t* squares) {
+  using Vec = typename L::Vec;
+  const Vec mask = L::set8(flip), low = L::set16(0x00ff), none = L::zero();
+  const Vec ones8 = L::set8(1), ones16 = L::set16(1);
+  for (int64_t c = 0; c < columns; c += L::kBytes) {
+    const int count = static_cast<int>(columns - c < L::kBytes ? columns - c : L::kBytes);
+    const uint8_t* x = static_cast<const uint8_t*>(q) + c;
+    Vec sum[4] = {none, none, none, none}, square[4] = {none, none, none, none};
+    for (int64_t r = 0; r < rows; r += 4) {
+      Vec row[4];
+      unroll<4>([&](auto j) OCTAVO_INLINE {
+        const uint8_t* at = x + (r + j) * stride;
+        row[j] = r + j >= rows
+                     ? none
+                     : L::flip(count == L::kBytes ? L::load(at) : L::load_part(at, count), mask);
+      });
+      const Vec ab[2] = {L::unpack_lo8(row[0], row[1]), L::unpack_hi8(row[0], row[1])};
+      const Vec cd[2] = {L::unpack_lo8(row[2], row[3]), L::unpack_hi8(row[2], row[3])};
+      unroll<4>([&](auto j) OCTAVO_INLINE {
+        const Vec v =
+            j % 2 ? L::unpack_hi16(ab[j / 2], cd[j / 2]) : L::unpack_lo16(ab[j / 2], cd[j / 2]);
+        const Vec even = L::both(v, low), odd = L::high_bytes(v);
+        sum[j] = L::add32(sum[j], L::madd16(L::maddu8s8(v, ones8), ones16));
+        square[j] = L::add32(square[j], L::add32(L::madd16(even, even), L::madd16(odd, odd)));
+      });
+    }
+    // Columns 16 l + 4 j to 16 l + 4 j + 3 lie in 128-bit lane l of vector j.
+    alignas(64) int32_t tile[2][4][L::kBytes / 4];
+    unroll<4>([&](auto j) OCTAVO_INLINE {
+      L::store(tile[0][j], sum[j]);
+      L::store(tile[1][j], square[j]);
+    });
+    for (int i = 0; i < count; ++i) {
+      sums[c + i] = tile[0][i % 16 / 4][i / 16 * 4 + i % 4];
+      squares[c + i] = tile[1][i % 16 / 4][i / 16 * 4 + i % 4];
+    }
+  }
+}
+
+template <typename L>
+constexpr void add_normalize(ElementwiseFns& fns) {
+  fns.affine[0][0] = affine_vectors<L, AffineKind::kScaleShift, false>;
+  fns.affine[0][1] = affine_vectors<L, AffineKind::kScaleShift, true>;
+  fns.affine[1][0] = affine_vectors<L, AffineKind::kNormalize, false>;
+  fns.affine[1][1] = affine_vectors<L, AffineKind::kNormalize, true>;
+  fns.affine[2][0] = affine_vectors<L, AffineKind::kPrelu, false>;
+  fns.affine[2][1] = affine_vectors<L, AffineKind::kPrelu, true>;
+  fns.moments = moments_vectors<L>;
+  fns.column_moments = column_moments_vectors<L>;
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,52 @@
+// Linear functions and moments with AVX2: the vectors that normalize-inl.h computes on.
+#pragma once
+
+#include <immintrin.h>
+
+#include "isa/x86_shared/normalize-inl.h"
+#include "isa/x86_shared/pooling_avx2-inl.h"
+
+namespace octavo {
+namespace {
+
+struct FloatBytes256 : Bytes256 {
+  // 8 bytes as floats.
+  template <bool kSigned>
+  static inline Floats to_floats(const uint8_t* p) {
+    const __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm256_cvtepi32_ps(kSigned ? _mm256_cvtepi8_epi32(q) : _mm256_cvtepu8_epi32(q));
+  }
+  static inline Floats load_floats(const float* p) { return _mm256_loadu_ps(p); }
+  static inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  static inline Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+  static inline Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+  static inline Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+  // Bytes packed by pack32 and pack16 in the order of the values.
+  static inline Vec in_order(Vec v) {
+    return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+  static inline Vec high_bytes(Vec v) { return _mm256_srli_epi16(v, 8); }
+  static inline Vec sum_bytes(Vec v) { return _mm256_sad_epu8(v, _mm256_setzero_si256()); }
+  static inline Vec add64(Vec a, Vec b) { return _mm256_add_epi64(a, b); }
+  static inline Vec first_bytes(int n) { return load_part(kOnes, n); }
+  static inline int64_t total64(Vec v) {
+    alignas(32) int64_t lanes[4];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), v);
+    return lanes[0] + lanes[1] + lanes[2] + lanes[3];
+  }
+  static inline int64_t total32(Vec v) {
+    alignas(32) int32_t lanes[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), v);
+    int64_t total = 0;
+    for (int i = 0; i < 8; ++i) total += lanes[i];
+    return total;
+  }
+
+ private:
+  alignas(32) static constexpr uint8_t kOnes[32] = {
+      255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+      255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+};
+
+}  // namespace
+}  // namespace octavo

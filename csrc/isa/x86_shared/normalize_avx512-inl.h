@@ -1,0 +1,43 @@
+// Linear functions and moments with AVX-512: the vectors that normalize-inl.h computes on.
+#pragma once
+
+#include <immintrin.h>
+
+#include "isa/x86_shared/normalize-inl.h"
+#include "isa/x86_shared/pooling_avx512-inl.h"
+
+namespace octavo {
+namespace {
+
+struct FloatBytes512 : Bytes512 {
+  // 16 bytes as floats.
+  template <bool kSigned>
+  static inline Floats to_floats(const uint8_t* p) {
+    const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(kSigned ? _mm512_cvtepi8_epi32(q) : _mm512_cvtepu8_epi32(q));
+  }
+  static inline Floats load_floats(const float* p) { return _mm512_loadu_ps(p); }
+  static inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static inline Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+  static inline Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+  static inline Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+  // Bytes packed by pack32 and pack16 in the order of the values.
+  static inline Vec in_order(Vec v) {
+    const Vec order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, v);
+  }
+  static inline Vec high_bytes(Vec v) { return _mm512_srli_epi16(v, 8); }
+  static inline Vec sum_bytes(Vec v) { return _mm512_sad_epu8(v, _mm512_setzero_si512()); }
+  static inline Vec add64(Vec a, Vec b) { return _mm512_add_epi64(a, b); }
+  static inline Vec first_bytes(int n) { return _mm512_maskz_set1_epi8(first(n), -1); }
+  static inline int64_t total64(Vec v) { return _mm512_reduce_add_epi64(v); }
+  // Lanes are below 2^31, and may not be once they are added.
+  static inline int64_t total32(Vec v) {
+    const __m256i low = _mm512_castsi512_si256(v), high = _mm512_extracti64x4_epi64(v, 1);
+    return _mm512_reduce_add_epi64(
+        _mm512_add_epi64(_mm512_cvtepi32_epi64(low), _mm512_cvtepi32_epi64(high)));
+  }
+};
+
+}  // namespace
+}  // namespace octavo
