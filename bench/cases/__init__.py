@@ -4,6 +4,7 @@ from octavo.bench.cases.base import Case, Check
 from octavo.bench.cases.conv import ConvCase
 from octavo.bench.cases.conv_transpose import ConvTransposeCase
 from octavo.bench.cases.elementwise import ElementwiseCase
+from octavo.bench.cases.embedding import EmbeddingCase
 from octavo.bench.cases.image import ImageCase
 from octavo.bench.cases.linear import LinearCase
 from octavo.bench.cases.model import ModelCase
@@ -15,6 +16,7 @@ __all__ = [
     "ConvCase",
     "ConvTransposeCase",
     "ElementwiseCase",
+    "EmbeddingCase",
     "ImageCase",
     "LinearCase",
     "ModelCase",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.bench.cases import Case, ElementwiseCase, ImageCase
+from octavo.bench.cases import Case, ElementwiseCase, EmbeddingCase, ImageCase
 from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.peers.base import Peer, Prepared
 
@@ -18,10 +19,13 @@ class Copy(Peer):
     order = 9
 
     def applies_to(self, kind: str) -> bool:
-        return kind in (ElementwiseCase.kind, ImageCase.kind)
+        return kind in (ElementwiseCase.kind, EmbeddingCase.kind, ImageCase.kind)
 
     def prepare_elementwise(self, case: ElementwiseCase) -> Prepared:
         return _copy(case, elementwise_data.expected(case))
+
+    def prepare_embedding(self, case: EmbeddingCase) -> Prepared:
+        return _copy(case, embedding_data.expected(case))
 
     def prepare_image(self, case: ImageCase) -> Prepared:
         return _copy(case, image_data.expected(case))

@@ -12,6 +12,7 @@ from octavo.bench.cases import (
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
+    EmbeddingCase,
     ImageCase,
     LinearCase,
     ModelCase,
@@ -20,6 +21,7 @@ from octavo.bench.cases import (
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import Parts
@@ -107,6 +109,11 @@ class Float32(Float):
         if case.operation not in calls:
             return Unavailable("float32 has no such operation")
         return Prepared(calls[case.operation])
+
+    def prepare_embedding(self, case: EmbeddingCase) -> Prepared:
+        table = embedding_data.values(case, torch.arange(case.rows))
+        indices = embedding_data.data(case).indices
+        return Prepared(lambda: F.embedding_bag(indices, table, mode="sum"))
 
     def prepare_image(self, case: ImageCase) -> Prepared:
         d = image_data

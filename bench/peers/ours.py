@@ -16,6 +16,7 @@ from octavo.bench.cases import (
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
+    EmbeddingCase,
     ImageCase,
     LinearCase,
     ModelCase,
@@ -24,6 +25,7 @@ from octavo.bench.cases import (
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import MODELS, Parts
@@ -160,6 +162,17 @@ class Octavo(Peer):
             "mul": lambda: ops.mul(*two),
         }
         return Prepared(calls[case.operation])
+
+    def prepare_embedding(self, case: EmbeddingCase) -> Prepared | Unavailable:
+        if _lookup("ops.EmbeddingWeight") is None:
+            return _absent("ops.EmbeddingWeight")
+        d = embedding_data.data(case)
+        dtype = octavo.quint8 if case.bits == 8 else octavo.quint4x2
+        weight = ops.EmbeddingWeight(d.storage, d.scales, -d.offsets / d.scales, None, dtype)
+        if case.length == 1:
+            flat = d.indices.flatten()
+            return Prepared(lambda: ops.embedding(weight, flat))
+        return Prepared(lambda: ops.embedding_bag(weight, d.indices, mode="sum"))
 
     def prepare_image(self, case: ImageCase) -> Prepared:
         d = image_data

@@ -14,6 +14,7 @@ from octavo.bench.cases import (
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
+    EmbeddingCase,
     ImageCase,
     LinearCase,
     ModelCase,
@@ -22,6 +23,7 @@ from octavo.bench.cases import (
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
+from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.models import Parts
@@ -171,6 +173,21 @@ class TorchEngine(Peer):
         as_float = case.operation == "dequantize"
         result = (lambda output: output) if as_float else _integers
         return self._prepared(calls[case.operation], result)
+
+    def prepare_embedding(self, case: EmbeddingCase) -> Prepared | Unavailable:
+        if self.name != "fbgemm":
+            return Unavailable("embedding tables are FBGEMM's, whatever the engine")
+        d = embedding_data.data(case)
+        qparams = torch.stack((d.scales, d.offsets), 1)
+        if case.bits == 4:
+            qparams = qparams.half()
+        packed = torch.cat((d.storage, qparams.view(torch.uint8)), 1)
+        flat = d.indices.flatten()
+        offsets = torch.arange(0, len(flat), case.length)
+        ops: Any = torch.ops.quantized
+        name = "byte" if case.bits == 8 else "4bit"
+        run = getattr(ops, f"embedding_bag_{name}_rowwise_offsets")
+        return self._prepared(lambda: run(packed, flat, offsets), lambda output: output)
 
     def prepare_image(self, case: ImageCase) -> Prepared:
         d = image_data

@@ -14,6 +14,7 @@ from octavo.bench.cases import (
     Case,
     ConvCase,
     ElementwiseCase,
+    EmbeddingCase,
     ImageCase,
     LinearCase,
     ModelCase,
@@ -62,6 +63,19 @@ CASES: list[Case] = [
     *(
         ElementwiseCase(command="elementwise", name=name, operation=name, size=333)
         for name in ("quantize", "dequantize", "requantize", "relu", "add", "add_relu", "mul")
+    ),
+    *(
+        EmbeddingCase(
+            command="embedding",
+            name=f"int{bits} {length}",
+            bits=bits,
+            rows=30,
+            columns=18,
+            bags=5,
+            length=length,
+        )
+        for bits in (8, 4)
+        for length in (1, 9)
     ),
     *(
         ImageCase(command="image", name=name, operation=name, channels=17, height=9, width=6)
