@@ -40,29 +40,30 @@ def tanh(x: Array) -> Array:
     return np.clip(z * horner(TANH_P, t) / horner(TANH_Q, t), f32(-1), f32(1))
 
 
-def dynamic_linear(
-    x: Array,
-    packed: Any,
-    per_tensor: bool = False,
-    reduce_range: bool = False,
-) -> Array:
-    """Rows of float32 through the weight; NaN where a row (or, per tensor, x) is not finite."""
-    qmax = 127 if reduce_range else 255
-    weight = packed.unpack().numpy().astype(np.int64)
-    zeros = packed.zero_points.numpy().reshape(-1, 1)
-    scales = packed.scales.numpy()
-    out = np.empty((len(x), len(weight)), f32)
-    for r, row in enumerate(x):
-        seen = x if per_tensor else row
-        if not np.isfinite(seen).all():
-            out[r] = np.nan
-            continue
-        scale, zero = dynamic_qparams(float(seen.min()), float(seen.max()), qmax, per_tensor)
-        q = np.clip(np.rint(row * (f32(1) / f32(scale))) + zero, 0, qmax).astype(np.int64)
-        out[r] = ((weight - zeros) @ (q - zero)).astype(f32) * f32(scale) * scales
-    if packed.bias is not None:
-        out = out + packed.bias.numpy()
-    return out
+class DynamicLinear:
+    """A packed weight, through which rows of float32 go; NaN where a row (or, per tensor, what goes
+    through at once) is not finite."""
+
+    def __init__(self, packed: Any, per_tensor: bool = False, reduce_range: bool = False) -> None:
+        self.per_tensor, self.qmax = per_tensor, 127 if reduce_range else 255
+        zeros = packed.zero_points.double().reshape(-1, 1)
+        self.weight = (packed.unpack().double() - zeros).numpy().T  # exact, and so are its products
+        self.scales = packed.scales.numpy()
+        self.bias = None if packed.bias is None else packed.bias.numpy()
+
+    def __call__(self, x: Array) -> Array:
+        scales, steps = np.empty((len(x), 1), f32), np.zeros(x.shape)
+        for r, row in enumerate(x):
+            seen = x if self.per_tensor else row
+            if not np.isfinite(seen).all():
+                scales[r] = np.nan
+                continue
+            lo, hi = float(seen.min()), float(seen.max())
+            scales[r], zero = dynamic_qparams(lo, hi, self.qmax, self.per_tensor)
+            q = np.rint(row * (f32(1) / scales[r])) + zero
+            steps[r] = np.clip(q, 0, self.qmax) - zero
+        out = (steps @ self.weight).astype(f32) * scales * self.scales
+        return out if self.bias is None else out + self.bias
 
 
 def cell(mode: str, x: Array, h: Array, state: Array, c: Array | None) -> tuple[Array, Any]:
@@ -92,20 +93,22 @@ def layer(
 ) -> tuple[Array, Array, Any]:
     """One layer and direction: rows of output, final h and c. Rows lie step by step, sizes[t] of
     them at step t."""
-    ih, hh, hr = weights
+    ih, hh, hr = (None if w is None else DynamicLinear(w, **how) for w in weights)
+    assert ih is not None
+    assert hh is not None
     h = h.copy()
     c = None if c is None else c.copy()
     with np.errstate(all="ignore"):
-        gates = dynamic_linear(x, ih, **how)
+        gates = ih(x)
         first = np.concatenate([[0], np.cumsum(sizes)])
         out = np.empty((len(x), h.shape[1]), f32)
         for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
             n = sizes[t]
             now = slice(int(first[t]), int(first[t]) + n)
-            hidden = dynamic_linear(h[:n], hh, **how)
+            hidden = hh(h[:n])
             new, cells = cell(mode, gates[now], hidden, h[:n], None if c is None else c[:n])
             if c is not None:
                 c[:n] = cells
-            h[:n] = new if hr is None else dynamic_linear(new, hr, **how)
+            h[:n] = new if hr is None else hr(new)
             out[now] = h[:n]
     return out, h, c

@@ -79,7 +79,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 @pytest.mark.kernel
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_equals_the_definition(isa: str, data: Any) -> None:
     draw = data.draw
