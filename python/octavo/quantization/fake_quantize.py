@@ -153,26 +153,30 @@ class FakeQuantize(FakeQuantizeBase):
 
     def forward(self, X: Tensor) -> Tensor:
         """Observes ``X`` and fake-quantizes it, each where enabled."""
-        if self._is_on("observer_enabled"):
-            self._observe(X)
-        if X.numel() == 0:
+        known = self._observe(X) if self._is_on("observer_enabled") else None
+        if X.numel() == 0 or not self._is_on("fake_quant_enabled"):
             return X
-        return self._round(X) if self._is_on("fake_quant_enabled") else X
+        if known is not None:
+            return fake_quantize_per_tensor(X, *known, self.quant_min, self.quant_max)
+        return self._round(X)
 
-    def _observe(self, x: Tensor) -> None:
-        """Shows a tensor to the observer and takes over the scale and zero point that follow."""
+    def _observe(self, x: Tensor) -> tuple[float, int] | None:
+        """Shows a tensor to the observer and takes over the scale and zero point that follow;
+        returns them where they are known without reading a tensor.
+        """
         self.activation_post_process(x.detach())
         if x.numel() or process_group() is not None:
-            self._take_qparams()
+            return self._take_qparams()
+        return None
 
-    def _take_qparams(self) -> None:
-        """Takes over the observer's scale and zero point."""
+    def _take_qparams(self) -> tuple[float, int] | None:
+        """Takes over the observer's scale and zero point, and returns them as :meth:`_observe`."""
         observer = self.activation_post_process
         if isinstance(observer, MinMaxObserver) and on_host(observer.min_val):
             scale, zero_point = observer.host_qparams()
             self.scale.fill_(scale)
             self.zero_point.fill_(zero_point)
-            return
+            return scale, zero_point
         if isinstance(observer, (MinMaxObserver, PerChannelMinMaxObserver)):
             new_scale, new_zero_point = observer.step_qparams()
         else:
@@ -182,6 +186,7 @@ class FakeQuantize(FakeQuantizeBase):
             self.zero_point.resize_(new_zero_point.shape)
         self.scale.copy_(new_scale)
         self.zero_point.copy_(new_zero_point)
+        return None
 
     def _round(self, x: Tensor) -> Tensor:
         host = on_host(x) and self.zero_point.dtype is not torch.float32
@@ -247,8 +252,9 @@ class FixedQParamsFakeQuantize(FakeQuantize):
         """The fixed scale and zero point."""
         return self.scale, self.zero_point
 
-    def _observe(self, x: Tensor) -> None:
+    def _observe(self, x: Tensor) -> tuple[float, int] | None:
         """There is nothing to find out."""
+        return None
 
 
 class FusedMovingAvgObsFakeQuantize(FakeQuantize):
@@ -261,7 +267,7 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
 
     On other devices than the CPU, affine schemes take torch's fused operation
     (``torch.fused_moving_avg_obs_fake_quant``), outside of a DistributedDataParallel forward. There
-    NaN and Inf do enter the statistics.
+    NaN and Inf do enter the statistics, and the observer's ``eps`` does not.
 
     Raises:
         TypeError: another observer.

@@ -48,12 +48,13 @@ def finite_extremes(x: Tensor, dim: int | None = None) -> tuple[Tensor, Tensor, 
         low = torch.full(shape, torch.inf, dtype=x.dtype, device=x.device)
         return low, -low, 0
     if on_host(x):
-        low, high = torch.aminmax(x) if dim is None else torch.aminmax(x, dim=dim)
         if dim is None:
-            all_finite = math.isfinite(low.item()) and math.isfinite(high.item())
+            low, high = torch.aminmax(x)
+            extent = abs(low.item()) + abs(high.item())
         else:
-            all_finite = bool((torch.isfinite(low) & torch.isfinite(high)).all())
-        if all_finite:
+            low, high = x.amin(dim), x.amax(dim)  # torch.aminmax along an axis is not vectorized
+            extent = (low.abs() + high.abs()).sum().item()
+        if math.isfinite(extent):
             return low, high, 0
     finite = torch.isfinite(x)
     bad: int | Tensor = finite.logical_not().sum()
@@ -94,6 +95,9 @@ def running_average(old: Tensor, new: Tensor, constant: float) -> None:
     An infinite ``old`` means no value yet, an infinite ``new`` nothing to add. A constant of 1
     takes ``new`` as it is: the sum would round, and leave a minimum above an equal maximum.
     """
+    if constant == 1 and on_host(old) and math.isfinite(new.sum().item()):
+        old.copy_(new)
+        return
     if old.dim() == 0 and old.dtype is torch.float32 and on_host(old):
         before, latest = old.item(), new.item()
         if not math.isfinite(latest):

@@ -190,3 +190,19 @@ def test_the_search_is_faster_than_torchs() -> None:
         ours_total += middle - start
         theirs_total += time.perf_counter() - middle
     assert ours_total < theirs_total / 2
+
+
+@pytest.mark.parametrize("bins", [7, 2048])
+def test_large_tensors_are_counted_as_torch_counts_them(bins: int) -> None:
+    """More elements than are counted at once, values at borders of bins and at both ends."""
+    for x in (
+        torch.randn(150_000),
+        torch.randn(3, 50_000).relu().t(),
+        torch.linspace(-1, 1, 70_001),
+        torch.randint(0, 9, (100_000,)).float(),
+        torch.randn(70_000) * 1e30,
+    ):
+        ours, theirs = pair(bins=bins)
+        ours(x), theirs(x)
+        assert equal_bits(ours.histogram, theirs.histogram)
+        assert float(ours.histogram.sum()) == x.numel()
