@@ -117,8 +117,11 @@ struct Rows {
 // A list or tuple of 8-bit QTensors of one dtype, dimension, output scale, zero point and dtype.
 PyObject* cat_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 5 || !(PyList_CheckExact(args[0]) || PyTuple_CheckExact(args[0]))) Py_RETURN_NONE;
-  const Py_ssize_t tensors = PySequence_Fast_GET_SIZE(args[0]);
-  PyObject* const* const items = PySequence_Fast_ITEMS(args[0]);
+  // Another thread may change the list while this one runs without the GIL; not so the tuple.
+  const auto held = py::reinterpret_steal<py::object>(PySequence_Tuple(args[0]));
+  if (!held) return nullptr;
+  const Py_ssize_t tensors = PyTuple_GET_SIZE(held.ptr());
+  PyObject* const* const items = PySequence_Fast_ITEMS(held.ptr());
   std::array<QTensorView, kMaxParts> views;
   int32_t dim;
   if (tensors < 1 || tensors > kMaxParts || !read_int32(args[1], dim)) Py_RETURN_NONE;

@@ -320,7 +320,7 @@ class QTensor(torch.Tensor):
         handler = HANDLERS.get(func)
         if handler is None:
             refuse(func, (args, kwargs))
-        if kwargs is None:
+        if not kwargs:
             return handler(*args)
         if kwargs.get("out") is not None:
             refuse(func, (args, kwargs), "It cannot write into out=; assign its result instead.")
