@@ -74,7 +74,7 @@ static void column_moments_portable(const void* q, int64_t rows, ptrdiff_t strid
 }
 
 // Below this many elements a row's results are cheaper than a table of all 256.
-constexpr int64_t kSoftmaxTable = 192;
+constexpr int64_t kSoftmaxTable = 256;
 
 static inline int32_t largest_byte(const uint8_t* x, int64_t size, int32_t flip) {
   uint8_t largest = 0;
@@ -86,47 +86,49 @@ static inline int32_t largest_byte(const uint8_t* x, int64_t size, int32_t flip)
   return largest;
 }
 
-// Sum of exps[largest - v]; four at a time, as the sum is exact in any order.
-static inline int64_t sum_of_exps(const uint8_t* x, int64_t size, int32_t flip,
-                                  const int32_t* from_largest) {
-  int64_t sums[4] = {};
-  int64_t i = 0;
-  for (; i + 4 <= size; i += 4) {
-    for (int j = 0; j < 4; ++j) sums[j] += from_largest[-(x[i + j] ^ flip)];
+// to_byte(exps[i] * factor) in loops that compilers vectorize. Results are bounded before they are
+// narrowed, by 16 bits at a time.
+static inline void softmax_bytes(const int32_t* exps, int64_t size, float factor, int32_t out_zero,
+                                 int32_t lo, uint8_t* out) {
+  const float low = static_cast<float>(lo - out_zero),
+              high = static_cast<float>(lo + 255 - out_zero);
+  for (int64_t i = 0; i < size; ++i) {
+    const float t = clamp_float(static_cast<float>(exps[i]) * factor, low, high);
+    out[i] = static_cast<uint8_t>(static_cast<int32_t>(round_half_even(t)) + out_zero);
   }
-  for (; i < size; ++i) sums[0] += from_largest[-(x[i] ^ flip)];
-  return sums[0] + sums[1] + sums[2] + sums[3];
 }
 
 template <void (*kLookup)(const uint8_t*, const void*, int64_t, void*)>
 void softmax_rows(const SoftmaxArgs* args) {
   const SoftmaxArgs p = *args;
-  const int32_t lo = p.out_signed ? -128 : 0, hi = lo + 255;
+  const int32_t lo = p.out_signed ? -128 : 0;
+  const uint8_t mask = static_cast<uint8_t>(p.in_flip);
   for (int64_t r = 0; r < p.rows; ++r) {
     const uint8_t* in = static_cast<const uint8_t*>(p.in) + r * p.in_stride;
     uint8_t* out = static_cast<uint8_t*>(p.out) + r * p.out_stride;
-    const int32_t largest = largest_byte(in, p.size, p.in_flip);
-    const int32_t* from_largest = p.exps + largest;
-    const int64_t sum = sum_of_exps(in, p.size, p.in_flip, from_largest);
-    const float factor = static_cast<float>(p.inv_scale / static_cast<double>(sum));
-    const auto result = [&](int32_t distance) {
-      return to_byte(static_cast<float>(p.exps[distance]) * factor, p.out_zero, lo, hi);
-    };
+    const uint8_t largest = static_cast<uint8_t>(largest_byte(in, p.size, p.in_flip));
+    int64_t sums[4] = {};
     if (p.size < kSoftmaxTable) {
-      for (int64_t i = 0; i < p.size; ++i) out[i] = result(largest - (in[i] ^ p.in_flip));
+      int32_t row[kSoftmaxTable];
+      int64_t i = 0;
+      for (; i + 4 <= p.size; i += 4) {
+        for (int j = 0; j < 4; ++j) sums[j] += row[i + j] = p.exps[largest - (in[i + j] ^ mask)];
+      }
+      for (; i < p.size; ++i) sums[0] += row[i] = p.exps[largest - (in[i] ^ mask)];
+      const double sum = static_cast<double>(sums[0] + sums[1] + sums[2] + sums[3]);
+      softmax_bytes(row, p.size, static_cast<float>(p.inv_scale / sum), p.out_zero, lo, out);
       continue;
     }
-    uint8_t by_distance[256], table[256];
-    for (int32_t d = 0; d < 256; ++d) by_distance[d] = result(d);
-    for (int32_t v = 0; v < 256; ++v) table[v] = by_distance[v <= largest ? largest - v : 0];
-    if (p.in_flip) {  // the table is indexed by bytes as they are stored
-      for (int32_t v = 0; v < 128; ++v) {
-        const uint8_t low = table[v];
-        table[v] = table[v + 128];
-        table[v + 128] = low;
-      }
+    for (int64_t i = 0; i < p.size; ++i) out[i] = static_cast<uint8_t>(largest - (in[i] ^ mask));
+    int64_t i = 0;
+    for (; i + 4 <= p.size; i += 4) {
+      for (int j = 0; j < 4; ++j) sums[j] += p.exps[out[i + j]];
     }
-    kLookup(table, in, p.size, out);
+    for (; i < p.size; ++i) sums[0] += p.exps[out[i]];
+    const double sum = static_cast<double>(sums[0] + sums[1] + sums[2] + sums[3]);
+    uint8_t table[256];
+    softmax_bytes(p.exps, 256, static_cast<float>(p.inv_scale / sum), p.out_zero, lo, table);
+    kLookup(table, out, p.size, out);
   }
 }
 
