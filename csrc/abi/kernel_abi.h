@@ -174,11 +174,11 @@ struct WindowArgs {
   ptrdiff_t out_stride, out_row_stride;  // bytes between pixels and between runs
   OutKind kind;
   const Epilogue* epilogue;
-  int32_t m0;  // index of the first pixel in Epilogue::add; kernels for any window only
+  int32_t m0;  // index in Epilogue::add of the first pixel, which run by run the others follow
 };
 constexpr int kDepthwiseBlock = 16;
 constexpr int kWindowSplit = 64;
-constexpr int kWindowPixels = 16;
+constexpr int kWindowPixels = 32;
 
 // Up to 16 output channels of small groups whose inputs lie within 16 bytes, however k and n
 // divide. The record goes on with uint8 [chunks][16][4] `pick` and int8 [taps][chunks][16][4]
@@ -208,8 +208,8 @@ struct WindowKernel {
   const char* name;  // u8s8_<kind>_<kernel>x<kernel>s<stride>_x<channels>__<isa>; for any window
                      // u8s8_<kind>_any_x<channels>__<isa>
   WindowKind kind;
-  // Of square windows of neighbouring pixels of a plane, for 8-bit outputs without a residual and,
-  // if grouped, pixels of at least 16 channels. 0: any window, every output.
+  // Of square windows of neighbouring pixels of a plane and, if grouped, pixels of at least 16
+  // channels. 0: any window.
   uint8_t kernel, stride;
   WindowFn fn[2];     // [activations are int8]
   int32_t s8_offset;  // as GemmKernel::s8_offset; the same for all rows of an ISA

@@ -94,12 +94,14 @@ void conv(const ConvWeight& weight, const ImageView& x, QParams input, const Out
   if (walk.pixels() > std::numeric_limits<int32_t>::max()) {
     throw std::invalid_argument("input: more than 2^31 - 1 output pixels in one call");
   }
+  const ptrdiff_t out_stride =
+      weight.weight().channels() * static_cast<ptrdiff_t>(element_size(output.kind));
   if (weight.weight().has_window_form()) {
-    window_conv(weight, walk, x, input, output, residual, out);
+    const ptrdiff_t pixel = out_stride, row = size[2] * pixel, plane = size[1] * row;
+    window_conv(weight.weight(), g, walk, x, input, output, residual,
+                {out, size[0] * plane, {plane, row, pixel}});
   } else if (walk.is_pointwise()) {
     const MatrixView rows{x.data, walk.pixels(), x.channels, x.stride[2], x.is_signed};
-    const ptrdiff_t out_stride =
-        weight.weight().channels() * static_cast<ptrdiff_t>(element_size(output.kind));
     gemm(weight.weight(), rows, input, output, residual, out, out_stride);
   } else {
     dense_conv(weight, walk, x, input, output, residual, out);

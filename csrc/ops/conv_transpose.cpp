@@ -7,6 +7,7 @@
 #include <string>
 
 #include "ops/conv_run.h"
+#include "ops/window_conv.h"
 #include "parallel/parallel.h"
 
 namespace octavo {
@@ -71,10 +72,23 @@ void convolve_phases(const ConvTransposeWeight& weight, const PhaseSet& set, int
   });
 }
 
+// The one phase of a set whose weight has_window_form().
+void convolve_windows(const ConvTransposeWeight& weight, const PhaseSet& set, const ImageView& x,
+                      QParams input, const OutputSpec& output, const OutputImage& image) {
+  const Spatial &stride = weight.geometry().stride, &first = set.phases[0];
+  const WindowWalk walk(x, set.window, phase_size(first, stride, image));
+  char* out = image.data + image.offset(first[0], first[1], first[2]);
+  window_conv(*set.weight, set.window, walk, x, input, output, {},
+              {out,
+               image.image(),
+               {stride[0] * image.plane(), stride[1] * image.row(), stride[2] * image.pixel}});
+}
+
 // Phases that lie side by side and are of one size go together: unless the output is padded, all of
 // a set.
 void convolve_set(const ConvTransposeWeight& weight, const PhaseSet& set, const ImageView& x,
                   QParams input, const OutputSpec& output, const OutputImage& image) {
+  if (set.weight->has_window_form()) return convolve_windows(weight, set, x, input, output, image);
   const Spatial& stride = weight.geometry().stride;
   const int32_t phases = static_cast<int32_t>(set.phases.size());
   for (int32_t begin = 0; begin < phases;) {

@@ -21,7 +21,7 @@ struct ConvTransposeGeometry {
 // Output pixels of a transposed convolution whose coordinates leave the same remainders modulo the
 // stride are a phase. The outputs of a phase are those of an ordinary convolution of stride 1,
 // whose kernel is the taps that meet the phase: no zeros are multiplied. Phases that read the same
-// windows make up a set.
+// windows make up a set; where window kernels compute them, each is a set of its own.
 struct PhaseSet {
   ConvGeometry window;          // stride 1; a negative padding crops the image
   std::vector<Spatial> phases;  // the first output pixel of each
@@ -39,8 +39,8 @@ class ConvTransposeWeight {
   ConvTransposeWeight(const int8_t* weights, int32_t groups, int32_t n, int32_t k,
                       const ConvTransposeGeometry& geometry, const WeightParams& params);
   const ConvTransposeGeometry& geometry() const { return geometry_; }
-  // Groups of the packed weights: of small ones as many make one as fill a vector of output
-  // channels, and multiply the others' inputs by nothing.
+  // Groups of the packed weights. Of small ones that window kernels do not take, as many make one
+  // as fill a vector of output channels, and multiply the others' inputs by nothing.
   int32_t packed_groups() const { return groups_ / merged_; }
   int32_t in_channels() const { return groups_ * k_; }
   int32_t out_channels() const { return groups_ * n_; }
@@ -61,6 +61,7 @@ class ConvTransposeWeight {
   void for_each_element(const PhaseSet& set, Visit visit) const;
 
   int32_t groups_, n_, k_;
+  bool window_;     // for the window kernels (ops/window_conv.h)
   int32_t merged_;  // groups in a packed one
   ConvTransposeGeometry geometry_;
   std::array<std::vector<int32_t>, 3> met_;  // sorted: phases with taps

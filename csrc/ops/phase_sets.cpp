@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "ops/conv_transpose.h"
+#include "ops/window_conv.h"
 
 namespace octavo {
 namespace {
@@ -122,6 +123,19 @@ std::vector<PhaseSet> phase_sets(const ConvTransposeGeometry& g, const std::arra
   return sets;
 }
 
+// A set for each phase.
+std::vector<PhaseSet> separate(const std::vector<PhaseSet>& sets) {
+  std::vector<PhaseSet> all;
+  for (const PhaseSet& set : sets) {
+    const auto taps = static_cast<ptrdiff_t>(set.window.taps());
+    for (size_t p = 0; p < set.phases.size(); ++p) {
+      const auto first = set.tap.begin() + static_cast<ptrdiff_t>(p) * taps;
+      all.push_back({set.window, {set.phases[p]}, {first, first + taps}, nullptr});
+    }
+  }
+  return all;
+}
+
 // How many groups to pack as one. Up to 32 output channels, zeros between the groups cost less than
 // what gathering and calling for each of them alone does (64 channels in groups of 8: 294 us packed
 // to 32, 508 to 16, 351 to 64); where the number of groups has no divisor that gives a few of them,
@@ -160,9 +174,14 @@ int64_t ConvTransposeGeometry::output_size(int dim, int64_t input) const {
 ConvTransposeWeight::ConvTransposeWeight(const int8_t* weights, int32_t groups, int32_t n,
                                          int32_t k, const ConvTransposeGeometry& geometry,
                                          const WeightParams& params)
-    : groups_(groups), n_(n), k_(k), merged_(1), geometry_(geometry) {
+    : groups_(groups),
+      n_(n),
+      k_(k),
+      window_(takes_window_kernels(groups, n, k, params)),
+      merged_(1),
+      geometry_(geometry) {
   check_geometry(geometry_);
-  merged_ = groups_to_merge(groups, n, k, geometry_.taps());
+  if (!window_) merged_ = groups_to_merge(groups, n, k, geometry_.taps());
   check_weight_params(params, groups * n, 1);
   std::array<Axis, 3> axes;
   bool all_met = true;
@@ -175,6 +194,7 @@ ConvTransposeWeight::ConvTransposeWeight(const int8_t* weights, int32_t groups, 
     all_met = all_met && met_[d].size() == static_cast<size_t>(geometry_.stride[d]);
   }
   sets_ = octavo::phase_sets(geometry_, axes);
+  if (window_) sets_ = separate(sets_);
   for (PhaseSet& set : sets_) pack(weights, params, set);
   if (!all_met) {
     const std::vector<int8_t> zeros(size_t(groups) * n, 0);
@@ -209,7 +229,8 @@ WeightShape ConvTransposeWeight::packed_shape(const PhaseSet& set) const {
   const int32_t n = merged_ * n_, k = merged_ * k_, taps = set.window.taps();
   // Where channels come in odd numbers every tap would end in a padded k group; then the window is
   // one tap.
-  return k % 4 == 0 ? WeightShape{groups, n, taps, k} : WeightShape{groups, n, 1, taps * k};
+  return k % 4 == 0 || window_ ? WeightShape{groups, n, taps, k}
+                               : WeightShape{groups, n, 1, taps * k};
 }
 
 void ConvTransposeWeight::pack(const int8_t* weights, const WeightParams& params,
@@ -225,7 +246,7 @@ void ConvTransposeWeight::pack(const int8_t* weights, const WeightParams& params
   for (const int32_t zero : repeated.zero_point)
     own.insert(own.end(), shape.depth(), static_cast<int8_t>(zero));
   for_each_element(set, [&](int64_t plain, int64_t at) { own[at] = weights[plain]; });
-  set.weight = std::make_unique<QuantizedWeight>(own.data(), shape, repeated, false);
+  set.weight = std::make_unique<QuantizedWeight>(own.data(), shape, repeated, window_);
 }
 
 void ConvTransposeWeight::unpack(int8_t* weights) const {

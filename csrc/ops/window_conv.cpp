@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "abi/out_kind.h"
 #include "ops/row_runs.h"
 #include "parallel/parallel.h"
 
@@ -22,8 +21,7 @@ bool admits(const WindowKernel& kernel, const ConvGeometry& g, const WindowArgs&
   const bool plane = g.kernel[0] == 1 && g.kernel[1] == kernel.kernel &&
                      g.kernel[2] == kernel.kernel && g.stride[1] == kernel.stride &&
                      g.stride[2] == kernel.stride && g.dilation[1] == 1 && g.dilation[2] == 1;
-  return plane && kind_bytes(args.kind) == 1 && !args.epilogue->add &&
-         (kernel.kind == WindowKind::kDepthwise || args.in_channels >= kGroupedLanes);
+  return plane && (kernel.kind == WindowKind::kDepthwise || args.in_channels >= kGroupedLanes);
 }
 
 const WindowKernel& select(const KernelSet& set, WindowKind kind, const ConvGeometry& g,
@@ -37,9 +35,9 @@ const WindowKernel& select(const KernelSet& set, WindowKind kind, const ConvGeom
 // One call of window_conv(): what its tasks share.
 class WindowRun {
  public:
-  WindowRun(const WindowKernel& kernel, const ConvWeight& weight, const WindowWalk& walk,
-            const ImageView& x, const WindowArgs& args)
-      : kernel_(kernel), geometry_(weight.geometry()), walk_(walk), x_(x), args_(args) {
+  WindowRun(const WindowKernel& kernel, const ConvGeometry& geometry, const WindowWalk& walk,
+            const ImageView& x, const OutputPlaces& out, const WindowArgs& args)
+      : kernel_(kernel), geometry_(geometry), walk_(walk), x_(x), out_(out), args_(args) {
     const int64_t height = walk.size(1), planes = walk.pixels() / (height * walk.size(2));
     const int64_t wanted = max_threads() > 1 ? kTasksPerThread * max_threads() : 1;
     rows_per_task_ =
@@ -84,7 +82,10 @@ class WindowRun {
   }
 
   void place_output(WindowArgs& args, int64_t pixel) const {
-    args.out = static_cast<char*>(args_.out) + pixel * args_.out_stride;
+    const OutputPixel p = walk_.pixel(pixel);
+    ptrdiff_t offset = p.batch * out_.batch_stride;
+    for (int d = 0; d < 3; ++d) offset += p.at[d] * out_.stride[d];
+    args.out = static_cast<char*>(out_.data) + offset;
     args.m0 = static_cast<int32_t>(pixel);
   }
 
@@ -129,11 +130,19 @@ class WindowRun {
       for (int32_t j = 0; j < geometry_.kernel[1]; ++j) {
         const uint8_t* at = image_row(p, i, j);
         for (int32_t c = 0; c < geometry_.kernel[2]; ++c, ++rows) {
-          int64_t column = start + int64_t{c} * geometry_.dilation[2];
-          for (int32_t n = 0; n < args.pixels; ++n, column += stride) {
-            const bool inside = at && column >= 0 && column < x_.size[2];
-            rows[int64_t{n} * args.taps] = inside ? at + column * x_.stride[2] : args.padding;
+          const int64_t column = start + int64_t{c} * geometry_.dilation[2];
+          // Pixels [begin, end) have the tap inside the image.
+          int64_t begin = 0, end = 0;
+          if (at) {
+            begin = std::clamp<int64_t>(ceil_div(-column, stride), 0, args.pixels);
+            end = std::clamp<int64_t>(ceil_div(x_.size[2] - column, stride), begin, args.pixels);
           }
+          const uint8_t** to = rows;
+          int64_t n = 0;
+          for (; n < begin; ++n, to += args.taps) *to = args.padding;
+          const uint8_t* from = at + (column + begin * stride) * x_.stride[2];
+          for (; n < end; ++n, to += args.taps, from += stride * x_.stride[2]) *to = from;
+          for (; n < args.pixels; ++n, to += args.taps) *to = args.padding;
         }
       }
     }
@@ -143,6 +152,7 @@ class WindowRun {
   const ConvGeometry& geometry_;
   const WindowWalk& walk_;
   const ImageView& x_;
+  const OutputPlaces& out_;
   const WindowArgs& args_;
   int64_t rows_per_task_, tasks_per_plane_, part_, parts_, tasks_;
 };
@@ -155,12 +165,12 @@ bool takes_window_kernels(int32_t groups, int32_t n, int32_t k, const WeightPara
          std::all_of(zeros.begin(), zeros.end(), [](int32_t z) { return z == 0; });
 }
 
-void window_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageView& x,
-                 QParams input, const OutputSpec& output, const Residual& residual, void* out) {
+void window_conv(const QuantizedWeight& w, const ConvGeometry& geometry, const WindowWalk& walk,
+                 const ImageView& x, QParams input, const OutputSpec& output,
+                 const Residual& residual, const OutputPlaces& out) {
   check_qparams("input", input, x.is_signed);
   if (element_size(output.kind) == 1)
     check_qparams("output", output.out, output.kind == OutKind::kS8);
-  const QuantizedWeight& w = weight.weight();
   const PackedWindow& packed = w.window();
   const KernelSet& set = cpu::kernels();
   const int32_t offset = x.is_signed ? set.window[0].s8_offset : 0;
@@ -177,19 +187,18 @@ void window_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageVi
   args.w = packed.data();
   args.in_channels = x.channels;
   args.chunks = packed.chunks();
-  args.out = out;
-  args.out_stride = w.channels() * static_cast<ptrdiff_t>(element_size(output.kind));
-  args.out_row_stride = args.out_stride * walk.size(2);
+  args.out_stride = out.stride[2];
+  args.out_row_stride = out.stride[1];
   args.kind = output.kind;
   args.epilogue = &epilogue;
-  const WindowKernel& kernel = select(set, packed.kind(), weight.geometry(), args);
+  const WindowKernel& kernel = select(set, packed.kind(), geometry, args);
   cpu::set_last_kernel(kernel.name);
   if (walk.pixels() == 0) return;
 
   uint8_t* padding = call_scratch(x.channels);
   std::memset(padding, input.zero_point, x.channels);
   args.padding = padding;
-  const WindowRun run(kernel, weight, walk, x, args);
+  const WindowRun run(kernel, geometry, walk, x, out, args);
   parallel_for(run.tasks(), walk.pixels() * w.shape().elements(), [&](int64_t task) { run(task); });
 }
 

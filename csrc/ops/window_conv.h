@@ -1,4 +1,5 @@
-// Convolutions through the ISA's window kernels: depthwise, and groups too small for GEMM tiles.
+// Convolutions through the ISA's window kernels: depthwise, and groups too small for GEMM tiles;
+// the phases of such transposed ones, too.
 #pragma once
 
 #include "ops/image_walk.h"
@@ -9,8 +10,16 @@ namespace octavo {
 // with zero points go to the GEMM kernels, which know how to correct for them.
 bool takes_window_kernels(int32_t groups, int32_t n, int32_t k, const WeightParams& params);
 
-// conv() for a weight that has_window_form().
-void window_conv(const ConvWeight& weight, const WindowWalk& walk, const ImageView& x,
-                 QParams input, const OutputSpec& output, const Residual& residual, void* out);
+// Where output pixels lie: those of a dense image, or every so many of one.
+struct OutputPlaces {
+  void* data;
+  ptrdiff_t batch_stride;           // bytes
+  std::array<ptrdiff_t, 3> stride;  // bytes
+};
+
+// The outputs of `walk` by a weight that has_window_form(); a residual is dense.
+void window_conv(const QuantizedWeight& weight, const ConvGeometry& geometry,
+                 const WindowWalk& walk, const ImageView& x, QParams input,
+                 const OutputSpec& output, const Residual& residual, const OutputPlaces& out);
 
 }  // namespace octavo

@@ -5,6 +5,7 @@
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/depthwise_block-inl.h"
+#include "isa/x86_shared/depthwise_tile-inl.h"
 
 namespace octavo {
 namespace {
@@ -36,7 +37,7 @@ __attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int c
   const bool plain8 = is_plain8(args);
   const auto* w = static_cast<const int8_t*>(args.w) + ptrdiff_t{channel} * args.taps;
   const ptrdiff_t lane = ptrdiff_t{args.taps} * kDepthwiseBlock;
-  alignas(64) int32_t tile[kTilePixels][L::kBytes];
+  DepthwiseTile<L> tile;
   typename Dot<L>::Weights weights[kQuadsTogether][4];
   char* out = static_cast<char*>(args.out);
   for (int first = 0; first < args.taps; first += 4 * kQuadsTogether) {
@@ -50,9 +51,8 @@ __attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int c
     for (int p = 0; p < args.pixels; ++p) {
       const uint8_t* const* rows = args.rows + static_cast<ptrdiff_t>(p) * args.taps;
       Vec acc[4];
-      unroll<4>([&](auto q) OCTAVO_INLINE {
-        acc[q] = first == 0 ? channels.init[q] : L::load_lanes(&tile[p][q * 4], 64);
-      });
+      unroll<4>([&](auto q)
+                    OCTAVO_INLINE { acc[q] = first == 0 ? channels.init[q] : tile.get(p, q); });
       const auto add_quad = [&](int tap, int last) OCTAVO_INLINE {
         Vec dwords[4];
         load_quad<L>(
@@ -71,14 +71,15 @@ __attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int c
       for (; tap + 4 <= end; tap += 4) add_quad(tap, tap + 4);
       if (tap < end) add_quad(tap, end);
       if (plain8 && end == args.taps) {
-        const Vec bytes = requantize_block(requantize, acc, channels);
+        const Vec bytes = requantize.bounded ? requantize_block<true>(requantize, acc, channels)
+                                             : requantize_block<false>(requantize, acc, channels);
         Joined<L, 1>::template store<kPartial>(out + p * args.out_stride + channel, 0, bytes, n, 1);
       } else {
-        unroll<4>([&](auto q) OCTAVO_INLINE { L::store_lanes(&tile[p][q * 4], 64, acc[q]); });
+        tile.put(p, acc);
       }
     }
   }
-  if (!plain8) store_accumulators(tile[0], L::kBytes, args, channel, n, args.pixels, out, args.m0);
+  if (!plain8) store_tile<L, 1, kPartial>(tile, channels, args, {channel, n, 0, 0, args.pixels});
 }
 
 // Cuts channels into blocks of the widest vectors that are more than half full.

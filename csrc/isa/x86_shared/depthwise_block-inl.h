@@ -40,20 +40,14 @@ struct BlockChannels {
 };
 
 // One pixel of 8-bit outputs, of each row.
-template <class L, int J>
+template <bool kBounded, class L, int J>
 static inline OCTAVO_INLINE typename L::Vec requantize_block(const Requantize8<L>& requantize,
                                                              const typename L::Vec (&acc)[4],
                                                              const BlockChannels<L, J>& channels) {
   typename L::Vec steps[4];
-  if (requantize.bounded) {
-    unroll<4>([&](auto q) OCTAVO_INLINE {
-      steps[q] = requantize.template steps<true>(acc[q], channels.mult[q], channels.bias[q]);
-    });
-  } else {
-    unroll<4>([&](auto q) OCTAVO_INLINE {
-      steps[q] = requantize.template steps<false>(acc[q], channels.mult[q], channels.bias[q]);
-    });
-  }
+  unroll<4>([&](auto q) OCTAVO_INLINE {
+    steps[q] = requantize.template steps<kBounded>(acc[q], channels.mult[q], channels.bias[q]);
+  });
   return requantize.pack(steps[0], steps[1], steps[2], steps[3]);
 }
 

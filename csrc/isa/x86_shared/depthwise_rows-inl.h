@@ -4,6 +4,7 @@
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
 #include "isa/x86_shared/depthwise_block-inl.h"
+#include "isa/x86_shared/depthwise_tile-inl.h"
 #include "isa/x86_shared/window_columns-inl.h"
 
 namespace octavo {
@@ -175,24 +176,41 @@ __attribute__((noinline)) void depthwise_block(const WindowArgs& args, int chann
   constexpr int kFlight = (K + S - 1) / S;
   constexpr int kRows = K + (J - 1) * S;  // image rows under J output rows
   const DepthwiseBlock<L, J, K> block(args, channel);
-  const Requantize8<L> requantize(args, stays_int32(args, args.taps, channel, n));
+  const bool plain8 = is_plain8(args);
+  const Requantize8<L> requantize(args, plain8 && stays_int32(args, args.taps, channel, n));
   const auto load = [&](const uint8_t* const* row) OCTAVO_INLINE {
     const Vec v = Joined<L, J>::template load<S, kPartial>(row, channel, n);
     // int8 activations are offset by 128 (WindowKernel::s8_offset).
     return kSigned ? L::bit_xor(v, L::set8(0x80)) : v;
   };
-  const int image_rows = (args.out_rows - 1) * S + K;
+  DepthwiseTile<L> tile;
+  const int image_rows = (args.out_rows - 1) * S + K, most = run_pixels(args);
   for (int row = 0; row < args.out_rows; row += J) {
-    const RowColumns<kRows> columns(args, row * S, image_rows,
-                                    args.first + K - S - (kFlight - 1) * S);
-    char* out = static_cast<char*>(args.out) + row * args.out_row_stride + channel;
-    const auto finish = [&](const Vec(&acc)[4]) OCTAVO_INLINE {
-      Joined<L, J>::template store<kPartial>(out, args.out_row_stride,
-                                             requantize_block(requantize, acc, block), n,
-                                             args.out_rows - row);
-      out += args.out_stride;
-    };
-    depthwise_run<L, J, K, S>(columns, load, block, args.pixels, finish);
+    for (int first = 0; first < args.pixels; first += most) {
+      const RowColumns<kRows> columns(args, row * S, image_rows,
+                                      args.first + (first - kFlight) * S + K);
+      char* to = output_pixel(args, row, first) + channel;
+      int pixel = 0;
+      const auto finish = [&](const Vec(&acc)[4]) OCTAVO_INLINE {
+        const auto store = [&](auto bounded) OCTAVO_INLINE {
+          const Vec bytes =
+              requantize_block<kIndex<decltype(bounded)> != 0>(requantize, acc, block);
+          Joined<L, J>::template store<kPartial>(to, args.out_row_stride, bytes, n,
+                                                 args.out_rows - row);
+          to += args.out_stride;
+        };
+        if (requantize.bounded) [[likely]] {
+          store(Index<1>());
+        } else if (plain8) {
+          store(Index<0>());
+        } else {
+          tile.put(pixel++, acc);
+        }
+      };
+      const int pixels = args.pixels - first < most ? args.pixels - first : most;
+      depthwise_run<L, J, K, S>(columns, load, block, pixels, finish);
+      if (!plain8) store_tile<L, J, kPartial>(tile, block, args, {channel, n, row, first, pixels});
+    }
   }
 }
 

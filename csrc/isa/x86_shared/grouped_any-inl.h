@@ -39,7 +39,7 @@ static inline OCTAVO_INLINE void grouped_any_pixels(const WindowArgs& args,
       });
     }
   }
-  unroll<P>([&](auto p) OCTAVO_INLINE { finish(pixel + p, acc[p]); });
+  finish(pixel, acc);
 }
 
 template <bool kSigned, bool kPartial, typename Finish>
@@ -59,19 +59,21 @@ __attribute__((noinline)) void grouped_any_block(const WindowArgs& args, int ind
   using L = GroupedLanes;
   const GroupedBlocks<1> block(args, index);
   char* out = static_cast<char*>(args.out);
-  if (is_plain8(args)) {
-    const Requantize8<L> requantize(args, block.stay_int32(args));
-    grouped_any_run<kSigned, kPartial>(
-        args, block, [&](int pixel, const L::Vec(&acc)[kBlockVectors]) OCTAVO_INLINE {
-          block.store8(requantize, acc, out + pixel * args.out_stride);
-        });
-  } else {
-    GroupedTile<1> tile;
-    grouped_any_run<kSigned, kPartial>(args, block,
-                                       [&](int pixel, const L::Vec(&acc)[kBlockVectors])
-                                           OCTAVO_INLINE { tile.put(pixel, acc); });
-    tile.store(args, block, args.pixels, out, args.m0);
-  }
+  const bool plain8 = is_plain8(args);
+  const Requantize8<L> requantize(args, plain8 && block.stay_int32(args));
+  GroupedTile<1> tile;
+  grouped_any_run<kSigned, kPartial>(args, block, [&](int pixel, const auto& acc) OCTAVO_INLINE {
+    constexpr int P = sizeof acc / sizeof acc[0];
+    char* to = out + pixel * args.out_stride;
+    if (requantize.bounded) [[likely]] {
+      block.store8<true, P>(requantize, acc, to, args.out_stride);
+    } else if (plain8) {
+      block.store8<false, P>(requantize, acc, to, args.out_stride);
+    } else {
+      unroll<P>([&](auto p) OCTAVO_INLINE { tile.put(pixel + p, acc[p]); });
+    }
+  });
+  if (!plain8) tile.store(args, block, args.pixels, out, args.m0);
 }
 
 template <bool kSigned>

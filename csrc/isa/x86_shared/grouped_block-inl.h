@@ -55,36 +55,33 @@ struct GroupedBlocks {
     return stay;
   }
 
-  // Stores one pixel of 8-bit outputs; `out` is channel 0.
-  inline OCTAVO_INLINE void store8(const Requantize8<L>& requantize, const L::Vec (&acc)[kVectors],
-                                   char* out) const {
-    L::Vec steps[kVectors];
-    const auto convert = [&](auto bounded) OCTAVO_INLINE {
-      unroll<kVectors>([&](auto v) OCTAVO_INLINE {
-        const auto floats = [&](const auto& from) OCTAVO_INLINE {
-          return L::as_floats(L::load(reinterpret_cast<const char*>(from) + v * L::kBytes));
-        };
-        constexpr bool kBounded = kIndex<decltype(bounded)> != 0;
-        steps[v] = requantize.template steps<kBounded>(acc[v], floats(mult), floats(bias));
-      });
+  // Stores P neighbouring pixels of 8-bit outputs, at most four vectors; `out` is channel 0.
+  template <bool kBounded, int P>
+  inline OCTAVO_INLINE void store8(const Requantize8<L>& requantize,
+                                   const L::Vec (&acc)[P][kVectors], char* out,
+                                   ptrdiff_t out_stride) const {
+    const auto floats = [&](const auto& from, int v) OCTAVO_INLINE {
+      return L::as_floats(L::load(reinterpret_cast<const char*>(from) + v * L::kBytes));
     };
-    if (requantize.bounded) {
-      convert(Index<1>());
-    } else {
-      convert(Index<0>());
-    }
-    const int other = kVectors > 1 ? 1 : 0;
-    const auto bytes = requantize.pack(steps[0], steps[other], steps[0], steps[other]);
-    __m128i packed[2];
-    L::split_dwords(bytes, packed);
-    for (int b = 0; b < B; ++b) {
-      char* to = out + block[b]->first;
-      if (block[b]->count == kGroupedLanes) {
-        Window128::store(to, packed[b]);
-      } else {
-        store_first16(to, packed[b], block[b]->count);
+    L::Vec steps[4];
+    unroll<4>([&](auto i) OCTAVO_INLINE {
+      constexpr int at = i % (P * kVectors), v = at % kVectors;  // what is left, anything fills
+      steps[i] = at < i ? steps[at]
+                        : requantize.template steps<kBounded>(acc[at / kVectors][v],
+                                                              floats(mult, v), floats(bias, v));
+    });
+    __m128i packed[L::kBytes / 16];
+    L::split_dwords(requantize.pack(steps[0], steps[1], steps[2], steps[3]), packed);
+    unroll<P>([&](auto p) OCTAVO_INLINE {
+      for (int b = 0; b < B; ++b) {
+        char* to = out + p * out_stride + block[b]->first;
+        if (block[b]->count == kGroupedLanes) {
+          Window128::store(to, packed[p * B + b]);
+        } else {
+          store_first16(to, packed[p * B + b], block[b]->count);
+        }
       }
-    }
+    });
   }
 
   const GroupedBlock* block[B];

@@ -121,16 +121,36 @@ __attribute__((noinline)) void grouped_rows_blocks(const WindowArgs& args, int i
   constexpr int kFlight = (K + S - 1) / S;
   const GroupedBlocks<B> blocks(args, index);
   const GroupedWeights<B, K> weights(blocks, args.chunks);
-  const Requantize8<L> requantize(args, blocks.stay_int32(args));
+  const bool plain8 = is_plain8(args);
+  const Requantize8<L> requantize(args, plain8 && blocks.stay_int32(args));
+  GroupedTile<B> tile;
+  const int most = run_pixels(args);
   for (int row = 0; row < args.out_rows; ++row) {
-    const RowColumns<K> columns(args, row * S, row * S + K, args.first + K - S - (kFlight - 1) * S);
-    char* out = static_cast<char*>(args.out) + row * args.out_row_stride;
-    const auto finish = [&](const L::Vec(&acc)[GroupedBlocks<B>::kVectors]) OCTAVO_INLINE {
-      blocks.store8(requantize, acc, out);
-      out += args.out_stride;
-    };
-    grouped_run<B, K, S, CHUNKS, kSigned>(columns, blocks, weights, args.chunks, args.pixels,
-                                          finish);
+    for (int first = 0; first < args.pixels; first += most) {
+      const RowColumns<K> columns(args, row * S, row * S + K,
+                                  args.first + (first - kFlight) * S + K);
+      char* out = output_pixel(args, row, first);
+      int pixel = 0;
+      constexpr int kVectors = GroupedBlocks<B>::kVectors;
+      const auto finish = [&](const L::Vec(&sums)[kVectors]) OCTAVO_INLINE {
+        L::Vec acc[1][kVectors];
+        unroll<kVectors>([&](auto v) OCTAVO_INLINE { acc[0][v] = sums[v]; });
+        if (requantize.bounded) [[likely]] {
+          blocks.template store8<true, 1>(requantize, acc, out, 0);
+        } else if (plain8) {
+          blocks.template store8<false, 1>(requantize, acc, out, 0);
+        } else {
+          tile.put(pixel++, acc[0]);
+        }
+        out += args.out_stride;
+      };
+      const int pixels = args.pixels - first < most ? args.pixels - first : most;
+      grouped_run<B, K, S, CHUNKS, kSigned>(columns, blocks, weights, args.chunks, pixels, finish);
+      if (!plain8) {
+        tile.store(args, blocks, pixels, output_pixel(args, row, first),
+                   args.m0 + row * args.pixels + first);
+      }
+    }
   }
 }
 

@@ -12,7 +12,8 @@
 namespace octavo {
 namespace {
 
-// Pixels whose accumulators wait in memory, where they do not go straight to 8-bit outputs.
+// Pixels whose accumulators wait in memory, where they do not go straight to 8-bit outputs. Kernels
+// that run along rows begin anew behind them.
 constexpr int kTilePixels = kWindowPixels;
 
 // Stores `pixels` rows of accumulators, [pixels][stride], channels [channel, channel + n), as
@@ -37,6 +38,18 @@ static inline void store_accumulators(const int32_t* acc, int stride, const Wind
 // Whether a call's outputs are what Requantize8 stores.
 static inline bool is_plain8(const WindowArgs& args) {
   return (args.kind == OutKind::kU8 || args.kind == OutKind::kS8) && !args.epilogue->add;
+}
+
+// Output pixels that a kernel which runs along rows computes at a time: all of a row, or even parts
+// of it that fit kTilePixels.
+static inline int run_pixels(const WindowArgs& args) {
+  if (is_plain8(args)) return args.pixels;
+  const int runs = (args.pixels + kTilePixels - 1) / kTilePixels;
+  return (args.pixels + runs - 1) / runs;
+}
+
+static inline char* output_pixel(const WindowArgs& args, int row, int pixel) {
+  return static_cast<char*>(args.out) + row * args.out_row_stride + pixel * args.out_stride;
 }
 
 // Whether no result of n channels from `channel` on can leave int32, whatever the activations.

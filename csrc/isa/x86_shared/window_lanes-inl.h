@@ -67,6 +67,7 @@ struct Window128 {
   static inline Vec zero() { return _mm_setzero_si128(); }
   static inline Vec set8(int x) { return _mm_set1_epi8(static_cast<char>(x)); }
   static inline Vec set16(int x) { return _mm_set1_epi16(static_cast<int16_t>(x)); }
+  static inline Vec set32(int x) { return _mm_set1_epi32(x); }
   static inline Floats set_float(float x) { return _mm_set1_ps(x); }
   static inline Vec load(const void* p) { return _mm_loadu_si128(static_cast<const Vec*>(p)); }
   static inline Vec load_first(const void* p, int n) { return load_first16(p, n); }
@@ -90,18 +91,22 @@ struct Window128 {
   static inline Vec low16(Vec a, Vec b) { return _mm_unpacklo_epi16(a, b); }
   static inline Vec high16(Vec a, Vec b) { return _mm_unpackhi_epi16(a, b); }
   static inline Vec add32(Vec a, Vec b) { return _mm_add_epi32(a, b); }
+  static inline Vec sub32(Vec a, Vec b) { return _mm_sub_epi32(a, b); }
   static inline Vec madd16(Vec a, Vec b) { return _mm_madd_epi16(a, b); }
   static inline Floats to_float(Vec v) { return _mm_cvtepi32_ps(v); }
   static inline Vec to_int(Floats x) { return _mm_cvtps_epi32(x); }
   static inline Floats as_floats(Vec v) { return _mm_castsi128_ps(v); }
+  static inline Vec as_ints(Floats x) { return _mm_castps_si128(x); }
   static inline Floats add(Floats a, Floats b) { return _mm_add_ps(a, b); }
   static inline Floats mul(Floats a, Floats b) { return _mm_mul_ps(a, b); }
   static inline Floats min(Floats a, Floats b) { return _mm_min_ps(a, b); }
+  static inline Floats max(Floats a, Floats b) { return _mm_max_ps(a, b); }
   static inline Vec add_saturating16(Vec a, Vec b) { return _mm_adds_epi16(a, b); }
   static inline Vec pack32(Vec a, Vec b) { return _mm_packs_epi32(a, b); }
   static inline Vec pack16(Vec a, Vec b) { return _mm_packus_epi16(a, b); }
   static inline Vec max8(Vec a, Vec b) { return _mm_max_epu8(a, b); }
   static inline Vec min8(Vec a, Vec b) { return _mm_min_epu8(a, b); }
+  static inline void order_lanes(Vec (&)[4]) {}
 };
 
 struct Window256 {
@@ -116,6 +121,7 @@ struct Window256 {
   static inline Vec zero() { return _mm256_setzero_si256(); }
   static inline Vec set8(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
   static inline Vec set16(int x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
+  static inline Vec set32(int x) { return _mm256_set1_epi32(x); }
   static inline Floats set_float(float x) { return _mm256_set1_ps(x); }
   static inline Vec load(const void* p) { return _mm256_loadu_si256(static_cast<const Vec*>(p)); }
 #if defined(__AVX512BW__)
@@ -126,6 +132,11 @@ struct Window256 {
   static inline void store_first(void* p, Vec v, int n) {
     const auto mask = static_cast<__mmask32>((uint64_t{1} << n) - 1);
     _mm256_mask_storeu_epi8(p, mask, v);
+  }
+#else
+  static inline void store_first(void* p, Vec v, int n) {
+    store_first16(p, low_half(v), n < 16 ? n : 16);
+    if (n > 16) store_first16(static_cast<char*>(p) + 16, high_half(v), n - 16);
   }
 #endif
   static inline void store(void* p, Vec v) { _mm256_storeu_si256(static_cast<Vec*>(p), v); }
@@ -153,23 +164,36 @@ struct Window256 {
   static inline Vec low16(Vec a, Vec b) { return _mm256_unpacklo_epi16(a, b); }
   static inline Vec high16(Vec a, Vec b) { return _mm256_unpackhi_epi16(a, b); }
   static inline Vec add32(Vec a, Vec b) { return _mm256_add_epi32(a, b); }
+  static inline Vec sub32(Vec a, Vec b) { return _mm256_sub_epi32(a, b); }
   static inline Vec madd16(Vec a, Vec b) { return _mm256_madd_epi16(a, b); }
   static inline Floats to_float(Vec v) { return _mm256_cvtepi32_ps(v); }
   static inline Vec to_int(Floats x) { return _mm256_cvtps_epi32(x); }
   static inline Floats as_floats(Vec v) { return _mm256_castsi256_ps(v); }
+  static inline Vec as_ints(Floats x) { return _mm256_castps_si256(x); }
   static inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   static inline Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   static inline Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+  static inline Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
   static inline Vec add_saturating16(Vec a, Vec b) { return _mm256_adds_epi16(a, b); }
   static inline Vec pack32(Vec a, Vec b) { return _mm256_packs_epi32(a, b); }
   static inline Vec pack16(Vec a, Vec b) { return _mm256_packus_epi16(a, b); }
   static inline Vec max8(Vec a, Vec b) { return _mm256_max_epu8(a, b); }
   static inline Vec min8(Vec a, Vec b) { return _mm256_min_epu8(a, b); }
-  // The bytes of 16 lanes, after packing the accumulators of one block (256 bits) or two (512
-  // bits).
+  // Lane l of vector q becomes lane l * 4 + q of all.
+  static inline void order_lanes(Vec (&v)[4]) {
+    const Vec a = _mm256_permute2x128_si256(v[0], v[1], 0x20);
+    const Vec b = _mm256_permute2x128_si256(v[2], v[3], 0x20);
+    v[3] = _mm256_permute2x128_si256(v[2], v[3], 0x31);
+    v[2] = _mm256_permute2x128_si256(v[0], v[1], 0x31);
+    v[0] = a;
+    v[1] = b;
+  }
+  // Dword q of lane l becomes dword q * (lanes) + l of all, 16 bytes to an element.
   static inline void split_dwords(Vec v, __m128i (&out)[2]) {
-    const Vec order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
-    out[0] = out[1] = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(v, order));
+    const Vec order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    v = _mm256_permutevar8x32_epi32(v, order);
+    out[0] = low_half(v);
+    out[1] = high_half(v);
   }
 };
 
@@ -189,6 +213,7 @@ struct Window512 {
   static inline Vec zero() { return _mm512_setzero_si512(); }
   static inline Vec set8(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
   static inline Vec set16(int x) { return _mm512_set1_epi16(static_cast<int16_t>(x)); }
+  static inline Vec set32(int x) { return _mm512_set1_epi32(x); }
   static inline Floats set_float(float x) { return _mm512_set1_ps(x); }
   static inline Vec load(const void* p) { return _mm512_loadu_si512(p); }
   static inline Vec load_first(const void* p, int n) {
@@ -220,23 +245,38 @@ struct Window512 {
   static inline Vec low16(Vec a, Vec b) { return _mm512_unpacklo_epi16(a, b); }
   static inline Vec high16(Vec a, Vec b) { return _mm512_unpackhi_epi16(a, b); }
   static inline Vec add32(Vec a, Vec b) { return _mm512_add_epi32(a, b); }
+  static inline Vec sub32(Vec a, Vec b) { return _mm512_sub_epi32(a, b); }
   static inline Vec madd16(Vec a, Vec b) { return _mm512_madd_epi16(a, b); }
   static inline Floats to_float(Vec v) { return _mm512_cvtepi32_ps(v); }
   static inline Vec to_int(Floats x) { return _mm512_cvtps_epi32(x); }
   static inline Floats as_floats(Vec v) { return _mm512_castsi512_ps(v); }
+  static inline Vec as_ints(Floats x) { return _mm512_castps_si512(x); }
   static inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   static inline Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   static inline Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+  static inline Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
   static inline Vec add_saturating16(Vec a, Vec b) { return _mm512_adds_epi16(a, b); }
   static inline Vec pack32(Vec a, Vec b) { return _mm512_packs_epi32(a, b); }
   static inline Vec pack16(Vec a, Vec b) { return _mm512_packus_epi16(a, b); }
   static inline Vec max8(Vec a, Vec b) { return _mm512_max_epu8(a, b); }
   static inline Vec min8(Vec a, Vec b) { return _mm512_min_epu8(a, b); }
-  static inline void split_dwords(Vec v, __m128i (&out)[2]) {
-    const Vec order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 4, 8, 12, 1, 5, 9, 13);
-    const __m256i both = _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, v));
-    out[0] = _mm256_castsi256_si128(both);
-    out[1] = _mm256_extracti128_si256(both, 1);
+  static inline void order_lanes(Vec (&v)[4]) {
+    const Vec a = _mm512_shuffle_i32x4(v[0], v[1], 0x44),
+              b = _mm512_shuffle_i32x4(v[2], v[3], 0x44);
+    const Vec c = _mm512_shuffle_i32x4(v[0], v[1], 0xee),
+              d = _mm512_shuffle_i32x4(v[2], v[3], 0xee);
+    v[0] = _mm512_shuffle_i32x4(a, b, 0x88);
+    v[1] = _mm512_shuffle_i32x4(a, b, 0xdd);
+    v[2] = _mm512_shuffle_i32x4(c, d, 0x88);
+    v[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+  }
+  static inline void split_dwords(Vec v, __m128i (&out)[4]) {
+    const Vec order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    v = _mm512_permutexvar_epi32(order, v);
+    out[0] = _mm512_castsi512_si128(v);
+    out[1] = _mm512_extracti32x4_epi32(v, 1);
+    out[2] = _mm512_extracti32x4_epi32(v, 2);
+    out[3] = _mm512_extracti32x4_epi32(v, 3);
   }
 };
 #endif
