@@ -199,7 +199,7 @@ __attribute__((noinline)) void depthwise_block(const WindowArgs& args, int chann
                                                  args.out_rows - row);
           to += args.out_stride;
         };
-        if (requantize.bounded) [[likely]] {
+        if (requantize.bounded) {
           store(Index<1>());
         } else if (plain8) {
           store(Index<0>());

@@ -135,7 +135,7 @@ __attribute__((noinline)) void grouped_rows_blocks(const WindowArgs& args, int i
       const auto finish = [&](const L::Vec(&sums)[kVectors]) OCTAVO_INLINE {
         L::Vec acc[1][kVectors];
         unroll<kVectors>([&](auto v) OCTAVO_INLINE { acc[0][v] = sums[v]; });
-        if (requantize.bounded) [[likely]] {
+        if (requantize.bounded) {
           blocks.template store8<true, 1>(requantize, acc, out, 0);
         } else if (plain8) {
           blocks.template store8<false, 1>(requantize, acc, out, 0);
