@@ -74,6 +74,13 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
 DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nn.Linear: nnqd.Linear,
     nn.MultiheadAttention: nnqd.MultiheadAttention,
+    nn.LSTM: nnqd.LSTM,
+    nn.GRU: nnqd.GRU,
+    nn.LSTMCell: nnqd.LSTMCell,
+    nn.GRUCell: nnqd.GRUCell,
+    nn.RNNCell: nnqd.RNNCell,
+    nn.Embedding: nnq.Embedding,
+    nn.EmbeddingBag: nnq.EmbeddingBag,
     nn.Conv1d: nnqd.Conv1d,
     nn.Conv2d: nnqd.Conv2d,
     nn.Conv3d: nnqd.Conv3d,

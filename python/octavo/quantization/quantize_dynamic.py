@@ -25,13 +25,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from octavo.dtypes import as_qdtype, qint8
+from octavo.dtypes import as_qdtype, qint8, quint4x2, quint8
 from octavo.nn.quantized.dynamic.modules.linear import is_transposed_linear_class
 from octavo.quantization.qconfig import (
     QConfig,
     check_qconfig,
     default_dynamic_qconfig,
     float16_dynamic_qconfig,
+    float_qparams_weight_only_qconfig,
+    float_qparams_weight_only_qconfig_4bit,
 )
 from octavo.quantization.quantization_mappings import get_default_dynamic_quant_module_mappings
 from octavo.quantization.quantize import convert_checked, set_qconfigs
@@ -41,6 +43,7 @@ from octavo.quantization.units import (
     Unit,
     canonical_type,
     check_units,
+    has_float16_weights,
     is_quantized,
     resolve_qconfigs,
     units_of,
@@ -51,8 +54,16 @@ __all__ = ["quantize_dynamic"]
 
 _NAME = "quantize_dynamic"
 
-# What is quantized where the user names nothing. torch leaves convolutions float too then.
-_BY_DEFAULT = (nn.Linear, nn.MultiheadAttention)
+# What is quantized to int8 where the user names nothing. torch leaves convolutions float too then.
+_COMPUTING: tuple[type, ...] = (
+    nn.Linear,
+    nn.MultiheadAttention,
+    nn.LSTM,
+    nn.GRU,
+    nn.LSTMCell,
+    nn.GRUCell,
+    nn.RNNCell,
+)
 
 Spec = Mapping[Any, Any] | Collection[Any]
 
@@ -71,10 +82,12 @@ def quantize_dynamic(
         qconfig_spec: what to quantize. A set (or list) of classes and names of modules; or a dict
             of these to a QConfig, or to None, which leaves them float. A name or class of a
             container applies to all in it; names come before classes. Default: ``nn.Linear``,
-            ``nn.MultiheadAttention`` and the ``Conv1D`` of Hugging Face transformers.
+            ``nn.MultiheadAttention``, the recurrent layers and cells, and the ``Conv1D`` of Hugging
+            Face transformers.
         dtype: of the weights, where ``qconfig_spec`` has no QConfigs: ``octavo.qint8``,
-            ``torch.qint8`` or ``torch.int8``; or ``torch.float16``, for Linear only, which saves
-            memory and no time.
+            ``torch.qint8`` or ``torch.int8``; ``torch.float16``, for Linear only, which saves
+            memory and no time; ``octavo.quint8`` and ``quint4x2`` (or torch's), for embeddings,
+            which are what is quantized by default then.
         mapping: float class to quantized class; default:
             :func:`get_default_dynamic_quant_module_mappings`.
         inplace: change ``model`` instead of a deep copy.
@@ -124,9 +137,11 @@ def _as_dict(spec: Spec | None, dtype: Any, table: Mapping[type, Any]) -> dict[A
             f"dict of these to QConfigs, or None, got {spec!r}"
         )
     if not isinstance(spec, Mapping):
-        qconfig = _qconfig_of(dtype)
-        keys = [cls for cls in table if _is_default(cls, qconfig)] if spec is None else spec
-        spec = dict.fromkeys(keys, qconfig)
+        qconfig, defaults = _settings(dtype)
+        if spec is None:
+            transposed = [cls for cls in table if is_transposed_linear_class(cls)]
+            spec = (*defaults, *(transposed if defaults is _COMPUTING else ()))
+        spec = dict.fromkeys(spec, qconfig)
     for key, qconfig in spec.items():
         if not isinstance(key, (str, type)):
             raise TypeError(
@@ -135,32 +150,30 @@ def _as_dict(spec: Spec | None, dtype: Any, table: Mapping[type, Any]) -> dict[A
             )
         check_qconfig(qconfig, key if isinstance(key, str) else key.__name__)
     result = dict(spec)
-    if nn.Linear in result and not _is_float16(result[nn.Linear]):
+    if nn.Linear in result and not has_float16_weights(result[nn.Linear]):
         result.setdefault(nn.MultiheadAttention, result[nn.Linear])
     return result
 
 
-def _is_default(cls: type, qconfig: QConfig) -> bool:
-    if _is_float16(qconfig):
-        return issubclass(cls, nn.Linear)
-    return issubclass(cls, _BY_DEFAULT) or is_transposed_linear_class(cls)
-
-
-def _is_float16(qconfig: Any) -> bool:
-    return qconfig is not None and getattr(qconfig.weight(), "dtype", None) == torch.float16
-
-
-def _qconfig_of(dtype: Any) -> QConfig:
+def _settings(dtype: Any) -> tuple[QConfig, tuple[type, ...]]:
+    """The qconfig for a dtype of weights, and what is quantized with it where the user names
+    nothing.
+    """
     if dtype == torch.float16:
-        return float16_dynamic_qconfig
+        return float16_dynamic_qconfig, (nn.Linear,)
+    if dtype == quint4x2:
+        return float_qparams_weight_only_qconfig_4bit, (nn.EmbeddingBag,)
     try:
-        if as_qdtype(dtype) is qint8:
-            return default_dynamic_qconfig
+        qdtype = as_qdtype(dtype)
     except TypeError:
-        pass
+        qdtype = None
+    if qdtype is qint8:
+        return default_dynamic_qconfig, _COMPUTING
+    if qdtype is quint8:
+        return float_qparams_weight_only_qconfig, (nn.Embedding, nn.EmbeddingBag)
     raise ValueError(
-        f"{_NAME}: dtype must be octavo.qint8 (or torch.qint8, torch.int8) or torch.float16, got "
-        f"{dtype!r}"
+        f"{_NAME}: dtype must be octavo.qint8 (or torch.qint8, torch.int8), torch.float16, or for "
+        f"embeddings octavo.quint8 or octavo.quint4x2, got {dtype!r}"
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 from torch.nn.utils.prune import BasePruningMethod
@@ -55,6 +56,8 @@ _TRAINING_FORMS = (
     *(getattr(nni, f"Conv{form}{rank}d") for form in ("Bn", "BnReLU") for rank in (1, 2, 3)),
     nni.LinearBn1d,
 )
+
+_DYNAMIC_PACKAGES = ("octavo.nn.quantized.dynamic.", "octavo.nn.intrinsic.quantized.dynamic.")
 
 _PLAIN_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 OVERRIDES = "overrides"  # in the reason why such a subclass stays float
@@ -224,7 +227,18 @@ def _unfit_qconfig(entry: type, qconfig: Any, table: Collection[type]) -> str:
     """
     target = table[entry] if isinstance(table, Mapping) else None
     decide = getattr(target, "_unfit_qconfig", None)
-    return decide(qconfig) if decide else ""
+    if decide:
+        return str(decide(qconfig))
+    dynamic = isinstance(target, type) and target.__module__.startswith(_DYNAMIC_PACKAGES)
+    if dynamic and has_float16_weights(qconfig) and entry is not nn.Linear:
+        return "float16 weights are for Linear only"
+    return ""
+
+
+def has_float16_weights(qconfig: Any) -> bool:
+    """Whether a qconfig asks for weights in float16 instead of integers."""
+    weight = getattr(qconfig, "weight", None)
+    return weight is not None and getattr(weight(), "dtype", None) == torch.float16
 
 
 def resolve_qconfigs(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import octavo
 from octavo import quantization as tq
 from octavo.nn import intrinsic as nni
+from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic.quantized import dynamic as nniqd
 from octavo.nn.quantized import dynamic as nnqd
 from torch_oracle import torch_quantized
@@ -259,6 +260,76 @@ def test_conv1d_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refuses_other_specs(spec: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         tq.quantize_dynamic(net(), spec)
+
+
+class Tagger(nn.Module):
+    """Embeddings, recurrent layers and cells in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 16)
+        self.bag = nn.EmbeddingBag(20, 16, mode="mean")
+        self.lstm = nn.LSTM(16, 12, 2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(24, 16, batch_first=True)
+        self.cells = nn.ModuleList([nn.LSTMCell(16, 16), nn.GRUCell(16, 16), nn.RNNCell(16, 16)])
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x, _ = self.gru(self.lstm(self.embed(ids))[0])
+        h, c = self.cells[0](x[:, -1] + self.bag(ids))
+        return self.head(self.cells[2](self.cells[1](h, c)))  # type: ignore[no-any-return]
+
+
+RECURRENT = {
+    "lstm": nnqd.LSTM,
+    "gru": nnqd.GRU,
+    "cells.0": nnqd.LSTMCell,
+    "cells.1": nnqd.GRUCell,
+    "cells.2": nnqd.RNNCell,
+}
+
+
+@pytest.mark.parametrize("spec", [None, {nn.LSTM, nn.GRU, nn.Linear} | {"cells"}])
+def test_recurrent_layers_and_cells(spec: Any) -> None:
+    torch.manual_seed(9)
+    model = Tagger().eval()
+    ids = torch.randint(0, 20, (3, 7))
+    quantized: Any = tq.quantize_dynamic(model, spec)
+    for name, kind in (RECURRENT | {"head": nnqd.Linear}).items():
+        assert type(quantized.get_submodule(name)) is kind
+    assert type(quantized.embed) is nn.Embedding
+    torch.testing.assert_close(quantized(ids), model(ids), rtol=0, atol=0.02)
+    other: Any = tq.quantize_dynamic(Tagger(), spec)
+    other.load_state_dict(quantized.state_dict())
+    assert torch.equal(other(ids), quantized(ids))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_embeddings(bits: int) -> None:
+    torch.manual_seed(10)
+    model = Tagger().eval()
+    dtype = octavo.quint8 if bits == 8 else octavo.quint4x2
+    ids = torch.randint(0, 20, (3, 7))
+    quantized: Any = tq.quantize_dynamic(model, dtype=dtype)
+    assert type(quantized.bag) is nnq.EmbeddingBag
+    assert type(quantized.embed) is (nnq.Embedding if bits == 8 else nn.Embedding)
+    assert type(quantized.lstm) is nn.LSTM
+    rows = model.bag.weight.detach()
+    step = float((rows.amax(1) - rows.amin(1)).max()) / (2**bits - 1)
+    assert (quantized.bag(ids) - model.bag(ids)).abs().max() <= 0.51 * step
+    named = tq.quantize_dynamic(model, {nn.Embedding, nn.EmbeddingBag}, dtype=dtype)
+    assert type(named.embed) is nnq.Embedding
+
+
+def test_what_a_dtype_does_not_fit_stays_float_and_is_told() -> None:
+    model = Tagger()
+    with pytest.warns(UserWarning, match=r"'lstm' \(LSTM\): float16 weights are for Linear only"):
+        quantized = tq.quantize_dynamic(model, {nn.LSTM, nn.Linear}, dtype=torch.float16)
+    assert type(quantized.lstm) is nn.LSTM
+    assert type(quantized.head) is nnqd.LinearFloat16
+    with pytest.warns(UserWarning, match=r"'embed' \(Embedding\): .*float_qparams_weight_only"):
+        quantized = tq.quantize_dynamic(model, {nn.Embedding, nn.Linear})
+    assert type(quantized.embed) is nn.Embedding
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.qint32, "int8", None])
