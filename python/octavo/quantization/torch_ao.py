@@ -12,29 +12,33 @@ differ among themselves.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from octavo.dtypes import as_qdtype, quint8
+from octavo.dtypes import quint8
 from octavo.nn import intrinsic as nni
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
 from octavo.nn.intrinsic.quantized import dynamic as nniqd
 from octavo.nn.quantized import dynamic as nnqd
-from octavo.nn.quantized.modules.conv_base import ConvModule
-from octavo.nn.quantized.modules.weighted import PackedWeightModule
 from octavo.quantization.quantization_mappings import (
     DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
     DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
 )
 from octavo.quantization.stubs import DeQuantStub, QuantStub
 from octavo.quantization.swap import hand_over, replaced
+from octavo.quantization.torch_ao_modules import (
+    from_module,
+    functional,
+    is_known,
+    observed,
+    weighted,
+)
 from octavo.quantization.units import adopt_foreign_modules, canonical_type, is_quantized
-from octavo.tensor import QTensor
 
 __all__ = ["from_torch_ao", "load_torch_ao"]
 
@@ -45,8 +49,10 @@ _PACKAGES = (
     ("torch.ao.nn.quantized.dynamic.", nnqd),
     ("torch.ao.nn.quantized.", nnq),
 )
-# torch.ao's dynamic modules: one scale of 7 bits for the whole input.
-_TORCH_ACTIVATIONS = {"per_tensor": True, "reduce_range": True}
+
+
+# Modules inside of others, which replace them.
+_PARTS = ("LinearPackedParams", "EmbeddingPackedParams", "PackedParameter")
 
 
 def from_torch_ao(model: nn.Module, inplace: bool = False) -> nn.Module:
@@ -75,7 +81,7 @@ def from_torch_ao(model: nn.Module, inplace: bool = False) -> nn.Module:
     for name, module in model.named_modules():
         convertible, cls = _counterpart(module)
         if convertible:
-            made[id(module)] = _named(_from_module(cls, module), name)
+            made[id(module)] = _named(from_module(cls, module), name)
     for module in list(model.modules()):
         if id(module) in made:
             hand_over(module, made[id(module)])
@@ -87,8 +93,8 @@ def _counterpart(module: nn.Module) -> tuple[bool, Any]:
     home = type(module).__module__
     if not is_quantized(module) or home.startswith("octavo."):
         return False, None
-    if type(module).__name__ == "LinearPackedParams":
-        return False, None  # a part of a Linear
+    if type(module).__name__ in _PARTS:
+        return False, None
     package = next(ours for prefix, ours in _PACKAGES if home.startswith(prefix))
     return True, getattr(package, type(module).__name__, None)
 
@@ -105,7 +111,7 @@ def _check_convertible(model: nn.Module, theirs: list[tuple[str, nn.Module]]) ->
             f"take Octavo's tensors: {graphs}. Quantize the float model with octavo.quantization"
         )
     unknown = [
-        f"'{name}' ({type(m).__name__})" for name, m in theirs if not _is_known(_counterpart(m)[1])
+        f"'{name}' ({type(m).__name__})" for name, m in theirs if not is_known(_counterpart(m)[1])
     ]
     if unknown:
         raise ValueError(
@@ -129,80 +135,6 @@ def _has_quantized_calls(graph: torch.fx.GraphModule) -> bool:
 def _named(module: Any, name: str) -> Any:
     module._qualified_name = name
     return module
-
-
-# One module.
-
-
-def _from_module(cls: Any, module: Any) -> nn.Module:
-    if issubclass(cls, PackedWeightModule):
-        weight, bias = module._weight_bias()
-        output = None
-        if ".dynamic." not in cls.__module__:
-            output = (float(module.scale), int(module.zero_point))
-        return _weighted(cls, module, weight, bias, output)
-    return _WITHOUT_WEIGHT[cls](module)
-
-
-def _is_known(cls: Any) -> bool:
-    return cls is not None and (issubclass(cls, PackedWeightModule) or cls in _WITHOUT_WEIGHT)
-
-
-def _weighted(
-    cls: Any, like: Any, weight: Tensor, bias: Tensor | None, output: tuple[float, int] | None
-) -> nn.Module:
-    """A module of class ``cls`` with the geometry of ``like``, which may be float or torch.ao's.
-
-    ``output`` is scale and zero point of a static module, None for a dynamic one.
-    """
-    activations = _TORCH_ACTIVATIONS if output is None else {}
-    if issubclass(cls, ConvModule):
-        names = "in_channels out_channels kernel_size stride padding output_padding dilation groups"
-        geometry = {name: getattr(like, name) for name in (*names.split(), "padding_mode")}
-        result = cls._like_float(SimpleNamespace(**geometry, bias=bias), **activations)
-    else:
-        result = cls(like.in_features, like.out_features, bias is not None, **activations)
-    result.set_weight_bias(_as_qtensor(weight), None if bias is None else bias.detach())
-    if output is not None:
-        result._set_output(*output, quint8)
-    return result  # type: ignore[no-any-return]
-
-
-def _as_qtensor(theirs: Any) -> QTensor:
-    """A quantized torch tensor as a QTensor of its own memory."""
-    plain = theirs.int_repr().contiguous()
-    if "channel" in str(theirs.qscheme()):
-        scales = theirs.q_per_channel_scales().float()
-        zero_points = theirs.q_per_channel_zero_points().to(torch.int32)
-        axis = theirs.q_per_channel_axis()
-        return QTensor.from_int_repr(plain, scales, zero_points, axis=axis)
-    return QTensor.from_int_repr(plain, theirs.q_scale(), theirs.q_zero_point())
-
-
-def _quantize(module: Any) -> nn.Module:
-    return nnq.Quantize(float(module.scale), int(module.zero_point), as_qdtype(module.dtype))
-
-
-def _functional(module: Any) -> nn.Module:
-    result = nnq.QFunctional()
-    result._set_output(float(module.scale), int(module.zero_point), None)
-    return result
-
-
-_WITHOUT_WEIGHT: dict[type, Callable[[Any], nn.Module]] = {
-    nnq.Quantize: _quantize,
-    nnq.DeQuantize: lambda module: nnq.DeQuantize(),
-    nnq.QFunctional: _functional,
-    nnq.ReLU6: lambda module: nnq.ReLU6(module.inplace),
-    nnq.MaxPool2d: lambda module: nnq.MaxPool2d(
-        module.kernel_size,
-        module.stride,
-        module.padding,
-        module.dilation,
-        module.return_indices,
-        module.ceil_mode,
-    ),
-}
 
 
 # State dicts.
@@ -289,12 +221,14 @@ def _from_state(module: nn.Module, own: Mapping[str, Any], name: str) -> nn.Modu
     if issubclass(cls, DeQuantStub):
         return nnq.DeQuantize()
     if issubclass(cls, nnq.FXFloatFunctional) and scaled:
-        return _functional(SimpleNamespace(**own))
+        return functional(SimpleNamespace(**own))
+    if issubclass(cls, (nn.Embedding, nn.EmbeddingBag)):
+        return _embedding_from_state(cls, module, own)
     packed = own.get("_packed_params._packed_params")
     weight: Any
     weight, bias = (own.get("weight"), own.get("bias")) if packed is None else packed
     if not getattr(weight, "is_quantized", False):
-        return None
+        return _normalization_from_state(cls, module, own) if scaled else None
     output = (float(own["scale"]), int(own["zero_point"])) if scaled else None
     if output == (1.0, 0):
         output = None
@@ -310,4 +244,38 @@ def _from_state(module: nn.Module, own: Mapping[str, Any], name: str) -> nn.Modu
             "that the checkpoint has for it"
         )
     like = module[0] if issubclass(cls, nni._FusedModule) else module  # type: ignore[index]
-    return _weighted(target, like, weight, bias, output)
+    return weighted(target, like, weight, bias, output)
+
+
+def _embedding_from_state(cls: Any, module: Any, own: Mapping[str, Any]) -> nn.Module | None:
+    table = own.get("_packed_params._packed_weight")
+    if table is None:
+        return None
+    like = SimpleNamespace(
+        weight=lambda: table,
+        num_embeddings=module.num_embeddings,
+        embedding_dim=module.embedding_dim,
+        include_last_offset=getattr(module, "include_last_offset", False),
+    )
+    return from_module(DEFAULT_STATIC_QUANT_MODULE_MAPPINGS[cls], like)
+
+
+def _normalization_from_state(cls: Any, module: Any, own: Mapping[str, Any]) -> nn.Module | None:
+    """A module that keeps its float parameters and has an output scale."""
+    target = next(
+        (
+            DEFAULT_STATIC_QUANT_MODULE_MAPPINGS[base]
+            for base in cls.__mro__
+            if base in DEFAULT_STATIC_QUANT_MODULE_MAPPINGS
+        ),
+        None,
+    )
+    if target is None or not hasattr(target, "from_float"):
+        return None
+    plain = copy.deepcopy(module)
+    part = plain[0] if issubclass(cls, nni._FusedModule) else plain
+    part.load_state_dict(
+        {key: value for key, value in own.items() if key not in ("scale", "zero_point")}
+    )
+    made: nn.Module = target.from_float(observed(plain, own["scale"], own["zero_point"]))
+    return made

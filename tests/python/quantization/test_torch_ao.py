@@ -217,6 +217,122 @@ def test_dynamic_convolutions() -> None:
     assert (ours(x) - want).abs().max() < 0.05
 
 
+class Norms(nn.Module):
+    """Modules that keep float parameters, and those without a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import torch.ao.quantization as ao
+
+        self.quant = ao.QuantStub()
+        self.bn = nn.BatchNorm2d(4)
+        self.bn_relu = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU()
+        self.group = nn.GroupNorm(2, 4)
+        self.instance = nn.InstanceNorm2d(4, affine=True)
+        self.layer = nn.LayerNorm(6)
+        self.hardswish = nn.Hardswish()
+        self.leaky = nn.LeakyReLU(0.2)
+        self.elu = nn.ELU()
+        self.dropout = nn.Dropout()
+        self.dequant = ao.DeQuantStub()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn_relu(self.bn(self.quant(x))))
+        x = self.layer(self.instance(self.group(x)))
+        x = self.elu(self.leaky(self.hardswish(x)))
+        return self.dequant(self.dropout(x))  # type: ignore[no-any-return]
+
+
+def test_normalizations_and_activations() -> None:
+    import torch.ao.quantization as ao
+
+    torch.manual_seed(11)
+    model: Any = Norms()
+    for part in model.modules():
+        if getattr(part, "weight", None) is not None:
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.uniform_(part.bias, -0.5, 0.5)
+    x = torch.randn(3, 4, 6, 6)
+    model(x)
+    model.eval()
+    fused = ao.fuse_modules(model, [["bn_relu", "relu"]])
+    fused.qconfig = ao.get_default_qconfig("onednn")
+    prepared = ao.prepare(fused)
+    prepared(x)
+    theirs = ao.convert(prepared)
+    want, ours = theirs(x), tq.from_torch_ao(theirs)
+    assert not any(type(m).__module__.startswith("torch.ao") for m in ours.modules())
+    step = float(theirs.elu.scale)
+    assert (ours(x) - want).abs().max() <= 4 * step  # a step in each of eight layers
+    # ELU, as the state dicts of torch.ao lack its scale, has to be left out there.
+    theirs.elu, fused.elu = nn.Identity(), nn.Identity()
+    loaded = tq.load_torch_ao(fused, theirs.state_dict())
+    assert torch.equal(loaded(x), tq.from_torch_ao(theirs)(x))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_embeddings(bits: int) -> None:
+    import torch.ao.quantization as ao
+
+    qconfig = (
+        ao.float_qparams_weight_only_qconfig
+        if bits == 8
+        else ao.float_qparams_weight_only_qconfig_4bit
+    )
+    torch.manual_seed(12)
+    bag = nn.EmbeddingBag(10, 8, mode="sum", include_last_offset=True)
+    model = nn.ModuleDict({"table": nn.Embedding(10, 8), "bag": bag})
+    for part in model.values():
+        part.qconfig = qconfig  # type: ignore[assignment]
+    theirs: Any = ao.convert(ao.prepare(model))
+    ours: Any = tq.from_torch_ao(theirs)
+    assert [type(m) for m in ours.values()] == [nnq.Embedding, nnq.EmbeddingBag]
+    loaded: Any = tq.load_torch_ao(model, theirs.state_dict())
+    ids, offsets = torch.tensor([1, 9, 3, 3]), torch.tensor([0, 3, 4])
+    assert torch.equal(ours.table(ids), loaded.table(ids))
+    assert torch.equal(ours.bag(ids, offsets), loaded.bag(ids, offsets))
+    if bits == 8:  # torch.ao reads 4-bit tables of Embedding as if they had 8, and fails
+        torch.testing.assert_close(ours.table(ids), theirs.table(ids))
+    rows = theirs.table.weight()
+    scales, zero_points = rows.q_per_channel_scales(), rows.q_per_channel_zero_points()
+    levels = ours.table.weight.int_repr()
+    want = (levels - zero_points[:, None]) * scales[:, None]
+    torch.testing.assert_close(ours.table(ids), want[ids].float())
+    # torch.ao's 4-bit rows round scale and offset to float16.
+    close = {} if bits == 8 else {"rtol": 0, "atol": 2e-3 * float(levels.max() * scales.max())}
+    torch.testing.assert_close(ours.bag(ids, offsets), theirs.bag(ids, offsets), **close)
+
+
+def test_recurrent_layers_and_cells() -> None:
+    import torch.ao.quantization as ao
+
+    torch.manual_seed(13)
+    x, step = torch.randn(5, 3, 12), torch.randn(3, 12)
+    layers: list[tuple[nn.Module, Tensor]] = [
+        (nn.LSTM(12, 16, 2, bidirectional=True), x),
+        (nn.GRU(12, 16, batch_first=True), x),
+        (nn.LSTMCell(12, 16), step),
+        (nn.GRUCell(12, 16), step),
+        (nn.RNNCell(12, 16, nonlinearity="relu"), step),
+    ]
+    for layer, given in layers:
+        theirs = ao.quantize_dynamic(nn.Sequential(layer), {type(layer)}, dtype=torch.qint8)
+        ours = tq.from_torch_ao(theirs)
+        assert type(ours[0]) is getattr(nnqd, type(layer).__name__)
+        want, got = theirs[0](given), ours[0](given)
+        want, got = (y[0] if isinstance(y, tuple) else y for y in (want, got))
+        assert (got - want).abs().max() < 5e-3
+
+
+def test_float16_modules_are_refused() -> None:
+    import torch.ao.quantization as ao
+
+    theirs = ao.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear}, dtype=torch.float16)
+    with pytest.raises(ValueError, match="only int8 weights can be taken over"):
+        tq.from_torch_ao(theirs)
+
+
 def test_what_octavo_lacks_is_named() -> None:
     import torch.ao.nn.quantized as ao_nnq
 
