@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <limits>
 
+#include "abi/half.h"
+#include "abi/half.h"
 #include "abi/out_kind.h"
 #include "abi/requantize.h"
 #include "pack/packed_weight.h"
@@ -324,6 +326,27 @@ void EpilogueCase::count_hits(const GemmProblem& problem, Hits& hits) const {
       hits.tie += x > e.lo && x < e.hi && std::abs(x - std::trunc(x)) == 0.5f;
     }
   }
+}
+
+namespace {
+
+float float_output(OutKind kind, const void* data, int32_t i) {
+  if (kind == OutKind::kF32) return static_cast<const float*>(data)[i];
+  const uint16_t half = static_cast<const uint16_t*>(data)[i];
+  return kind == OutKind::kBF16 ? bf16_to_float(half) : f16_to_float(half);
+}
+
+}  // namespace
+
+bool same_values(OutKind kind, const void* got, const void* expected, int32_t n) {
+  if (std::memcmp(got, expected, n * kind_size(kind)) == 0) return true;
+  if (!is_float(kind)) return false;
+  for (int32_t i = 0; i < n; ++i) {
+    const float a = float_output(kind, got, i), b = float_output(kind, expected, i);
+    const bool both_nan = std::isnan(a) && std::isnan(b);
+    if (!both_nan && std::memcmp(&a, &b, sizeof a) != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace octavo::testing

@@ -101,4 +101,7 @@ struct PanelCase {
   ptrdiff_t b_stride;
 };
 
+// Whether n outputs are equal to the bit; any NaN equals any other.
+bool same_values(OutKind kind, const void* got, const void* expected, int32_t n);
+
 }  // namespace octavo::testing

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <set>
 
-#include "abi/half.h"
 #include "abi/out_kind.h"
 #include "gemm_case.h"
 #include "pack/packed_weight.h"
@@ -62,23 +61,6 @@ std::vector<int32_t> row_counts(const GemmKernel& kernel, int32_t rows) {
 int32_t problem_rows(Random& random, const GemmKernel& kernel) {
   const int32_t few = std::min<int32_t>(kernel.mr, std::max<int32_t>(2 * kernel.m_step + 1, 12));
   return kernel.mr <= 32 || random.chance(40) ? kernel.mr : few;
-}
-
-float float_output(OutKind kind, const void* data, int32_t i) {
-  if (kind == OutKind::kF32) return static_cast<const float*>(data)[i];
-  const uint16_t half = static_cast<const uint16_t*>(data)[i];
-  return kind == OutKind::kBF16 ? bf16_to_float(half) : f16_to_float(half);
-}
-
-bool same_values(OutKind kind, const void* got, const void* expected, int32_t n) {
-  if (std::memcmp(got, expected, n * kind_size(kind)) == 0) return true;
-  if (!is_float(kind)) return false;
-  for (int32_t i = 0; i < n; ++i) {
-    const float a = float_output(kind, got, i), b = float_output(kind, expected, i);
-    const bool both_nan = std::isnan(a) && std::isnan(b);
-    if (!both_nan && std::memcmp(&a, &b, sizeof a) != 0) return false;
-  }
-  return true;
 }
 
 // Runs the kernel on the first (guard before) or last (guard behind) m rows of the problem and
