@@ -190,21 +190,32 @@ def prepare(
     return model
 
 
-def _check_preparable(
-    model: nn.Module, qconfigs: Mapping[int, Any], table: Collection[type], whole: Collection[type]
-) -> None:
+def check_float(model: nn.Module, caller: str) -> None:
+    """Raises ValueError where something in a model is quantized, or prepared for it, already.
+
+    The observer inside of a fake-quantize (of a weight, in quantization-aware training) is that
+    one's own.
+    """
     for name, module in model.named_modules():
         if is_quantized(module):
             raise ValueError(
-                f"prepare: '{name}' ({type(module).__name__}) is quantized already; prepare() "
+                f"{caller}: '{name}' ({type(module).__name__}) is quantized already; {caller}() "
                 "takes a float model"
             )
         parent, _, last = name.rpartition(".")
-        if _is_activation_post_process(module) and last == OBSERVER_NAME:
+        if not _is_activation_post_process(module) or last != OBSERVER_NAME:
+            continue
+        if not _is_activation_post_process(model.get_submodule(parent)):
             raise ValueError(
-                f"prepare: '{parent}' has an observer already; prepare() takes a model that was "
+                f"{caller}: '{parent}' has an observer already; {caller}() takes a model that was "
                 "not prepared before"
             )
+
+
+def _check_preparable(
+    model: nn.Module, qconfigs: Mapping[int, Any], table: Collection[type], whole: Collection[type]
+) -> None:
+    check_float(model, "prepare")
     check_units(units_of(model, qconfigs, table, whole), "prepare")
 
 
