@@ -135,6 +135,7 @@ from octavo.quantization.qconfig_mapping import (
 )
 from octavo.quantization.quantization_mappings import (
     DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
+    DEFAULT_MODULE_TO_ACT_POST_PROCESS,
     DEFAULT_QAT_MODULE_MAPPINGS,
     DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
     get_default_dynamic_quant_module_mappings,
@@ -165,6 +166,7 @@ from octavo.quantization.torch_ao import from_torch_ao, load_torch_ao
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
+    "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
     "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
     "AffineQuantizedObserverBase",

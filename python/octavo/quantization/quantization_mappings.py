@@ -17,10 +17,15 @@ from octavo.nn.intrinsic import quantized as nniq
 from octavo.nn.intrinsic.quantized import dynamic as nniqd
 from octavo.nn.qat import dynamic as nnqatd
 from octavo.nn.quantized import dynamic as nnqd
+from octavo.quantization.fake_quantize import (
+    default_fixed_qparams_range_0to1_fake_quant,
+    default_fixed_qparams_range_neg1to1_fake_quant,
+)
 from octavo.quantization.stubs import DeQuantStub, QuantStub
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
+    "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
     "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
     "get_default_dynamic_quant_module_mappings",
@@ -119,6 +124,14 @@ DEFAULT_QAT_MODULE_MAPPINGS: dict[type, Any] = {
     nni.ConvReLU3d: nniqat.ConvReLU3d,
     nni.LinearBn1d: nniqat.LinearBn1d,
     nni.LinearReLU: nniqat.LinearReLU,
+}
+# What rounds outputs of a known range in training, as the modules themselves do on quantized
+# tensors.
+DEFAULT_MODULE_TO_ACT_POST_PROCESS: dict[type, Any] = {
+    nn.Hardsigmoid: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Sigmoid: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Softmax: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Tanh: default_fixed_qparams_range_neg1to1_fake_quant,
 }
 
 DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {

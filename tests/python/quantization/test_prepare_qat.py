@@ -412,6 +412,31 @@ def test_embeddings() -> None:
     assert type(tq.prepare_qat(model).words) is nn.Embedding
 
 
+@pytest.mark.parametrize(
+    "activation", [nn.Sigmoid(), nn.Tanh(), nn.Hardsigmoid(), nn.Softmax(1)], ids=lambda m: str(m)
+)
+def test_outputs_of_known_range_are_rounded_in_training(activation: nn.Module) -> None:
+    torch.manual_seed(6)
+    model = nn.Sequential(tq.QuantStub(), nn.Linear(5, 9), activation, tq.DeQuantStub())
+    model.qconfig = tq.get_default_qat_qconfig()
+    prepared = tq.prepare_qat(model)
+    x = torch.randn(40, 5) * 2
+    prepared(x)
+    prepared.eval().apply(tq.disable_observer)
+    int8 = tq.convert(prepared)
+    assert type(int8[2]) is type(activation)
+    q = int8[1](int8[0](x))
+    given = prepared[2](q.dequantize()).detach()
+    rounded = int8[2](q)
+    assert torch.allclose(given, rounded.dequantize(), atol=1.01 * rounded.q_scale())
+    assert (given - rounded.dequantize()).ne(0).float().mean() < 0.02
+    post_training = tq.prepare(copy.deepcopy(model).eval())
+    assert not hasattr(post_training[2], "activation_post_process")
+    model.qconfig = tq.default_dynamic_qat_qconfig
+    dynamic = tq.prepare_qat(model, mapping={nn.Linear: nnqatd.Linear})
+    assert not hasattr(dynamic[2], "activation_post_process")
+
+
 def test_mappings() -> None:
     table = tq.get_default_qat_module_mappings()
     assert table == tq.DEFAULT_QAT_MODULE_MAPPINGS == tq.get_embedding_qat_module_mappings()
