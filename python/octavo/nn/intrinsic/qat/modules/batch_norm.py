@@ -28,6 +28,11 @@ from octavo.nn.quantized.modules.utils import source_label
 __all__ = ["WithBatchNorm", "freeze_bn_stats", "update_bn_stats"]
 
 
+def on_host(x: Tensor) -> bool:
+    """Whether to read numbers of ``x``: it is on the CPU, and no graph is being traced."""
+    return x.is_cpu and not torch.compiler.is_compiling()
+
+
 class WithBatchNorm(QATModule):
     """A layer, then a batch norm.
 
@@ -105,11 +110,13 @@ class WithBatchNorm(QATModule):
         if not self.bn.training:
             return self._transform(x, rounded, self._folded_bias(factor))
         dead = factor.detach().abs() < torch.finfo(factor.dtype).tiny ** 0.5
-        columns = dead.reshape(-1, *[1] * (self.weight.dim() - 1))
-        divisor = torch.where(dead, torch.ones_like(factor), factor)
+        # On other devices, looking would wait for them.
+        if not on_host(factor) or bool(dead.any()):
+            columns = dead.reshape(-1, *[1] * (self.weight.dim() - 1))
+            rounded = torch.where(columns, self.weight, rounded)
+            factor = torch.where(dead, torch.ones_like(factor), factor)
         row = (1, -1, *[1] * (self.weight.dim() - 2))
-        y = self._transform(x, torch.where(columns, self.weight, rounded), None)
-        y = y / divisor.reshape(row)
+        y = self._transform(x, rounded, None) / factor.reshape(row)
         if self.bias is not None:
             y = y + self.bias.reshape(row)
         return self.bn(y)  # type: ignore[no-any-return]
