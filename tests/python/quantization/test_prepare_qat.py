@@ -437,6 +437,63 @@ def test_outputs_of_known_range_are_rounded_in_training(activation: nn.Module) -
     assert not hasattr(dynamic[2], "activation_post_process")
 
 
+def test_models_that_torch_fused() -> None:
+    ao = oracle()
+    layers = [nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 4, 1)]
+    model = nn.Sequential(ao.QuantStub(), *layers, nn.BatchNorm1d(4), ao.DeQuantStub()).train()
+    fused = quietly(ao.fuse_modules_qat, model, [["1", "2", "3"], ["4", "5"]])
+    fused.qconfig = quietly(ao.get_default_qat_qconfig, "onednn")
+    prepared = tq.prepare_qat(fused)
+    assert type(prepared[1]) is nniqat.ConvBnReLU1d
+    assert type(prepared[4]) is nniqat.ConvBn1d
+    x = torch.randn(4, 3, 9)
+    for _ in range(30):
+        prepared(x)
+    prepared.eval()
+    int8 = tq.convert(prepared)
+    assert type(int8[1]) is nniq.ConvReLU1d
+    assert (int8(x) - prepared(x)).abs().max() < 0.05 * prepared(x).abs().max()
+
+
+def test_learned_scales() -> None:
+    model = nn.Sequential(tq.QuantStub(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), tq.DeQuantStub())
+    model.qconfig = tq.QConfig(
+        activation=tq.get_default_qat_qconfig().activation,
+        weight=tq.LearnableFakeQuantize.with_args(
+            observer=tq.MovingAverageMinMaxObserver,
+            quant_min=-128,
+            quant_max=127,
+            dtype=octavo.qint8,
+            qscheme=octavo.per_tensor_symmetric,
+        ),
+    )
+    prepared = tq.prepare_qat(tq.fuse_modules_qat(model, [["1", "2"]]))
+    weight = prepared[1].weight_fake_quant
+    optimizer = torch.optim.Adam(prepared.parameters(), lr=1e-5)
+    x = torch.randn(4, 3, 9, 9)
+    prepared(x)
+    weight.enable_param_learning()
+    before = weight.scale.item()
+    for _ in range(30):
+        optimizer.zero_grad()
+        (prepared(x) - 1).square().mean().backward()
+        optimizer.step()
+    assert weight.scale.item() != before
+    prepared.eval()
+    int8 = tq.convert(prepared)
+    assert float(int8[1].weight.q_scale()) == pytest.approx(weight.scale.item())
+    assert (int8(x) - prepared(x)).abs().max() < 0.05 * prepared(x).abs().max()
+
+
+def test_mixed_precision() -> None:
+    prepared = tq.prepare_qat(every(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = prepared(torch.randn(6, 3, 6, 6))
+        out.float().square().mean().backward()
+    for name, parameter in prepared.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+
+
 def test_mappings() -> None:
     table = tq.get_default_qat_module_mappings()
     assert table == tq.DEFAULT_QAT_MODULE_MAPPINGS == tq.get_embedding_qat_module_mappings()
