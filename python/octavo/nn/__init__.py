@@ -1,5 +1,5 @@
 """Neural network modules: quantized ones, and float ones that prepare a model for quantization."""
 
-from octavo.nn import intrinsic, quantized
+from octavo.nn import intrinsic, qat, quantized
 
-__all__ = ["intrinsic", "quantized"]
+__all__ = ["intrinsic", "qat", "quantized"]

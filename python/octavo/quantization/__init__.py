@@ -135,11 +135,16 @@ from octavo.quantization.qconfig_mapping import (
 )
 from octavo.quantization.quantization_mappings import (
     DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
+    DEFAULT_MODULE_TO_ACT_POST_PROCESS,
+    DEFAULT_QAT_MODULE_MAPPINGS,
     DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
     get_default_dynamic_quant_module_mappings,
+    get_default_qat_module_mappings,
     get_default_qconfig_propagation_list,
     get_default_static_quant_module_mappings,
     get_dynamic_quant_module_class,
+    get_embedding_qat_module_mappings,
+    get_embedding_static_quant_module_mappings,
     get_static_quant_module_class,
     no_observer_set,
 )
@@ -154,12 +159,15 @@ from octavo.quantization.quantize import (
     swap_module,
 )
 from octavo.quantization.quantize_dynamic import quantize_dynamic
+from octavo.quantization.quantize_qat import prepare_qat, quantize_qat
 from octavo.quantization.report import ModuleReport, QuantizationReport, explain
 from octavo.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 from octavo.quantization.torch_ao import from_torch_ao, load_torch_ao
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
+    "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
+    "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
     "AffineQuantizedObserverBase",
     "DeQuantStub",
@@ -279,6 +287,7 @@ __all__ = [
     "get_block_size",
     "get_default_custom_config_dict",
     "get_default_dynamic_quant_module_mappings",
+    "get_default_qat_module_mappings",
     "get_default_qat_qconfig",
     "get_default_qat_qconfig_dict",
     "get_default_qat_qconfig_mapping",
@@ -288,6 +297,8 @@ __all__ = [
     "get_default_qconfig_propagation_list",
     "get_default_static_quant_module_mappings",
     "get_dynamic_quant_module_class",
+    "get_embedding_qat_module_mappings",
+    "get_embedding_static_quant_module_mappings",
     "get_fuser_method",
     "get_observer_state_dict",
     "get_static_quant_module_class",
@@ -297,10 +308,12 @@ __all__ = [
     "per_channel_dynamic_qconfig",
     "per_channel_weight_observer_range_neg_127_to_127",
     "prepare",
+    "prepare_qat",
     "propagate_qconfig_",
     "qconfig_equals",
     "quantize",
     "quantize_dynamic",
+    "quantize_qat",
     "swap_module",
     "torch_compatible_dynamic_qconfig",
     "weight_observer_range_neg_127_to_127",

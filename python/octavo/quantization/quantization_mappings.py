@@ -10,19 +10,31 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from octavo.nn import intrinsic as nni
+from octavo.nn import qat as nnqat
 from octavo.nn import quantized as nnq
+from octavo.nn.intrinsic import qat as nniqat
 from octavo.nn.intrinsic import quantized as nniq
 from octavo.nn.intrinsic.quantized import dynamic as nniqd
+from octavo.nn.qat import dynamic as nnqatd
 from octavo.nn.quantized import dynamic as nnqd
+from octavo.quantization.fake_quantize import (
+    default_fixed_qparams_range_0to1_fake_quant,
+    default_fixed_qparams_range_neg1to1_fake_quant,
+)
 from octavo.quantization.stubs import DeQuantStub, QuantStub
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
+    "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
+    "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
     "get_default_dynamic_quant_module_mappings",
+    "get_default_qat_module_mappings",
     "get_default_qconfig_propagation_list",
     "get_default_static_quant_module_mappings",
     "get_dynamic_quant_module_class",
+    "get_embedding_qat_module_mappings",
+    "get_embedding_static_quant_module_mappings",
     "get_static_quant_module_class",
     "no_observer_set",
 ]
@@ -68,8 +80,59 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nni.ConvAdd2d: nniq.ConvAdd2d,
     nni.ConvAddReLU2d: nniq.ConvAddReLU2d,
     nni.LinearReLU: nniq.LinearReLU,
+    # Forms of quantization-aware training.
+    nnqat.Linear: nnq.Linear,
+    nnqat.Conv1d: nnq.Conv1d,
+    nnqat.Conv2d: nnq.Conv2d,
+    nnqat.Conv3d: nnq.Conv3d,
+    nnqat.Embedding: nnq.Embedding,
+    nnqat.EmbeddingBag: nnq.EmbeddingBag,
+    nniqat.ConvBn1d: nnq.Conv1d,
+    nniqat.ConvBn2d: nnq.Conv2d,
+    nniqat.ConvBn3d: nnq.Conv3d,
+    nniqat.ConvBnReLU1d: nniq.ConvReLU1d,
+    nniqat.ConvBnReLU2d: nniq.ConvReLU2d,
+    nniqat.ConvBnReLU3d: nniq.ConvReLU3d,
+    nniqat.ConvHardtanh1d: nniq.ConvHardtanh1d,
+    nniqat.ConvHardtanh2d: nniq.ConvHardtanh2d,
+    nniqat.ConvHardtanh3d: nniq.ConvHardtanh3d,
+    nniqat.ConvReLU1d: nniq.ConvReLU1d,
+    nniqat.ConvReLU2d: nniq.ConvReLU2d,
+    nniqat.ConvReLU3d: nniq.ConvReLU3d,
+    nniqat.LinearBn1d: nnq.Linear,
+    nniqat.LinearReLU: nniq.LinearReLU,
 }
 
+DEFAULT_QAT_MODULE_MAPPINGS: dict[type, Any] = {
+    nn.Linear: nnqat.Linear,
+    nn.Conv1d: nnqat.Conv1d,
+    nn.Conv2d: nnqat.Conv2d,
+    nn.Conv3d: nnqat.Conv3d,
+    nn.Embedding: nnqat.Embedding,
+    nn.EmbeddingBag: nnqat.EmbeddingBag,
+    nni.ConvBn1d: nniqat.ConvBn1d,
+    nni.ConvBn2d: nniqat.ConvBn2d,
+    nni.ConvBn3d: nniqat.ConvBn3d,
+    nni.ConvBnReLU1d: nniqat.ConvBnReLU1d,
+    nni.ConvBnReLU2d: nniqat.ConvBnReLU2d,
+    nni.ConvBnReLU3d: nniqat.ConvBnReLU3d,
+    nni.ConvHardtanh1d: nniqat.ConvHardtanh1d,
+    nni.ConvHardtanh2d: nniqat.ConvHardtanh2d,
+    nni.ConvHardtanh3d: nniqat.ConvHardtanh3d,
+    nni.ConvReLU1d: nniqat.ConvReLU1d,
+    nni.ConvReLU2d: nniqat.ConvReLU2d,
+    nni.ConvReLU3d: nniqat.ConvReLU3d,
+    nni.LinearBn1d: nniqat.LinearBn1d,
+    nni.LinearReLU: nniqat.LinearReLU,
+}
+# What rounds outputs of a known range in training, as the modules themselves do on quantized
+# tensors.
+DEFAULT_MODULE_TO_ACT_POST_PROCESS: dict[type, Any] = {
+    nn.Hardsigmoid: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Sigmoid: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Softmax: default_fixed_qparams_range_0to1_fake_quant,
+    nn.Tanh: default_fixed_qparams_range_neg1to1_fake_quant,
+}
 
 DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nn.Linear: nnqd.Linear,
@@ -91,6 +154,7 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nni.ConvReLU2d: nniqd.ConvReLU2d,
     nni.ConvReLU3d: nniqd.ConvReLU3d,
     nni.LinearReLU: nniqd.LinearReLU,
+    nnqatd.Linear: nnqd.Linear,
 }
 
 # Where Hugging Face transformers defines its Conv1D, today and in older versions.
@@ -140,6 +204,31 @@ def get_default_dynamic_quant_module_mappings() -> dict[type, Any]:
     homes = [sys.modules[name] for name in _TRANSFORMERS if name in sys.modules]
     theirs = {home.Conv1D: nnqd.Linear for home in homes if hasattr(home, "Conv1D")}
     return {**DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS, **theirs}
+
+
+def get_default_qat_module_mappings() -> dict[type, Any]:
+    """Float class to the class that is trained in its place; a copy that may be changed.
+
+    Source: ``torch.ao.quantization.get_default_qat_module_mappings``, which lacks Conv1d,
+    ConvReLU1d and embeddings.
+    """
+    return dict(DEFAULT_QAT_MODULE_MAPPINGS)
+
+
+def get_embedding_qat_module_mappings() -> dict[type, Any]:
+    """:func:`get_default_qat_module_mappings`, which has embeddings here.
+
+    Source: ``torch.ao.quantization.get_embedding_qat_module_mappings``.
+    """
+    return get_default_qat_module_mappings()
+
+
+def get_embedding_static_quant_module_mappings() -> dict[type, Any]:
+    """:func:`get_default_static_quant_module_mappings`, which has the embeddings of training too.
+
+    Source: ``torch.ao.quantization.get_embedding_static_quant_module_mappings``.
+    """
+    return get_default_static_quant_module_mappings()
 
 
 def get_dynamic_quant_module_class(

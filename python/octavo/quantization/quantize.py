@@ -21,6 +21,7 @@ Names, arguments and results are those of ``torch.ao.quantization``. Differences
 from __future__ import annotations
 
 import copy
+import importlib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -29,10 +30,12 @@ import torch
 from torch import nn
 
 from octavo.nn.quantized import FXFloatFunctional
+from octavo.quantization.fake_quantize import FakeQuantizeBase
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.qconfig import activation_is_memoryless
 from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.quantization_mappings import (
+    DEFAULT_MODULE_TO_ACT_POST_PROCESS,
     get_default_qconfig_propagation_list,
     get_default_static_quant_module_mappings,
     no_observer_set,
@@ -190,21 +193,32 @@ def prepare(
     return model
 
 
-def _check_preparable(
-    model: nn.Module, qconfigs: Mapping[int, Any], table: Collection[type], whole: Collection[type]
-) -> None:
+def check_float(model: nn.Module, caller: str) -> None:
+    """Raises ValueError where something in a model is quantized, or prepared for it, already.
+
+    The observer inside of a fake-quantize (of a weight, in quantization-aware training) is that
+    one's own.
+    """
     for name, module in model.named_modules():
         if is_quantized(module):
             raise ValueError(
-                f"prepare: '{name}' ({type(module).__name__}) is quantized already; prepare() "
+                f"{caller}: '{name}' ({type(module).__name__}) is quantized already; {caller}() "
                 "takes a float model"
             )
         parent, _, last = name.rpartition(".")
-        if _is_activation_post_process(module) and last == OBSERVER_NAME:
+        if not _is_activation_post_process(module) or last != OBSERVER_NAME:
+            continue
+        if not _is_activation_post_process(model.get_submodule(parent)):
             raise ValueError(
-                f"prepare: '{parent}' has an observer already; prepare() takes a model that was "
+                f"{caller}: '{parent}' has an observer already; {caller}() takes a model that was "
                 "not prepared before"
             )
+
+
+def _check_preparable(
+    model: nn.Module, qconfigs: Mapping[int, Any], table: Collection[type], whole: Collection[type]
+) -> None:
+    check_float(model, "prepare")
     check_units(units_of(model, qconfigs, table, whole), "prepare")
 
 
@@ -228,11 +242,13 @@ def _observe(
         model = replaced(model, {id(unit.module): module})
         if issubclass(custom[cls], tuple(no_observer_set())):
             return model
-    elif unit.entry is None and cls not in non_leaf:
+    observer = qconfig.activation()
+    if cls not in custom and unit.entry is None and cls not in non_leaf:
+        observer = _fixed_fake_quantize(module, observer)
         if OVERRIDES in unit.reason:
             warnings.warn(f"prepare: {unit.label} stays float: {unit.reason}", stacklevel=3)
-        return model
-    observer = qconfig.activation()
+        if observer is None:
+            return model
     if device is not None:
         observer.to(device)
     observer._observed_module = unit.name
@@ -245,6 +261,18 @@ def _observe(
     else:
         module.register_forward_hook(observer_forward_hook, prepend=True)
     return model
+
+
+def _fixed_fake_quantize(module: nn.Module, observer: Any) -> Any:
+    """What rounds the output of a module without an int8 form in training, or None.
+
+    ``observer`` is what its qconfig gives for activations.
+    """
+    fixed = DEFAULT_MODULE_TO_ACT_POST_PROCESS.get(canonical_type(module))
+    trained = module.training and isinstance(observer, FakeQuantizeBase)
+    if fixed is None or not trained or activation_is_memoryless(observer):
+        return None
+    return fixed()
 
 
 def convert(
@@ -431,3 +459,15 @@ def _unique_device(model: nn.Module) -> torch.device | None:
             f"prepare: the model must be on one device, got {sorted(str(d) for d in devices)}"
         )
     return next(iter(devices), None)
+
+
+def __getattr__(name: str) -> Any:
+    # In torch these are here; their modules import this one.
+    homes = {
+        "prepare_qat": "quantize_qat",
+        "quantize_dynamic": "quantize_dynamic",
+        "quantize_qat": "quantize_qat",
+    }
+    if name in homes:
+        return getattr(importlib.import_module(f"octavo.quantization.{homes[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -205,7 +205,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     ]
     if lost:
         warnings.warn(
-            f"'{new._qualified_name}' becomes one int8 module, so the hooks on its parts "
+            f"'{new._qualified_name}' becomes one module, so the hooks on its parts "
             f"{lost} are gone",
             stacklevel=4,
         )

@@ -20,6 +20,7 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 from torch.nn.utils.prune import BasePruningMethod
 
 from octavo.nn import intrinsic as nni
+from octavo.nn.qat.modules.base import QATModule
 from octavo.nn.quantized import FloatFunctional, FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.quantization.observer import _is_activation_post_process
@@ -177,7 +178,9 @@ def iter_modules(model: nn.Module, whole: Collection[type] = ()) -> Iterator[tup
 def is_whole(module: nn.Module, whole: Collection[type] = ()) -> bool:
     """Whether a module is never looked into."""
     cls = canonical_type(module)
-    if issubclass(cls, (nni._FusedModule, FXFloatFunctional, *_OPAQUE)) or is_quantized(module):
+    if issubclass(cls, (nni._FusedModule, QATModule, FXFloatFunctional, *_OPAQUE)):
+        return True
+    if is_quantized(module):
         return True
     return cls in whole
 
@@ -374,16 +377,17 @@ def needs_folding(module: nn.Module) -> str:
 
 
 def check_units(units: list[Unit], caller: str) -> None:
-    """Raises ValueError, naming the modules, where units cannot be quantized as they are after
-    training.
+    """Raises ValueError, naming the modules, where units cannot be quantized as they are: where a
+    batch norm has its training form and no entry, or a weight is computed from others.
     """
     for unit in units:
-        if unit.qconfig is not None and issubclass(canonical_type(unit.module), _TRAINING_FORMS):
+        trained = unit.entry is None and unit.qconfig is not None
+        if trained and issubclass(canonical_type(unit.module), _TRAINING_FORMS):
             raise ValueError(
                 f"{caller}: {unit.label} is the form of a fused batch norm for quantization-aware "
-                "training. For quantization after training call model.eval() and fuse_modules() on "
-                "the original model before prepare(); to leave the module float set its qconfig to "
-                "None"
+                "training, which prepare_qat() takes. For quantization after training call "
+                "model.eval() and fuse_modules() on the original model before prepare(); to leave "
+                "the module float set its qconfig to None"
             )
         call = needs_folding(unit.module) if unit.entry is not None else ""
         if call:

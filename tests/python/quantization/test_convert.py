@@ -365,7 +365,7 @@ def test_hooks_go_on_working_and_handles_too() -> None:
 def test_hooks_on_parts_of_a_fused_module() -> None:
     model = nn.Sequential(nni.LinearReLU(nn.Linear(3, 2), nn.ReLU()))
     model[0][0].register_forward_hook(lambda *args: None)
-    with pytest.warns(UserWarning, match=r"'1\.0' becomes one int8 module.*\['0'\] are gone"):
+    with pytest.warns(UserWarning, match=r"'1\.0' becomes one module.*\['0'\] are gone"):
         tq.convert(calibrated(model, data=torch.randn(4, 3)))
 
 

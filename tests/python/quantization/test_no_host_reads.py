@@ -6,6 +6,7 @@ and every read that reaches torch's dispatcher is an error.
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Any
 
@@ -29,7 +30,8 @@ class NoReads(TorchDispatchMode):
 @pytest.fixture
 def as_device(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, module in list(sys.modules.items()):
-        if name.startswith("octavo.quantization") and hasattr(module, "on_host"):
+        ours = name.startswith(("octavo.quantization", "octavo.nn.intrinsic.qat"))
+        if ours and hasattr(module, "on_host"):
             monkeypatch.setattr(module, "on_host", lambda x: False)
 
 
@@ -116,3 +118,27 @@ def test_an_empty_first_batch(as_device: None) -> None:
         module = FAKES[name]()
         assert module(torch.empty(6, 0)).shape == (6, 0)
         assert bool((module.scale == 1).all())
+
+
+@pytest.mark.usefixtures("as_device")
+@pytest.mark.parametrize("gamma", [0.0, -0.5])
+def test_a_step_of_training_reads_no_number(gamma: float) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).train()
+    torch.nn.init.constant_(model[1].weight[1:2].detach(), gamma)
+    fused = tq.fuse_modules_qat(model, [["0", "1"]])
+    fused.qconfig = tq.get_default_qat_qconfig()
+    prepared = tq.prepare_qat(fused)
+    reference = copy.deepcopy(prepared)
+    x = torch.randn(4, 3, 6, 6)
+    prepared(x)  # the observers' first tensors
+    reference(x)
+    with NoReads():
+        out = prepared(x)
+        out.square().mean().backward()
+    expected = reference(x)
+    expected.square().mean().backward()
+    assert torch.allclose(out, expected)
+    gradients = {name: p.grad for name, p in reference.named_parameters()}
+    for name, parameter in prepared.named_parameters():
+        assert torch.allclose(parameter.grad, gradients[name]), name

@@ -12,7 +12,7 @@ import pytest
 import octavo.quantization as tq
 from quantization_support import oracle
 
-MODULES = ("observer", "fake_quantize", "qconfig", "qconfig_mapping")
+MODULES = ("observer", "fake_quantize", "qconfig", "qconfig_mapping", "quantization_mappings")
 DOCS = Path(__file__).parents[3] / "docs" / "differences.md"
 
 
@@ -20,7 +20,7 @@ def missing(name: str) -> list[str]:
     theirs: Any = getattr(oracle(), name)
     ours = importlib.import_module(f"octavo.quantization.{name}")
     at_package_level = [n for n in theirs.__all__ if hasattr(oracle(), n)]
-    return [f"{name}.{n}" for n in theirs.__all__ if not hasattr(ours, n)] + [
+    return [n for n in theirs.__all__ if not hasattr(ours, n)] + [
         n for n in at_package_level if not hasattr(tq, n)
     ]
 
@@ -45,7 +45,7 @@ def test_arguments_have_torchs_names_and_order(name: str) -> None:
     """The positional arguments of our classes and functions begin with those of torch's."""
     theirs: Any = getattr(oracle(), name)
     ours = importlib.import_module(f"octavo.quantization.{name}")
-    for exported in theirs.__all__:
+    for exported in (n for n in theirs.__all__ if hasattr(ours, n)):
         mine, other = getattr(ours, exported), getattr(theirs, exported)
         if not inspect.isfunction(other) and not inspect.isclass(other):
             continue
@@ -61,3 +61,23 @@ def _positional(thing: Any) -> list[str]:
     if isinstance(thing, type):
         target = thing.__new__ if issubclass(thing, tuple) else thing.__init__
     return [p.name for p in inspect.signature(target).parameters.values() if p.kind in kinds]
+
+
+@pytest.mark.parametrize("name", ["nn.qat", "nn.qat.dynamic", "nn.intrinsic.qat"])
+def test_torchs_training_modules_exist_with_its_arguments(name: str) -> None:
+    oracle()
+    theirs = importlib.import_module(f"torch.ao.{name}.modules")
+    ours = importlib.import_module(f"octavo.{name}")
+    for exported in theirs.__all__:
+        mine, other = getattr(ours, exported), getattr(theirs, exported)
+        assert exported in ours.__all__
+        expected = _positional(other)
+        assert _positional(mine)[: len(expected)] == expected, exported
+
+
+@pytest.mark.parametrize("name", ["prepare_qat", "quantize_qat", "quantize_dynamic"])
+def test_functions_are_where_torch_has_them(name: str) -> None:
+    module = importlib.import_module("octavo.quantization.quantize")
+    assert getattr(module, name) is getattr(tq, name)
+    expected = _positional(getattr(oracle(), name))
+    assert _positional(getattr(tq, name))[: len(expected)] == expected

@@ -1,6 +1,7 @@
 """Float modules that stand for a fused sequence; ``octavo.quantization.fuse_modules`` makes them.
 
-``octavo.nn.intrinsic.quantized`` holds their int8 forms.
+``octavo.nn.intrinsic.qat`` holds their forms in quantization-aware training,
+``octavo.nn.intrinsic.quantized`` their int8 forms.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    # The int8 forms import this package, so it loads them when somebody asks.
-    if name == "quantized":
-        return importlib.import_module("octavo.nn.intrinsic.quantized")
+    # The other forms import this package, so it loads them when somebody asks.
+    if name in ("qat", "quantized"):
+        return importlib.import_module(f"octavo.nn.intrinsic.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from torch import nn
 
 from octavo.dtypes import quint8
 from octavo.nn.quantized.modules.conv_base import ConvModule
-from octavo.nn.quantized.modules.utils import source_label
+from octavo.nn.quantized.modules.utils import observed_float, source_label
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
 from octavo.tensor import QTensor
 
@@ -80,7 +80,8 @@ class _ConvNd(ConvModule, WeightedQuantizedModule):
         """A quantized module with the weights and the observed output range of a float one.
 
         Args:
-            mod: prepared and calibrated: it has ``qconfig`` and ``activation_post_process``.
+            mod: prepared and calibrated: it has ``qconfig`` and ``activation_post_process``. Or the
+                form of such a module in quantization-aware training.
             use_precomputed_fake_quant: take a weight fake-quantize's qparams as they are, without
                 showing it the weight again.
 
@@ -90,6 +91,7 @@ class _ConvNd(ConvModule, WeightedQuantizedModule):
             ValueError: no qconfig or observer; NaN or Inf in weight or bias.
         """
         label = source_label(cls, mod)
+        mod = observed_float(mod)
         conv: Any = cls._float_conv(mod)
         result = cls._like_float(conv, **cls._options_of(mod))
         result._take_float(conv, mod, label, use_precomputed_fake_quant)

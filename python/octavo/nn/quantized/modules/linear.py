@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from octavo import ops
 from octavo.dtypes import QDType, as_qdtype, qint8, quint8
-from octavo.nn.quantized.modules.utils import source_label
+from octavo.nn.quantized.modules.utils import observed_float, source_label
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
 from octavo.tensor import QTensor
 
@@ -148,7 +148,8 @@ class Linear(WeightedQuantizedModule):
         """A quantized module with the weights and the observed output range of a float one.
 
         Args:
-            mod: prepared and calibrated: it has ``qconfig`` and ``activation_post_process``.
+            mod: prepared and calibrated: it has ``qconfig`` and ``activation_post_process``. Or the
+                form of such a module in quantization-aware training.
             use_precomputed_fake_quant: take a weight fake-quantize's qparams as they are, without
                 showing it the weight again.
 
@@ -158,6 +159,7 @@ class Linear(WeightedQuantizedModule):
             ValueError: no qconfig or observer; NaN or Inf in weight or bias.
         """
         label = source_label(cls, mod)
+        mod = observed_float(mod)
         linear = cls._float_linear(mod)
         result = cls(linear.in_features, linear.out_features, linear.bias is not None)
         result._take_float(linear, mod, label, use_precomputed_fake_quant)

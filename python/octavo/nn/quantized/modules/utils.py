@@ -25,6 +25,7 @@ __all__ = [
     "describe",
     "dynamic_activations",
     "dynamic_weight_observer",
+    "observed_float",
     "output_qparams",
     "quantize_weight",
     "relabel",
@@ -59,6 +60,14 @@ def source_label(cls: type, mod: object) -> str:
     """How ``from_float`` names the module that it could not convert."""
     name = getattr(mod, "_qualified_name", "")
     return f"{cls.__name__}.from_float({type(mod).__name__}{f' {name!r}' if name else ''})"
+
+
+def observed_float(mod: Any) -> Any:
+    """The float module that ``from_float`` quantizes: ``mod``, or what a module of
+    quantization-aware training stands for, with batch norms folded and its fake-quantize modules.
+    """
+    made = getattr(mod, "_observed_float", None)
+    return mod if made is None else made()
 
 
 def output_qparams(mod: nn.Module, label: str) -> tuple[float, int, QDType]:
@@ -120,12 +129,16 @@ def dynamic_activations(
 
     What is None comes from ``activation()`` of the qconfig of ``mod``, or of ``part``, which holds
     the weight: attributes ``per_tensor`` and ``reduce_range`` of such an observer count, and both
-    are False where it has none.
+    are False where it has none. A fake-quantize was trained with: per tensor, on its own levels.
     """
     qconfig: Any = getattr(mod, "qconfig", None) or getattr(part, "qconfig", None)
-    observer = None
+    observer: Any = None
     if qconfig is not None and (per_tensor is None or reduce_range is None):
         observer = qconfig.activation()
+    if hasattr(observer, "fake_quant_enabled"):
+        levels = observer.quant_max - observer.quant_min + 1
+        per_tensor = True if per_tensor is None else per_tensor
+        reduce_range = levels <= 128 if reduce_range is None else reduce_range
     given = {"per_tensor": per_tensor, "reduce_range": reduce_range}
     return {
         name: bool(getattr(observer, name, False) if value is None else value)
@@ -148,12 +161,17 @@ def quantize_weight(weight: Tensor, observer: Any, axis: int = 0) -> tuple[Tenso
         one per channel.
 
     Raises:
-        TypeError: the observer's dtype is not qint8.
+        TypeError: the observer gives no scale, or its dtype is not qint8.
         ValueError: NaN or Inf in the weight; a scheme other than per tensor or per channel on
             ``axis``.
 
     Source: ``torch.ao.nn.quantized.modules.utils._quantize_weight``.
     """
+    if not hasattr(observer, "calculate_qparams"):
+        raise TypeError(
+            f"{type(observer).__name__} is no weight observer: it gives no scale; set the "
+            "qconfig's weight to one, such as default_per_channel_weight_observer"
+        )
     if as_qdtype(observer.dtype) is not qint8:
         raise TypeError(f"the weight observer's dtype must be qint8, got {observer.dtype}")
     if weight.device.type == "meta":
