@@ -140,7 +140,8 @@ class WindowRun {
           const uint8_t** to = rows;
           int64_t n = 0;
           for (; n < begin; ++n, to += args.taps) *to = args.padding;
-          const uint8_t* from = at + (column + begin * stride) * x_.stride[2];
+          const uint8_t* from =
+              begin < end ? at + (column + begin * stride) * x_.stride[2] : nullptr;
           for (; n < end; ++n, to += args.taps, from += stride * x_.stride[2]) *to = from;
           for (; n < args.pixels; ++n, to += args.taps) *to = args.padding;
         }

@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "abi/half.h"
-#include "abi/half.h"
 #include "abi/out_kind.h"
 #include "abi/requantize.h"
 #include "pack/packed_weight.h"
