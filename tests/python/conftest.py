@@ -17,12 +17,15 @@ from octavo import _C
 _only = os.environ.get("OCTAVO_TEST_ISA")
 ISAS = [_only] if _only else octavo.backend.supported()
 
+# The same examples in every run; `--hypothesis-profile explore` searches on from new ones.
 settings.register_profile(
     "octavo",
+    derandomize=True,
     deadline=None,
     max_examples=50,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+settings.register_profile("explore", settings.get_profile("octavo"), derandomize=False)
 settings.load_profile("octavo")
 
 

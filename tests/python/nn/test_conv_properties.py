@@ -32,6 +32,7 @@ FEWER = settings(EVERY, max_examples=20)
 MANY = settings(max_examples=3000, deadline=None, database=None, phases=[Phase.generate])
 Shape = tuple[int, ...]
 Case = tuple[dict[str, Any], Shape]
+SIZES: dict[int, Shape] = {1: (50,), 2: (14, 15), 3: (5, 8, 9)}
 
 # What the sweeps have to reach, from a convolution's arguments and its input's shape.
 BOTH: dict[str, Callable[[dict[str, Any], Shape], bool]] = {
@@ -192,46 +193,61 @@ def test_within_half_a_step_of_torch_in_float64(
     assert not ((module(x).int_repr().double() - steps).abs() > 0.5 + 1e-3).any()
 
 
+# Layers that networks have. torch 2.13's engine is no oracle for any other: where the padding is
+# wider than the kernel, the width dilated or a group tiny, it reads and writes memory not its own.
+ORDINARY: list[tuple[int, Shape, dict[str, Any]]] = [
+    (1, (32, 48, 3), {"padding": 1}),
+    (1, (64, 64, 5), {"stride": 2, "padding": 2}),
+    (1, (32, 32, 3), {"groups": 32, "padding": 1, "per_channel": False}),
+    (2, (3, 32, 3), {"stride": 2, "padding": 1}),
+    (2, (3, 64, 7), {"stride": 2, "padding": 3, "per_channel": False}),
+    (2, (16, 96, 1), {"bias": False}),
+    (2, (64, 64, 3), {"padding": 1}),
+    (2, (96, 96, 3), {"groups": 96, "padding": 1}),
+    (2, (96, 96, 5), {"groups": 96, "stride": 2, "padding": 2, "bias": False}),
+    (2, (64, 64, 3), {"groups": 4, "padding": 1}),
+    (2, (128, 24, 1), {"stride": 2}),
+    (3, (3, 32, 3), {"stride": (1, 2, 2), "padding": 1}),
+    (3, (32, 32, 3), {"padding": 1, "per_channel": False}),
+    (3, (32, 32, 1), {"bias": False}),
+]
+
+
 @pytest.mark.kernel
-@FEWER
-@given(case=conv_cases(), seed=st.integers(0, 2**16))
-def test_within_a_step_of_torch_quantized(isa: str, case: Case, seed: int) -> None:
-    """Where torch's engines have the layer, and integers so small that none of them saturates."""
+@pytest.mark.parametrize(("rank", "shape", "args"), ORDINARY)
+def test_within_a_step_of_torch_quantized(
+    isa: str, rank: int, shape: tuple[int, int, int], args: dict[str, Any]
+) -> None:
+    """Integers so small that none of torch's engines saturates them."""
     if backend.emulated_features():
         pytest.skip("torch's engines would run on the emulated CPU")
-    args, shape = case
-    rank = args["rank"]
-    padding = (0,) * rank if isinstance(args["padding"], str) else args["padding"]
-    args = {**args, "padding_mode": "zeros", "padding": padding, "zeros": False, "relu": False}
-    spans = [d * (k - 1) + 1 for d, k in zip(args["dilation"], args["kernel"], strict=True)]
-    size = [max(n, s - 2 * p) for n, s, p in zip(shape[2:], spans, padding, strict=True)]
-    module = random_conv(seed=seed, **args)
-    w, scales, zeros, bias = (
-        None if a is None else torch.from_numpy(a) for a in weight_arrays(module)
-    )
+    c_in, c_out, kernel = shape
+    module = random_conv(c_in, c_out, kernel, rank=rank, **args)
+    arrays = weight_arrays(module)
+    w, scales, zeros, bias = (None if a is None else torch.from_numpy(a) for a in arrays)
     assert w is not None
     assert scales is not None
     assert zeros is not None
-    w = w // 2
-    half = random_q((max(shape[0], 1), shape[1], *size), generator(seed)).int_repr() // 2
-    per_channel = scales.numel() > 1
-    numbers = (list(args["stride"]), list(padding), list(args["dilation"]), args["groups"])
+    w, zeros = w // 2, zeros.long()
+    half = random_q((2, c_in, *SIZES[rank]), generator(1)).int_repr() // 2
+    numbers = [list(n) for n in (module.stride, module.padding, module.dilation)]
     with torch_quantized():
         theirs_w = (
-            torch._make_per_channel_quantized_tensor(w, scales.double(), zeros.long(), 0)
-            if per_channel
+            torch._make_per_channel_quantized_tensor(w, scales.double(), zeros, 0)
+            if scales.numel() > 1
             else torch._make_per_tensor_quantized_tensor(w, float(scales), 0)
         )
         ops = torch.ops.quantized
-        packed = getattr(ops, f"conv{rank}d_prepack")(theirs_w, bias, *numbers)
+        packed = getattr(ops, f"conv{rank}d_prepack")(theirs_w, bias, *numbers, module.groups)
         theirs = getattr(ops, f"conv{rank}d")(
             torch._make_per_tensor_quantized_tensor(half, 0.02, 50),
             packed,
             module.scale,
             module.zero_point,
         ).int_repr()
-    axis = {"axis": 0} if per_channel else {}
-    module.set_weight_bias(QTensor.from_int_repr(w, scales, zeros.long(), **axis), bias)
+    axis = {"axis": 0} if scales.numel() > 1 else {}
+    module.set_weight_bias(QTensor.from_int_repr(w, scales, zeros, **axis), bias)
     ours = run(module, QTensor.from_int_repr(half, 0.02, 50)).int_repr()
     assert ours.shape == theirs.shape
+    assert len(ours.unique()) > 50
     assert (ours.int() - theirs.int()).abs().max() <= 1
