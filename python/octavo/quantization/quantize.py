@@ -59,6 +59,7 @@ from octavo.quantization.units import (
     adopt_foreign_modules,
     canonical_type,
     check_units,
+    disable_nested_tensors,
     is_quantized,
     resolve_qconfigs,
     units_of,
@@ -180,6 +181,7 @@ def prepare(
     if not inplace:
         model = copy.deepcopy(model)
     adopt_foreign_modules(model)
+    disable_nested_tensors(model)
     qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
     set_qconfigs(model, qconfigs)
     if not any(qconfigs.values()):
@@ -343,6 +345,7 @@ def convert_checked(
 ) -> nn.Module:
     """Converts a checked model in place and returns it, or what replaces it."""
     adopt_foreign_modules(model)
+    disable_nested_tensors(model)
     units = _prepared_units(model, {**table, **custom}, custom)
     report = report_of(units, {**table, **custom})
     to_swap = [unit for unit in units if unit.entry is not None]
