@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from octavo.nn.quantized.modules.base import QuantizedModule
+from octavo.quantization.fold import folded_weights
 from octavo.quantization.quantization_mappings import get_default_static_quant_module_mappings
 from octavo.quantization.units import (
     Unit,
@@ -152,4 +153,7 @@ def _reason(unit: Unit) -> str:
         return unit.reason if quantized or unit.qconfig is not None else "its qconfig is None"
     observer = getattr(unit.module, "activation_post_process", None)
     ignored = getattr(observer, "nonfinite_count", 0)
-    return f"{ignored} NaN or Inf values were left out in calibration" if ignored else ""
+    notes = [f"{text} was folded" for text in folded_weights(unit.module)]
+    if ignored:
+        notes.append(f"{ignored} NaN or Inf values were left out in calibration")
+    return "; ".join(notes)

@@ -25,6 +25,7 @@ from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
 from octavo.nn.intrinsic.quantized import dynamic as nniqd
 from octavo.nn.quantized import dynamic as nnqd
+from octavo.quantization.fold import copy_model
 from octavo.quantization.quantization_mappings import (
     DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
     DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
@@ -76,7 +77,7 @@ def from_torch_ao(model: nn.Module, inplace: bool = False) -> nn.Module:
     theirs = [(name, m) for name, m in model.named_modules() if _counterpart(m)[0]]
     _check_convertible(model, theirs)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
     made = {}
     for name, module in model.named_modules():
         convertible, cls = _counterpart(module)
@@ -164,7 +165,7 @@ def load_torch_ao(
             changed then.
     """
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
     adopt_foreign_modules(model)
     made: dict[int, nn.Module] = {}
     used: set[str] = set()

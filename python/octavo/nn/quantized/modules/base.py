@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from octavo._tensor.qparams import check_scale, check_zero_point
 from octavo.dtypes import QDType, qint8, qint32, quint8
+from octavo.nn.quantized.modules.upstream import upstream_of
 from octavo.nn.quantized.modules.utils import describe, relabel
 from octavo.tensor import QTensor
 
@@ -63,7 +64,7 @@ class QuantizedModule(nn.Module):
             cure = "Make one with octavo.quantize_per_tensor."
         return TypeError(
             f"{self._label()}: {what} must be a quantized tensor of dtype octavo.quint8 or "
-            f"octavo.qint8 with one scale, got {describe(x)}. {cure}"
+            f"octavo.qint8 with one scale, got {describe(x)}{upstream_of(self)}. {cure}"
         )
 
     def _named(self, error: Exception) -> Exception:
