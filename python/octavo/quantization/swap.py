@@ -60,7 +60,8 @@ _LACKS = {
     "data": (
         "never saw data, so there is no scale for them; run calibration data through the "
         "prepared model, or, where the model does not call them, set their qconfig to None "
-        "before prepare()"
+        "before prepare(); a saved int8 state dict needs no data, load_quantized(float_model, "
+        "state_dict) takes it"
     ),
 }
 
