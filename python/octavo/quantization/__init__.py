@@ -159,9 +159,9 @@ from octavo.quantization.quantize import (
     quantize,
     swap_module,
 )
-from octavo.quantization.quantize_dynamic import quantize_dynamic
+from octavo.quantization.quantize_dynamic import explain_dynamic, quantize_dynamic
 from octavo.quantization.quantize_qat import prepare_qat, quantize_qat
-from octavo.quantization.report import ModuleReport, QuantizationReport, explain
+from octavo.quantization.report import ModuleReport, QuantizationReport, explain, report
 from octavo.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 from octavo.quantization.torch_ao import from_torch_ao, load_torch_ao
 
@@ -271,6 +271,7 @@ __all__ = [
     "enable_observer",
     "equalize",
     "explain",
+    "explain_dynamic",
     "float16_dynamic_qconfig",
     "float16_static_qconfig",
     "float_qparams_weight_only_qconfig",
@@ -316,6 +317,7 @@ __all__ = [
     "quantize",
     "quantize_dynamic",
     "quantize_qat",
+    "report",
     "swap_module",
     "torch_compatible_dynamic_qconfig",
     "weight_observer_range_neg_127_to_127",
