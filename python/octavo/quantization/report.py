@@ -316,7 +316,7 @@ def report_of(units: list[Unit], table: Mapping[type, Any]) -> QuantizationRepor
     rows = []
     for unit in units:
         becomes = ""
-        if unit.entry is not None and not needs_folding(unit.module):
+        if unit.entry is not None:
             becomes = _name_of(table[unit.entry])
         rows.append(
             ModuleReport(unit.name, canonical_type(unit.module).__name__, becomes, _reason(unit))
