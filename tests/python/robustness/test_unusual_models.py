@@ -257,9 +257,13 @@ def test_layers_that_differ_share_nothing() -> None:
     assert [layer(x)[0, 0].item() for layer in layers] == [4.0, 5.0, 2.0, 8.0]
     kernel = octavo.QTensor.from_int_repr(torch.ones(1, 1, 3, 3, dtype=torch.int8), 1.0, 0)
     image = torch.ones(1, 1, 4, 4)
-    sums = []
-    for args in ({}, {"padding": 1}, {"stride": 2, "padding": 1}, {"padding": 2, "dilation": 2}):
-        conv = nnqd.Conv2d(1, 1, 3, bias=False, **args)
+    geometries: list[Any] = [
+        {},
+        {"padding": 1},
+        {"stride": 2, "padding": 1},
+        {"padding": 2, "dilation": 2},
+    ]
+    convs = [nnqd.Conv2d(1, 1, 3, bias=False, **geometry) for geometry in geometries]
+    for conv in convs:
         conv.set_weight_bias(kernel, None)
-        sums.append(round(conv(image).sum().item()))
-    assert sums == [36, 100, 25, 64]
+    assert [round(conv(image).sum().item()) for conv in convs] == [36, 100, 25, 64]

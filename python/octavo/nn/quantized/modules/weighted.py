@@ -2,7 +2,8 @@
 
 Memory: a module holds its weight once, packed for the CPU (:class:`octavo.ops.LinearWeight`,
 :class:`octavo.ops.ConvWeight`). The plain int8 weight is unpacked when somebody asks for it:
-``module.weight``, ``state_dict()``, pickling.
+``module.weight``, ``state_dict()``, pickling. Modules whose weights are equal, bias and geometry
+included, share one packed weight: tied layers and copies of a model, loaded ones too.
 
 State dict, plain tensors only:
 
