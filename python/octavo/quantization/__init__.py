@@ -41,7 +41,6 @@ from octavo.quantization.fuser_method_mappings import (
     fuse_linear_bn,
     get_fuser_method,
 )
-from octavo.quantization.load import load_quantized
 from octavo.quantization.numeric_suite import (
     LayerComparison,
     LayerReport,
@@ -304,7 +303,6 @@ __all__ = [
     "get_observer_state_dict",
     "get_static_quant_module_class",
     "load_observer_state_dict",
-    "load_quantized",
     "load_torch_ao",
     "no_observer_set",
     "per_channel_dynamic_qconfig",
