@@ -160,7 +160,8 @@ def fuse_modules(
         model: a float model.
         modules_to_fuse: paths of modules that follow each other, such as ``["conv1", "bn1",
             "relu1"]``, or a list of such lists. Conv + BatchNorm (+ ReLU), Conv + ReLU, Linear +
-            BatchNorm1d, Linear + ReLU, BatchNorm + ReLU and transposed Conv + BatchNorm are known.
+            BatchNorm1d, Linear + ReLU, Linear (+ BatchNorm1d) + LeakyReLU, Linear + Tanh,
+            BatchNorm + ReLU and transposed Conv + BatchNorm are known.
         inplace: change ``model`` instead of a deep copy.
         fuser_func: takes a list of modules, ``is_qat`` and the additional mapping, and returns a
             list of the same length.

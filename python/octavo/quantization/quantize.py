@@ -59,6 +59,7 @@ from octavo.quantization.units import (
     adopt_foreign_modules,
     canonical_type,
     check_units,
+    disable_nested_tensors,
     fold_units,
     is_quantized,
     resolve_qconfigs,
@@ -181,6 +182,7 @@ def prepare(
     if not inplace:
         model = copy_model(model)
     adopt_foreign_modules(model)
+    disable_nested_tensors(model)
     qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
     set_qconfigs(model, qconfigs)
     fold_units(units_of(model, qconfigs, table, whole))
@@ -345,6 +347,7 @@ def convert_checked(
 ) -> nn.Module:
     """Converts a checked model in place and returns it, or what replaces it."""
     adopt_foreign_modules(model)
+    disable_nested_tensors(model)
     units = _prepared_units(model, {**table, **custom}, custom)
     fold_units(units)
     report = report_of(units, {**table, **custom})

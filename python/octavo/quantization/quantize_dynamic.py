@@ -37,7 +37,7 @@ from octavo.quantization.qconfig import (
 )
 from octavo.quantization.quantization_mappings import get_default_dynamic_quant_module_mappings
 from octavo.quantization.quantize import convert_checked, set_qconfigs
-from octavo.quantization.report import RUNS_ON_QUANTIZED, QuantizationReport
+from octavo.quantization.report import RUNS_ON_QUANTIZED, QuantizationReport, report_of
 from octavo.quantization.swap import check_calibrated
 from octavo.quantization.units import (
     Unit,
@@ -50,7 +50,7 @@ from octavo.quantization.units import (
     warn_unknown_names,
 )
 
-__all__ = ["quantize_dynamic"]
+__all__ = ["explain_dynamic", "quantize_dynamic"]
 
 _NAME = "quantize_dynamic"
 
@@ -127,6 +127,25 @@ def quantize_dynamic(
     report: Any = model.quantization_report
     model.quantization_report = _explained(report, table)  # type: ignore[assignment]
     return model
+
+
+def explain_dynamic(
+    model: nn.Module,
+    qconfig_spec: Spec | None = None,
+    dtype: Any = qint8,
+    mapping: Mapping[type, Any] | None = None,
+) -> QuantizationReport:
+    """Says for each module what :func:`quantize_dynamic` with these arguments would make of it, or
+    why it would stay float. Nothing is changed, and no weight is read.
+
+    Raises:
+        TypeError, ValueError: for ``qconfig_spec`` and ``dtype``, as ``quantize_dynamic``.
+    """
+    table = dict(get_default_dynamic_quant_module_mappings() if mapping is None else mapping)
+    spec = _as_dict(qconfig_spec, dtype, table)
+    warn_unknown_names(model, spec)
+    units = units_of(model, resolve_qconfigs(model, spec), table)
+    return _explained(report_of(units, table), table)
 
 
 def _as_dict(spec: Spec | None, dtype: Any, table: Mapping[type, Any]) -> dict[Any, Any]:

@@ -75,6 +75,19 @@ def canonical_type(module: nn.Module) -> type[nn.Module]:
     return cls
 
 
+def disable_nested_tensors(model: nn.Module) -> None:
+    """Keeps every nn.TransformerEncoder in a model from calling its layers with nested tensors.
+
+    In eval mode, given a padding mask, an encoder reads the float weights of its first layer and
+    packs the batch into a nested tensor, which neither observers nor int8 modules take. With
+    ``enable_nested_tensor=False``, as in training mode, it does not; positions that are padding
+    then hold numbers instead of zeros.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.enable_nested_tensor = module.use_nested_tensor = False
+
+
 def adopt_foreign_modules(model: nn.Module) -> None:
     """Turns torch.ao's stubs, functionals and fused float modules inside of ``model`` into
     Octavo's, in place.

@@ -62,7 +62,11 @@ def test_the_same_modules_are_observed_as_in_torch() -> None:
 
 
 def test_fused_forms_without_int8_module_are_not_looked_into() -> None:
-    model = nn.Sequential(nni.LinearTanh(nn.Linear(2, 2), nn.Tanh()), nn.Linear(2, 2)).eval()
+    class LinearSoftsign(nni._FusedModule):
+        pass
+
+    fused = LinearSoftsign(nn.Linear(2, 2), nn.Softsign())
+    model = nn.Sequential(fused, nn.Linear(2, 2)).eval()
     model.qconfig = QCONFIG
     assert observed(tq.prepare(model)) == {"1"}
 

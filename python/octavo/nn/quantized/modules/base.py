@@ -39,6 +39,13 @@ class QuantizedModule(nn.Module):
         name = type(self).__name__
         return f"{name} '{self._qualified_name}'" if self._qualified_name else name
 
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script calls first."""
+        raise RuntimeError(
+            f"{self._label()}: torch.jit.script cannot compile Octavo's kernels; save the "
+            "state_dict and convert the model again where it is loaded"
+        )
+
     def _activation(self, x: Any, what: str = "input") -> Tensor:
         """The plain integers inside an activation; TypeError unless it is 8-bit with one scale."""
         if isinstance(x, QTensor) and x._axis is None and x._qdtype is not qint32:

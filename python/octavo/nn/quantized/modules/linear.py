@@ -145,6 +145,13 @@ class Linear(WeightedQuantizedModule):
         return mod
 
     @classmethod
+    def _like(cls, mod: Any, linear: Any, bias: bool) -> Linear:
+        """A module of the sizes of ``linear`` with the options of ``mod``, which it is a part of,
+        or is.
+        """
+        return cls(linear.in_features, linear.out_features, bias)
+
+    @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Linear:
         """A quantized module with the weights and the observed output range of a float one.
 
@@ -162,6 +169,6 @@ class Linear(WeightedQuantizedModule):
         label = source_label(cls, mod)
         mod = observed_float(mod)
         linear = cls._float_linear(mod)
-        result = cls(linear.in_features, linear.out_features, linear.bias is not None)
+        result = cls._like(mod, linear, linear.bias is not None)
         result._take_float(linear, mod, label, use_precomputed_fake_quant)
         return result
