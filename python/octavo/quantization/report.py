@@ -26,6 +26,7 @@ from octavo.quantization.tables import Table, Tabular, as_json, number
 from octavo.quantization.units import (
     Unit,
     canonical_type,
+    ignored_values,
     is_quantized,
     resolve_qconfigs,
     units_of,
@@ -340,7 +341,7 @@ def _reason(unit: Unit) -> str:
         quantized = is_quantized(unit.module)
         return unit.reason if quantized or unit.qconfig is not None else "its qconfig is None"
     observer = getattr(unit.module, "activation_post_process", None)
-    ignored = getattr(observer, "nonfinite_count", 0)
+    ignored = ignored_values(observer)
     notes = [f"{text} was folded" for text in folded_weights(unit.module)]
     if ignored:
         notes.append(f"{ignored} NaN or Inf values were left out in calibration")
