@@ -22,6 +22,7 @@ class Embedding(Suite):
     name = "embedding"
     help = "look-ups and sums of bags in 8- and 4-bit embedding tables, beside a copy"
     order = 5
+    in_report = True
 
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
         return [
