@@ -18,7 +18,7 @@ _STATIC_SETTINGS: dict[str, Sequence[str]] = {
     "Linear, LayerNorm and sums": (DEFAULTS, "8 bits"),
     "everything": (DEFAULTS,),
 }
-_QUICK_EPOCHS, _QUICK_INPUTS = 1, 8
+_QUICK_EPOCHS, _QUICK_INPUTS = 1, {"digits": 128, "sentences": 8}
 _NOTES = {
     "digits": "accuracy: digits: a network with convolutions, trained for this on scikit-learn's "
     "1197 images, tested on 600 others",
@@ -49,15 +49,14 @@ class Accuracy(Suite):
 
 
 def _case(options: argparse.Namespace, name: str, **parameters: Any) -> AccuracyCase:
-    quick: dict[str, Any] = (
-        {"epochs": _QUICK_EPOCHS, "limit": _QUICK_INPUTS} if options.quick else {}
-    )
+    model = parameters["model"]
+    if options.quick:
+        parameters.update(epochs=_QUICK_EPOCHS, limit=_QUICK_INPUTS[model])
     return AccuracyCase(
         command=Accuracy.name,
-        name=f"{parameters['model']}, {name}",
+        name=f"{model}, {name}",
         threads=options.threads,
         **parameters,
-        **quick,
     )
 
 
