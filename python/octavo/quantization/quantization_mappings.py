@@ -11,6 +11,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from octavo.nn import intrinsic as nni
 from octavo.nn import qat as nnqat
+from octavo.nn import quantizable as nnqa
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import qat as nniqat
 from octavo.nn.intrinsic import quantized as nniq
@@ -157,6 +158,16 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nnqatd.Linear: nnqd.Linear,
 }
 
+# Modules that are observed part by part: float class to observed class to int8 class.
+CUSTOM_OBSERVED: dict[type, Any] = {
+    nn.LSTM: nnqa.LSTM,
+    nn.MultiheadAttention: nnqa.MultiheadAttention,
+}
+CUSTOM_QUANTIZED: dict[type, Any] = {
+    nnqa.LSTM: nnq.LSTM,
+    nnqa.MultiheadAttention: nnq.MultiheadAttention,
+}
+
 # Where Hugging Face transformers defines its Conv1D, today and in older versions.
 _TRANSFORMERS = ("transformers.pytorch_utils", "transformers.modeling_utils")
 
@@ -267,4 +278,4 @@ def no_observer_set() -> set[type]:
 
     Source: ``torch.ao.quantization.no_observer_set``.
     """
-    return set()
+    return {nnqa.LSTM, nnqa.MultiheadAttention}

@@ -9,7 +9,11 @@ from typing import Any
 from torch import nn
 
 from octavo.nn.quantized.modules.base import QuantizedModule
-from octavo.quantization.quantization_mappings import get_default_static_quant_module_mappings
+from octavo.quantization.quantization_mappings import (
+    CUSTOM_OBSERVED,
+    CUSTOM_QUANTIZED,
+    get_default_static_quant_module_mappings,
+)
 from octavo.quantization.units import (
     Unit,
     canonical_type,
@@ -120,8 +124,11 @@ def explain(
     if isinstance(stored, QuantizationReport):
         return stored
     warn_unknown_names(model, qconfig_dict)
-    table = get_default_static_quant_module_mappings() if mapping is None else mapping
-    return report_of(units_of(model, resolve_qconfigs(model, qconfig_dict), table), table)
+    table = get_default_static_quant_module_mappings() if mapping is None else dict(mapping)
+    table |= CUSTOM_QUANTIZED
+    table |= {ours: CUSTOM_QUANTIZED[observed] for ours, observed in CUSTOM_OBSERVED.items()}
+    qconfigs = resolve_qconfigs(model, qconfig_dict)
+    return report_of(units_of(model, qconfigs, table, set(CUSTOM_QUANTIZED)), table)
 
 
 def report_of(units: list[Unit], table: Mapping[type, Any]) -> QuantizationReport:

@@ -19,6 +19,7 @@ from octavo.quantization.observer import _is_activation_post_process, _SilentObs
 from octavo.quantization.units import (
     OBSERVER_NAME,
     Unit,
+    adopt_foreign_modules,
     canonical_type,
     check_units,
     find_entry,
@@ -198,6 +199,8 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
         setattr(new, table, hooks)
     remove_observer_hooks(new)
     new.train(old.training)
+    if isinstance(new, type(old)):  # has the parts of the old one, with their hooks
+        return
     lost = [
         name
         for name, part in old.named_modules()
@@ -277,6 +280,7 @@ def swap_module(
     if not units or units[0].entry is None:
         return mod
     check_units(units, "swap_module")
+    adopt_foreign_modules(mod)
     check_calibrated(units, mapping)
     name: str = getattr(mod, "_qualified_name", "")
     new = make_quantized(mod, name, mapping, custom, use_precomputed_fake_quant)
