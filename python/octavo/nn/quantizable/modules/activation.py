@@ -166,6 +166,12 @@ class MultiheadAttention(AttentionMath):
         for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
             self._parameters.pop(name, None)
         vars(self).pop("_qkv_same_embed_dim", None)
+        for name in ("bias_k", "bias_v"):
+            quantized = vars(self).pop(name, None)  # in a converted module
+            if quantized is not None:
+                self.register_parameter(name, nn.Parameter(quantized.dequantize()))
+            elif name not in self._parameters:
+                self.register_parameter(name, None)
 
     def _query_scale(self) -> float:
         return 1.0 / math.sqrt(self.head_dim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from octavo.nn.quantizable.modules.lstm_cell import LSTMCell, State, check_plain_parameters
-from octavo.nn.quantized.modules.functional_modules import FloatFunctional
+from octavo.nn.quantized.modules.functional_modules import FloatFunctional, QFunctional
 from octavo.nn.quantized.modules.utils import source_label
 from octavo.tensor import QTensor
 
@@ -152,8 +153,10 @@ class _LSTMLayer(nn.Module):
         return result
 
 
-def _joined_as(source: Any) -> FloatFunctional:
-    """A functional with the observer of another."""
+def _joined_as(source: Any) -> Any:
+    """A functional with the observer, or the scale, of another."""
+    if isinstance(source, QFunctional):
+        return copy.deepcopy(source)
     result = FloatFunctional()
     for name in ("activation_post_process", "qconfig"):
         if hasattr(source, name):
