@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
     "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
+    "get_default_compare_output_module_list",
     "get_default_dynamic_quant_module_mappings",
     "get_default_qat_module_mappings",
     "get_default_qconfig_propagation_list",
@@ -271,6 +272,21 @@ def get_default_qconfig_propagation_list() -> set[type]:
     Source: ``torch.ao.quantization.get_default_qconfig_propagation_list``.
     """
     return set(DEFAULT_STATIC_QUANT_MODULE_MAPPINGS) | {nn.Sequential}
+
+
+def get_default_compare_output_module_list() -> set[type]:
+    """The classes whose outputs the numeric suite records: all that the mappings have on either
+    side.
+
+    Source: ``torch.ao.quantization.get_default_compare_output_module_list``.
+    """
+    tables = (
+        DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
+        DEFAULT_QAT_MODULE_MAPPINGS,
+        DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
+    )
+    values = {ours for table in tables for ours in table.values()}
+    return {float_class for table in tables for float_class in table} | values | {nn.Sequential}
 
 
 def no_observer_set() -> set[type]:

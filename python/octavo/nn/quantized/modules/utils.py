@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -214,3 +215,14 @@ def quantize_weight(weight: Tensor, observer: Any, axis: int = 0) -> tuple[Tenso
             f"{getattr(inner, 'ch_axis', None)} and {scales.numel()} scales"
         )
     return quantized, scales, zero_points
+
+
+_HOME = "octavo.nn.quantized.modules.weighted"
+_ELSEWHERE = {"WeightedQuantizedModule": "WeightedQuantizedModule"}
+
+
+def __getattr__(name: str) -> Any:
+    # In torch this class is here; its module imports this one.
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_HOME), _ELSEWHERE[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
