@@ -312,18 +312,18 @@ def has_no_children_ignoring_parametrizations(module: nn.Module) -> bool:
     return len(module._modules) == 0
 
 
-def get_qparam_dict(observer: Any) -> dict[str, Any]:
+def get_qparam_dict(observer_or_fake_quant: Any) -> dict[str, Any]:
     """What an observer decided, by name: qscheme, dtype, scale, zero_point, axis, quant_min,
     quant_max.
     """
-    qscheme = getattr(observer, "qscheme", None)
-    params: dict[str, Any] = {"qscheme": qscheme, "dtype": observer.dtype}
-    params["scale"], params["zero_point"] = observer.calculate_qparams()
+    qscheme = getattr(observer_or_fake_quant, "qscheme", None)
+    params: dict[str, Any] = {"qscheme": qscheme, "dtype": observer_or_fake_quant.dtype}
+    params["scale"], params["zero_point"] = observer_or_fake_quant.calculate_qparams()
     if is_per_channel(qscheme):
-        params["axis"] = observer.ch_axis
+        params["axis"] = observer_or_fake_quant.ch_axis
     for bound in ("quant_min", "quant_max"):
-        if hasattr(observer, bound):
-            params[bound] = getattr(observer, bound)
+        if hasattr(observer_or_fake_quant, bound):
+            params[bound] = getattr(observer_or_fake_quant, bound)
     return params
 
 
@@ -361,9 +361,6 @@ def activation_is_statically_quantized(qconfig: Any) -> bool:
 
 
 # Names that code for torch.ao.quantization.utils uses.
-
-DEPRECATION_WARNING = ""
-"""Octavo's functions are not deprecated."""
 
 _INT8_ACTIVATIONS = (quint8, qint8)
 
