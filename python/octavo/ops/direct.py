@@ -16,6 +16,8 @@ from octavo._C import avg_pool_direct as avg_pool
 from octavo._C import cat_direct as cat
 from octavo._C import clamp_direct as clamp
 from octavo._C import dequantize_direct as dequantize
+from octavo._C import fake_quantize_direct as fake_quantize
+from octavo._C import masked_gradient_direct as masked_gradient
 from octavo._C import max_pool_direct as max_pool
 from octavo._C import mul_direct as mul
 from octavo._C import quantize_direct as quantize
@@ -33,6 +35,8 @@ __all__ = [
     "clamp",
     "connect",
     "dequantize",
+    "fake_quantize",
+    "masked_gradient",
     "max_pool",
     "mul",
     "quantize",
