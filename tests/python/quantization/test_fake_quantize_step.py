@@ -139,6 +139,20 @@ def test_layouts_and_axes(axis: int, layout: str, access: str) -> None:
         assert got[0].stride() == expected[0].stride()
 
 
+@pytest.mark.parametrize("shape", [(40, 1), (40, 3), (5, 30, 1, 1), (600, 30, 1, 1)])
+def test_short_runs_of_channels(shape: tuple[int, ...]) -> None:
+    arguments: Any = {"ch_axis": 0 if len(shape) == 2 else 1}
+    direct, plain = (module("per_channel_affine", CHANNEL[1], **arguments) for _ in range(2))
+    for factor in (1.0, 9.0):
+        x = torch.randn(shape) * factor
+        got = step(direct, x, torch.ones_like(x))
+        with InOperations():
+            expected = step(plain, x, torch.ones_like(x))
+        for a, b in zip(got, expected, strict=True):
+            assert torch.equal(a, b)
+    assert took_kernels(direct, torch.randn(shape)) == (shape[0] < 600)
+
+
 def test_per_tensor_takes_any_dense_layout(access: str) -> None:
     fake = tq.default_fused_act_fake_quant()
     x = torch.randn(4, 5, 6)
@@ -164,6 +178,21 @@ def test_gradients_of_any_layout(access: str) -> None:
         # Half a step beyond the ends is still within the range.
         assert int(differs.sum()) <= 2
         assert bool((grad[differs] == gradient[differs]).all())
+
+
+@pytest.mark.parametrize("name", ["default_fused_act", "default_fused_per_channel_wt"])
+def test_threads_do_not_matter(name: str) -> None:
+    x, weight = torch.randn(64, 4001), torch.randn(64, 4001)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(step(getattr(tq, f"{name}_fake_quant")(), x, weight))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def test_second_derivatives() -> None:
