@@ -7,8 +7,8 @@ the range and is 0 elsewhere. NaN stays NaN on the CPU, so that training which d
 (torch gives the smallest level).
 
 Modules round float32 tensors by kernels (:mod:`octavo.quantization.fake_quantize_step`). What these
-leave is here: on the CPU torch rounds one value at a time, so each step is one of torch's vectorized
-operations, in place. Other devices, and small tensors, take torch's own function.
+leave comes here. On the CPU torch rounds one value at a time, so that each step is one of torch's
+vectorized operations, in place. Other devices, and small tensors, take torch's own function.
 """
 
 from __future__ import annotations
