@@ -73,7 +73,7 @@ def fused_step(module: Any, x: Tensor, observes: bool, rounds: bool) -> Tensor |
         return None
     out, inside, others = done
     if observes:
-        torch.autograd.graph.increment_version((scale, zero_point, rule[0], rule[1]))
+        _mark_written((scale, zero_point, rule[0], rule[1]))
         if others:
             module.activation_post_process._nonfinite += others
     if out is None:
@@ -94,6 +94,15 @@ def _rule(observer: Any) -> tuple[Any, ...]:
         zero_point = _zero_point_of(low, high, observer.dtype, customized)
     constant = observer.averaging_constant if _EXTREMES[type(observer)] else None
     return buffers["min_val"], buffers["max_val"], buffers["eps"], constant, low, high, zero_point
+
+
+def _mark_written(tensors: tuple[Tensor, ...]) -> None:
+    """Tells autograd that the tensors hold other values now."""
+    try:
+        torch.autograd.graph.increment_version(tensors)
+    except (TypeError, RuntimeError):  # a torch that takes one at a time
+        for tensor in tensors:
+            torch.autograd.graph.increment_version(tensor)
 
 
 def straight_through(x: Tensor, out: Tensor, inside: Tensor) -> Tensor:

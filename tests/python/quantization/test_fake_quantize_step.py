@@ -220,8 +220,20 @@ def test_parameters() -> None:
     assert fake(weight) is weight
 
 
-def test_written_state_has_another_version() -> None:
-    """Backward of what had saved a scale notices that a step has overwritten it."""
+@pytest.mark.parametrize("several", [True, False])
+def test_written_state_has_another_version(several: bool, monkeypatch: Any) -> None:
+    """Backward of what had saved a scale notices that a step has overwritten it, also with a torch
+    that takes tensors one at a time.
+    """
+    real = torch.autograd.graph.increment_version
+
+    def single(tensor: Any) -> None:
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError("expected a Tensor")
+        real(tensor)
+
+    if not several:
+        monkeypatch.setattr(torch.autograd.graph, "increment_version", single)
     fake = tq.default_fused_act_fake_quant()
     fake(torch.randn(30))
     x = torch.ones(1, requires_grad=True)
