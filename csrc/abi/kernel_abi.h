@@ -370,6 +370,18 @@ struct SoftmaxArgs {
   int32_t out_signed;  // 0: uint8, 1: int8
 };
 
+// Values rounded to levels and back: with t = rne(x * inverse), in float32,
+//   out = (min(max(t, lo), hi) + 0) * scale, and inside = 1 where lo <= t <= hi, else 0.
+// NaN stays NaN and is not inside. Adding 0 leaves no negative zero.
+struct FakeQuantizeArgs {
+  const float* x;
+  int64_t size;
+  float inverse, scale;
+  float lo, hi;  // lo <= hi, finite
+  float* out;
+  uint8_t* inside;  // or null
+};
+
 struct ElementwiseFns {
   // q = clamp(zero + rne(x * inv_scale), lo, hi); NaN gives clamp(zero). [output is int8]
   void (*quantize[2])(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
@@ -380,7 +392,7 @@ struct ElementwiseFns {
   void (*mul[2])(const BinaryArgs*);           // [a, b and out are int8]
   void (*requantize[2][2])(const UnaryArgs*);  // [input is int8][output is int8]
   void (*clamp[2])(const void* in, int64_t size, int32_t lo, int32_t hi, void* out);  // [int8]
-  // Extends `range` by the values.
+  // Extends `range` by the values, and perhaps by 0 where size is no multiple of 16.
   void (*range)(const float* x, int64_t size, FloatRange* range);
   void (*to_float[2])(const void* halves, int64_t size, float* x);  // [0: bfloat16, 1: float16]
   void (*max_pool[2])(const PoolArgs*);                             // [int8]
@@ -399,6 +411,9 @@ struct ElementwiseFns {
   void (*column_moments)(const void* q, int64_t rows, ptrdiff_t stride, int64_t columns,
                          int32_t flip, int32_t* sums, int32_t* squares);
   void (*softmax)(const SoftmaxArgs*);
+  void (*fake_quantize)(const FakeQuantizeArgs*);
+  // out[i] = gradient[i] * float(inside[i]), inside[i] 0 or 1.
+  void (*masked_gradient)(const float* gradient, const uint8_t* inside, int64_t size, float* out);
 };
 
 // All that one ISA folder provides.

@@ -5,6 +5,8 @@
 // not do costs a microsecond and is done as if it were not there.
 #pragma once
 
+#include <algorithm>
+
 #include "bind/qtensor_access.h"
 
 namespace octavo::bind {
@@ -25,6 +27,18 @@ class GilRelease {
   static constexpr int64_t kGrain = 1 << 16;
   PyThreadState* state_;
 };
+
+inline bool same_shape(const TensorView& a, const TensorView& b) {
+  return a.ndim == b.ndim && std::equal(a.size, a.size + a.ndim, b.size);
+}
+
+// Strides of dimensions with one element mean nothing.
+inline bool same_strides(const TensorView& a, const TensorView& b) {
+  for (int32_t d = 0; d < a.ndim; ++d) {
+    if (a.size[d] != 1 && a.stride[d] != b.stride[d]) return false;
+  }
+  return true;
+}
 
 // What layers take: input, output scale, output zero point, output dtype, ReLU.
 struct LayerArguments {

@@ -16,18 +16,6 @@ constexpr Py_ssize_t kMaxParts = 16;
 
 bool is_dense(const TensorView& view) { return view.is_contiguous() || view.is_channels_last(); }
 
-bool same_shape(const TensorView& a, const TensorView& b) {
-  return a.ndim == b.ndim && std::equal(a.size, a.size + a.ndim, b.size);
-}
-
-// Strides of dimensions with one element mean nothing.
-bool same_strides(const TensorView& a, const TensorView& b) {
-  for (int32_t d = 0; d < a.ndim; ++d) {
-    if (a.size[d] != 1 && a.stride[d] != b.stride[d]) return false;
-  }
-  return true;
-}
-
 // An 8-bit QTensor without gaps, lower and upper bound.
 PyObject* clamp_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
   QTensorView q;

@@ -21,5 +21,6 @@ PYBIND11_MODULE(_C, m) {
   octavo::bind::add_direct(m);
   octavo::bind::add_direct_elementwise(m);
   octavo::bind::add_direct_embedding(m);
+  octavo::bind::add_direct_fake_quantize(m);
   octavo::bind::add_direct_images(m);
 }

@@ -74,7 +74,7 @@ bool has_negative_bit(PyObject* object) {
 bool read_by_exchange(PyObject* object, TensorView& view) {
   dlpack::Tensor t;
   if (torch.exchange->tensor_from_object(object, &t) != 0) return failed();
-  if (t.device.type != dlpack::kCpu || t.ndim < 1 || t.ndim > kMaxDims || !t.data) return false;
+  if (t.device.type != dlpack::kCpu || t.ndim > kMaxDims || !t.data) return false;
   int type = 0;
   while (type < kElementTypes && !(t.dtype == kDlTypes[type])) ++type;
   if (type == kElementTypes) return false;
@@ -91,7 +91,7 @@ bool read_by_exchange(PyObject* object, TensorView& view) {
 bool read_sizes(const py::object& tuple, int32_t& count, int64_t* values) {
   if (!tuple || !PyTuple_Check(tuple.ptr())) return failed();
   const Py_ssize_t size = PyTuple_GET_SIZE(tuple.ptr());
-  if (size < 1 || size > kMaxDims) return false;
+  if (size > kMaxDims) return false;
   count = static_cast<int32_t>(size);
   for (Py_ssize_t d = 0; d < size; ++d) {
     values[d] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), d));
@@ -117,6 +117,15 @@ bool read_by_attributes(PyObject* object, TensorView& view) {
   if (!address) return failed();
   view.data = PyLong_AsVoidPtr(address.ptr());
   return view.data ? true : failed();
+}
+
+// read_tensor(), 0-D tensors included.
+bool read_any_tensor(PyObject* object, TensorView& view) {
+  if (Py_TYPE(object) != torch.tensor || access == TensorAccess::kNone) return false;
+  const bool read = access == TensorAccess::kExchange ? read_by_exchange(object, view)
+                                                      : read_by_attributes(object, view);
+  if (!read || view.elements() == 0) return false;
+  return !is_float(view.type) || !has_negative_bit(object);
 }
 
 // Tensor, description and elements in one piece of memory, that torch's last reference frees.
@@ -199,6 +208,21 @@ bool TensorView::is_channels_last() const {
   return true;
 }
 
+bool TensorView::is_dense() const {
+  int32_t order[kMaxDims], count = 0;  // by stride, without dimensions of one element
+  for (int32_t d = ndim - 1; d >= 0; --d) {
+    if (size[d] == 1) continue;
+    int32_t at = count++;
+    for (; at > 0 && stride[order[at - 1]] > stride[d]; --at) order[at] = order[at - 1];
+    order[at] = d;
+  }
+  int64_t expected = 1;
+  for (int32_t i = 0; i < count; expected *= size[order[i++]]) {
+    if (stride[order[i]] != expected) return false;
+  }
+  return true;
+}
+
 bool as_rows(const TensorView& view, int64_t columns, int64_t& rows, ptrdiff_t& stride) {
   const int32_t last = view.ndim - 1;
   if (view.size[last] != columns || (columns != 1 && view.stride[last] != 1)) return false;
@@ -250,11 +274,14 @@ bool set_tensor_access(TensorAccess wanted) {
 }
 
 bool read_tensor(PyObject* object, TensorView& view) {
-  if (Py_TYPE(object) != torch.tensor || access == TensorAccess::kNone) return false;
-  const bool read = access == TensorAccess::kExchange ? read_by_exchange(object, view)
-                                                      : read_by_attributes(object, view);
-  if (!read || view.elements() == 0) return false;
-  return !is_float(view.type) || !has_negative_bit(object);
+  return read_any_tensor(object, view) && view.ndim > 0;
+}
+
+void* read_values(PyObject* object, ElementType type, int64_t count) {
+  TensorView view;
+  const bool usable = read_any_tensor(object, view) && view.ndim <= 1 && view.is_contiguous() &&
+                      view.type == type && view.elements() == count;
+  return usable ? view.data : nullptr;
 }
 
 PyObject* new_tensor(TensorView& view) {

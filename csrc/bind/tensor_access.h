@@ -39,6 +39,7 @@ struct TensorView {
   int64_t elements() const;
   bool is_contiguous() const;
   bool is_channels_last() const;  // (N, C, spatial...) whose memory order is N, spatial, C
+  bool is_dense() const;          // without gaps, the dimensions in any order
 };
 
 // How tensors are read and made. kExchange is the default where torch has the table of DLPack 1.3
@@ -55,6 +56,10 @@ void connect_torch();
 // with 1 to kMaxDims dimensions, and its memory holds its values: not meta, not sparse, no negative
 // bit.
 bool read_tensor(PyObject* object, TensorView& view);
+
+// The memory of such a tensor, 0-D or 1-D and contiguous, that holds `count` values of a type; null
+// where it is no such thing.
+void* read_values(PyObject* object, ElementType type, int64_t count);
 
 // A new tensor of `view`'s type, sizes and strides, which describe memory without gaps; sets
 // view.data. Returns a new reference, or null without an exception.

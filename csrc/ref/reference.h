@@ -176,6 +176,21 @@ void quantize_kernel(const float* x, int64_t size, float inv_scale, int32_t zero
 void add_kernel(const BinaryArgs& args, bool is_signed);
 void mul_kernel(const BinaryArgs& args, bool is_signed);
 void requantize_kernel(const UnaryArgs& args, bool in_signed, bool out_signed);
+void fake_quantize_kernel(const FakeQuantizeArgs& args);
+
+// How a step's extremes enter the statistics and become scale and zero point.
+struct FakeQuantizeRule {
+  bool averages = false;  // otherwise the smallest and largest ever
+  float constant = 1.0f;
+  float eps = 0.0f;
+  int32_t lo = 0, hi = 0;
+  bool symmetric = false;
+  int32_t zero_point = 0;  // where symmetric
+};
+// Shows `values` to the statistics, which begin with +inf and -inf. Returns how many were not
+// finite.
+int64_t observe(const std::vector<float>& values, const FakeQuantizeRule& rule, float& min,
+                float& max, Affine& qparams);
 
 // ---- embedding tables
 

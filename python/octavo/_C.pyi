@@ -21,6 +21,26 @@ def quantize_direct(
     x: object, scale: object, zero_point: object, dtype: object, /
 ) -> torch.Tensor | None: ...
 def dequantize_direct(q: object, /) -> torch.Tensor | None: ...
+def fake_quantize_direct(
+    x: object,
+    rounds: bool,
+    keeps_mask: bool,
+    axis: int | None,
+    scale: object,
+    zero_point: object,
+    quant_min: int,
+    quant_max: int,
+    observes: bool,
+    min_val: object,
+    max_val: object,
+    eps: object,
+    averaging_constant: object,
+    observer_min: object,
+    observer_max: object,
+    symmetric_zero_point: int | None,
+    /,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, int] | None: ...
+def masked_gradient_direct(gradient: object, inside: object, /) -> torch.Tensor | None: ...
 def clamp_direct(q: object, lo: object, hi: object, /) -> Any: ...
 def add_direct(
     a: object, b: object, scale: object, zero_point: object, dtype: object, relu: bool, /

@@ -8,6 +8,7 @@
 #include "ops/cat.h"
 #include "ops/conv_transpose.h"
 #include "ops/elementwise.h"
+#include "ops/fake_quantize.h"
 #include "ops/pooling.h"
 #include "ops/recurrent.h"
 #include "ops/upsample.h"
@@ -55,6 +56,22 @@ TEST_P(AllocationTest, CounterCounts) {
   std::vector<int> v(10);
   const AlignedBuffer aligned(100);
   EXPECT_EQ(allocations, before + 2);
+}
+
+TEST_P(AllocationTest, FakeQuantizeAllocatesNothing) {
+  for (const ChannelGrid grid : {ChannelGrid{1, 1, 100000}, ChannelGrid{3, 40, 50}}) {
+    const int64_t size = grid.elements();
+    std::vector<float> x(size, 0.5f), out(size), min(grid.channels), max(min), scale(min);
+    std::vector<int32_t> zero(grid.channels);
+    std::vector<uint8_t> inside(size);
+    const FakeQuantizeStep step{
+        x.data(),   grid,       true,         {true, 0.5f, 1e-7f, {0, 255}, false, 0},
+        min.data(), max.data(), scale.data(), zero.data(),
+        {0, 255},   out.data(), inside.data()};
+    expect_none("fake quantize", [&] { fake_quantize_step(step); });
+    expect_none("its gradient",
+                [&] { masked_gradient(x.data(), inside.data(), size, out.data()); });
+  }
 }
 
 TEST_P(AllocationTest, LinearAllocatesNothing) {

@@ -8,6 +8,7 @@
 #include "abi/requantize.h"
 #include "isa/shared/cell-inl.h"
 #include "isa/shared/embedding-inl.h"
+#include "isa/shared/fake_quantize-inl.h"
 #include "isa/shared/normalize-inl.h"
 #include "isa/shared/pooling-inl.h"
 
@@ -130,7 +131,9 @@ constexpr ElementwiseFns portable_elementwise() {
        {affine_portable<AffineKind::kPrelu, uint8_t>, affine_portable<AffineKind::kPrelu, int8_t>}},
       moments_portable,
       column_moments_portable,
-      softmax_rows<lookup_portable>};
+      softmax_rows<lookup_portable>,
+      fake_quantize_portable,
+      masked_gradient_portable};
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "isa/x86_shared/cell-inl.h"
 #include "isa/x86_shared/embedding_avx2-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
+#include "isa/x86_shared/fake_quantize-inl.h"
 #include "isa/x86_shared/floats_avx2-inl.h"
 #include "isa/x86_shared/lookup_avx2-inl.h"
 #include "isa/x86_shared/normalize_avx2-inl.h"
@@ -224,6 +225,8 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.embedding[1] = embedding_bags<VectorRows<TableFloats256, true>>;
   fns.lookup = lookup_avx2;
   fns.softmax = softmax_rows<lookup_avx2>;
+  fns.fake_quantize = fake_quantize_vectors<Floats256>;
+  fns.masked_gradient = masked_gradient_vectors<Floats256>;
   add_normalize<FloatBytes256>(fns);
   return fns;
 }

@@ -9,6 +9,7 @@
 #include "isa/x86_shared/cell-inl.h"
 #include "isa/x86_shared/embedding_avx512-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
+#include "isa/x86_shared/fake_quantize-inl.h"
 #include "isa/x86_shared/floats_avx512-inl.h"
 #include "isa/x86_shared/lookup_avx512-inl.h"
 #include "isa/x86_shared/normalize_avx512-inl.h"
@@ -211,6 +212,8 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.lookup = lookup_avx512;
   fns.lookup_vbmi = lookup_avx512_vbmi;
   fns.softmax = softmax_rows<lookup_avx512>;
+  fns.fake_quantize = fake_quantize_vectors<Floats512>;
+  fns.masked_gradient = masked_gradient_vectors<Floats512>;
   add_normalize<FloatBytes512>(fns);
   return fns;
 }

@@ -18,6 +18,8 @@ from octavo._C import clamp_direct as clamp
 from octavo._C import dequantize_direct as dequantize
 from octavo._C import embedding_bag_direct as embedding_bag
 from octavo._C import embedding_direct as embedding
+from octavo._C import fake_quantize_direct as fake_quantize
+from octavo._C import masked_gradient_direct as masked_gradient
 from octavo._C import max_pool_direct as max_pool
 from octavo._C import mul_direct as mul
 from octavo._C import quantize_direct as quantize
@@ -37,6 +39,8 @@ __all__ = [
     "dequantize",
     "embedding",
     "embedding_bag",
+    "fake_quantize",
+    "masked_gradient",
     "max_pool",
     "mul",
     "quantize",

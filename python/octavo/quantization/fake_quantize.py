@@ -38,6 +38,7 @@ from octavo.quantization.fake_quantize_function import (
     fake_quantize_per_channel,
     fake_quantize_per_tensor,
 )
+from octavo.quantization.fake_quantize_step import fused_step, observes_extremes
 from octavo.quantization.minmax_observer import MinMaxObserver
 from octavo.quantization.observer import (
     FixedQParamsObserver,
@@ -153,8 +154,13 @@ class FakeQuantize(FakeQuantizeBase):
 
     def forward(self, X: Tensor) -> Tensor:
         """Observes ``X`` and fake-quantizes it, each where enabled."""
-        known = self._observe(X) if self._is_on("observer_enabled") else None
-        if X.numel() == 0 or not self._is_on("fake_quant_enabled"):
+        observes, rounds = self._is_on("observer_enabled"), self._is_on("fake_quant_enabled")
+        if observes and observes_extremes(self.activation_post_process):
+            stepped = fused_step(self, X, True, rounds)
+            if stepped is not None:
+                return stepped
+        known = self._observe(X) if observes else None
+        if X.numel() == 0 or not rounds:
             return X
         if known is not None:
             return fake_quantize_per_tensor(X, *known, self.quant_min, self.quant_max)
@@ -189,6 +195,9 @@ class FakeQuantize(FakeQuantizeBase):
         return None
 
     def _round(self, x: Tensor) -> Tensor:
+        rounded = fused_step(self, x, False, True)
+        if rounded is not None:
+            return rounded
         host = on_host(x) and self.zero_point.dtype is not torch.float32
         scale, zero_point = self.scale.detach(), self.zero_point
         if not self.is_per_channel:
@@ -298,10 +307,9 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
 
     def forward(self, X: Tensor) -> Tensor:
         """Observes ``X`` and fake-quantizes it, each where enabled."""
-        affine = self.zero_point.dtype is not torch.float32 and not self.is_symmetric_quant
-        if on_host(X) or not affine or process_group() is not None:
+        if on_host(X) or self.is_symmetric_quant or process_group() is not None:
             return super().forward(X)
-        return self._fused(X)
+        return super().forward(X) if self.zero_point.dtype is torch.float32 else self._fused(X)
 
     def _fused(self, x: Tensor) -> Tensor:
         inner = self.activation_post_process

@@ -6,8 +6,9 @@ float32, rne = round half to even: the rule by which Octavo quantizes, and that 
 the range and is 0 elsewhere. NaN stays NaN on the CPU, so that training which diverges shows it
 (torch gives the smallest level).
 
-On the CPU torch rounds one value at a time; here each step is one of torch's vectorized operations,
-in place. Other devices, and small tensors, take torch's own function.
+Modules round float32 tensors by kernels (:mod:`octavo.quantization.fake_quantize_step`). What these
+leave comes here. On the CPU torch rounds one value at a time, so that each step is one of torch's
+vectorized operations, in place. Other devices, and small tensors, take torch's own function.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def interval_to_qparams(
         scale = torch.maximum(torch.maximum(-low, high) / (steps / 2), eps)
         zero_point = torch.full_like(
             scale,
-            _symmetric_zero_point(quant_min, quant_max, dtype, has_customized_qrange),
+            symmetric_zero_point(quant_min, quant_max, dtype, has_customized_qrange),
             dtype=torch.int64,
         )
     elif qscheme == per_channel_affine_float_qparams:
@@ -243,7 +243,7 @@ def host_qparams(
     steps = quant_max - quant_min
     if qscheme in SYMMETRIC_SCHEMES:
         scale = max(float32(max(-low, high) / (steps / 2)), eps)
-        return scale, _symmetric_zero_point(quant_min, quant_max, dtype, has_customized_qrange)
+        return scale, symmetric_zero_point(quant_min, quant_max, dtype, has_customized_qrange)
     scale = float32(float32(high - low) / steps)
     if math.isinf(scale):
         scale = float32(float32(high / steps) - float32(low / steps))
@@ -259,9 +259,10 @@ def _width(low: Tensor, high: Tensor, steps: float) -> Tensor:
     return scale
 
 
-def _symmetric_zero_point(
+def symmetric_zero_point(
     quant_min: int, quant_max: int, dtype: Any, has_customized_qrange: bool
 ) -> int:
+    """The zero point that symmetric schemes give every interval."""
     if quint4x2 == dtype:
         return 8
     storage = storage_dtype(dtype)
