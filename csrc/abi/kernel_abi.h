@@ -321,7 +321,7 @@ struct FloatRange {
 struct CellArgs {
   const float *input, *hidden;
   float* c;  // LSTM only: read and written
-  float* h;  // written; GRU reads it, too
+  float* h;  // written; GRU reads it, too; RNN: may be `input`
   int32_t size;
 };
 

@@ -3,6 +3,7 @@
 #include "bind/weight_arguments.h"
 #include "ops/dynamic_linear.h"
 #include "ops/linear.h"
+#include "ops/linear_function.h"
 
 namespace py = pybind11;
 
@@ -27,6 +28,17 @@ void run_linear(const QuantizedWeight& w, uintptr_t x, int64_t rows, int64_t col
          {x_scale, x_zero}, spec, pointer<void>(out, rows * w.channels()), out_stride);
 }
 
+void run_function(const QuantizedWeight& w, uintptr_t x, int64_t rows, int64_t columns,
+                  ptrdiff_t stride, bool is_signed, float x_scale, int32_t x_zero, int function,
+                  float slope, bool out_signed, float out_scale, int32_t out_zero, uintptr_t out) {
+  if (function < 0 || function >= kFloatFunctions)
+    throw std::invalid_argument("function must be 0 (leaky ReLU) or 1 (tanh)");
+  linear_function(w, {pointer<const void>(x, rows * columns), rows, columns, stride, is_signed},
+                  {x_scale, x_zero}, static_cast<FloatFunction>(function), slope,
+                  {out_scale, out_zero}, out_signed, pointer<void>(out, rows * w.channels()),
+                  w.channels());
+}
+
 void run_dynamic(const QuantizedWeight& w, uintptr_t x, int type, int64_t rows, int64_t columns,
                  ptrdiff_t stride, bool per_tensor, bool reduce_range, bool relu, bool gelu,
                  uintptr_t out) {
@@ -43,6 +55,7 @@ void add_weights(py::module_& m) {
   py::class_<QuantizedWeight>(m, "LinearWeight")
       .def(py::init(&make_linear), Release())
       .def("run", &run_linear, Release())
+      .def("run_function", &run_function, Release())
       .def("run_dynamic", &run_dynamic, Release())
       .def(
           "unpack",

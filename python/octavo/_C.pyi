@@ -268,6 +268,23 @@ class LinearWeight:
     def run_direct(
         self, x: object, scale: object, zero_point: object, dtype: object, relu: bool, /
     ) -> torch.Tensor | None: ...
+    def run_function(
+        self,
+        x: int,
+        rows: int,
+        columns: int,
+        stride: int,
+        is_signed: bool,
+        x_scale: float,
+        x_zero: int,
+        function: int,
+        slope: float,
+        out_signed: bool,
+        out_scale: float,
+        out_zero: int,
+        out: int,
+        /,
+    ) -> None: ...
     def run_dynamic(
         self,
         x: int,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from octavo import _C
-from octavo.dtypes import QDType
+from octavo.dtypes import QDType, qint8
 from octavo.ops._common import (
     EIGHT_BIT,
     FLOAT_TYPE,
@@ -18,6 +18,8 @@ from octavo.ops._common import (
     check_cpu,
     check_storage,
 )
+
+_FUNCTIONS = {"leaky_relu": 0, "tanh": 1}  # FloatFunction of csrc/ops/linear_function.h
 
 
 def _expand(name: str, values: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
@@ -140,22 +142,37 @@ class LinearWeight(_Weight):
         out_zero: int,
         out_dtype: QDType,
         relu: bool = False,
+        function: str | None = None,
+        slope: float = 0.0,
     ) -> Tensor:
-        """``requantize(x @ weight.T + bias)``, clamped at the zero point from below where ``relu``.
+        """``requantize(x @ weight.T + bias)``, clamped at the zero point from below where ``relu``;
+        or, with a function f, ``quantize(f(x @ weight.T + bias))``, f of float32 values.
 
         Args:
             x: uint8 or int8 (..., in_features).
             out_dtype: quint8 or qint8.
+            function: ``leaky_relu`` (x where x > 0, else x * slope) or ``tanh`` (within 4e-7,
+                relative, the same bits on every CPU); not together with ``relu``.
 
         Returns:
             Storage of shape (..., out_features).
 
         Raises:
             TypeError: dtype of x or out_dtype.
-            ValueError: feature count, qparams out of range.
+            ValueError: feature count, qparams out of range; another function, a slope that is not
+                finite.
         """
         x = self._rows(x)
         out = torch.empty((*x.shape[:-1], self.out_features), dtype=out_dtype.storage)
+        if function is not None:
+            if function not in _FUNCTIONS or relu:
+                raise ValueError(
+                    f"function: expected one of {sorted(_FUNCTIONS)} without relu, got "
+                    f"{function!r} and relu={relu}"
+                )
+            kind = (_FUNCTIONS[function], slope, _out_kind(out_dtype) == OUT_KIND[qint8.name])
+            self._run_function(x, x_scale, x_zero, *kind, out_scale, out_zero, out)
+            return out
         self._run(x, x_scale, x_zero, _out_kind(out_dtype), out_scale, out_zero, relu, out)
         return out
 
@@ -244,5 +261,34 @@ class LinearWeight(_Weight):
             out_scale,
             out_zero,
             relu,
+            out.data_ptr(),
+        )
+
+    def _run_function(
+        self,
+        x: Tensor,
+        x_scale: float,
+        x_zero: int,
+        function: int,
+        slope: float,
+        out_signed: bool,
+        out_scale: float,
+        out_zero: int,
+        out: Tensor,
+    ) -> None:
+        k = self.in_features
+        self._packed.run_function(
+            x.data_ptr(),
+            x.numel() // k,
+            k,
+            k,
+            x.dtype == torch.int8,
+            x_scale,
+            x_zero,
+            function,
+            slope,
+            out_signed,
+            out_scale,
+            out_zero,
             out.data_ptr(),
         )

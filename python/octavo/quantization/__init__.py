@@ -41,6 +41,7 @@ from octavo.quantization.fuser_method_mappings import (
     fuse_linear_bn,
     get_fuser_method,
 )
+from octavo.quantization.load import load_quantized
 from octavo.quantization.numeric_suite import (
     LayerComparison,
     LayerReport,
@@ -160,9 +161,9 @@ from octavo.quantization.quantize import (
     quantize,
     swap_module,
 )
-from octavo.quantization.quantize_dynamic import quantize_dynamic
+from octavo.quantization.quantize_dynamic import explain_dynamic, quantize_dynamic
 from octavo.quantization.quantize_qat import prepare_qat, quantize_qat
-from octavo.quantization.report import ModuleReport, QuantizationReport, explain
+from octavo.quantization.report import ModuleReport, QuantizationReport, explain, report
 from octavo.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 from octavo.quantization.torch_ao import from_torch_ao, load_torch_ao
 from octavo.quantization.utils import get_combined_dict
@@ -278,6 +279,7 @@ __all__ = [
     "enable_observer",
     "equalize",
     "explain",
+    "explain_dynamic",
     "float16_dynamic_qconfig",
     "float16_static_qconfig",
     "float_qparams_weight_only_qconfig",
@@ -313,6 +315,7 @@ __all__ = [
     "get_observer_state_dict",
     "get_static_quant_module_class",
     "load_observer_state_dict",
+    "load_quantized",
     "load_torch_ao",
     "no_observer_set",
     "per_channel_dynamic_qconfig",
@@ -324,6 +327,7 @@ __all__ = [
     "quantize",
     "quantize_dynamic",
     "quantize_qat",
+    "report",
     "swap_module",
     "torch_compatible_dynamic_qconfig",
     "weight_observer_range_neg_127_to_127",

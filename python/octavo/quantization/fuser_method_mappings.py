@@ -141,6 +141,23 @@ def fuse_linear_bn(is_qat: bool, linear: nn.Module, bn: nn.Module) -> nn.Module:
     return fuse_linear_bn_eval(linear, bn)  # type: ignore[type-var, arg-type]
 
 
+def fuse_linear_bn_leaky_relu(
+    is_qat: bool, linear: nn.Module, bn: nn.Module, leaky_relu: nn.Module
+) -> nn.Module:
+    """Linear, BatchNorm1d and LeakyReLU: a LinearLeakyReLU with folded weights.
+
+    Raises:
+        NotImplementedError: for QAT.
+        ValueError: see :func:`check_batch_norm`.
+    """
+    if is_qat:
+        raise NotImplementedError(
+            "fuse_modules_qat: Linear, BatchNorm1d and LeakyReLU have no fused form for training; "
+            "fuse the first two"
+        )
+    return nni.LinearLeakyReLU(fuse_linear_bn(False, linear, bn), leaky_relu)  # type: ignore[arg-type]
+
+
 def fuse_convtranspose_bn(is_qat: bool, convt: nn.Module, bn: nn.Module) -> nn.Module:
     """Transposed convolution (of any number of groups) and batch norm: folded weights.
 
@@ -206,7 +223,10 @@ _FUSERS: dict[tuple[type, ...], Fuser] = {
     (nn.Conv3d, nn.Hardtanh): _in_sequence(nni.ConvHardtanh3d),
     (nn.Conv3d, nn.BatchNorm3d, nn.Hardtanh): fuse_conv_bn_hardtanh,
     (nn.Linear, nn.BatchNorm1d): fuse_linear_bn,
+    (nn.Linear, nn.BatchNorm1d, nn.LeakyReLU): fuse_linear_bn_leaky_relu,
     (nn.Linear, nn.ReLU): _in_sequence(nni.LinearReLU),
+    (nn.Linear, nn.LeakyReLU): _in_sequence(nni.LinearLeakyReLU),
+    (nn.Linear, nn.Tanh): _in_sequence(nni.LinearTanh),
     (nn.BatchNorm2d, nn.ReLU): _in_sequence(nni.BNReLU2d),
     (nn.BatchNorm3d, nn.ReLU): _in_sequence(nni.BNReLU3d),
     (nn.ConvTranspose1d, nn.BatchNorm1d): fuse_convtranspose_bn,

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.nn.quantized.modules.quantize import DeQuantize, Quantize
+from octavo.quantization.tables import Table, Tabular, as_json, number
 from octavo.tensor import QTensor
 
 __all__ = [
@@ -246,40 +247,38 @@ class LayerReport:
     range: float
 
 
-class LayerComparison(list[LayerReport]):
+class LayerComparison(Tabular, list[LayerReport]):
     """The layers in the order of the model; prints as a table, worst SQNR first."""
 
     def worst_first(self) -> list[LayerReport]:
         """The layers by SQNR, those with NaN before all others."""
         return sorted(self, key=lambda row: (not math.isnan(row.sqnr), row.sqnr))
 
-    def __str__(self) -> str:
-        width = max([5, *(len(row.name) for row in self)])
-        kinds = max([4, *(len(row.type) for row in self)])
-        lines = [
-            f"{'layer':{width}}  {'type':{kinds}}  {'SQNR, dB':>8}  {'cosine':>8}  "
-            f"{'max error':>10}  {'range':>10}"
-        ]
-        lines += [
-            f"{row.name:{width}}  {row.type:{kinds}}  {row.sqnr:8.1f}  {row.cosine:8.5f}  "
-            f"{row.max_error:10.4g}  {row.range:10.4g}"
+    def _table(self) -> Table:
+        rows = [
+            (
+                row.name,
+                row.type,
+                number(row.sqnr, ".1f"),
+                number(row.cosine, ".5f"),
+                number(row.max_error, ".4g"),
+                number(row.range, ".4g"),
+            )
             for row in self.worst_first()
         ]
-        return "\n".join(lines)
+        headers = ("layer", "type", "SQNR, dB", "cosine", "max error", "range")
+        return Table(headers, rows, frozenset(range(2, 6)))
 
     def to_json(self) -> str:
         """The rows as a JSON list of objects; numbers that JSON lacks are null."""
-        rows = [
-            {
-                key: value if not isinstance(value, float) or math.isfinite(value) else None
-                for key, value in asdict(row).items()
-            }
-            for row in self
-        ]
-        return json.dumps(rows, indent=2)
+        return json.dumps(as_json([asdict(row) for row in self]), indent=2)
 
     def plot(self, path: str | Path) -> None:
-        """Draws SQNR over the layers, in the order of the model, into an image file.
+        """Draws SQNR, distance of the cosine from 1 and largest error (as a part of the range) over
+        the layers, in the order of the model, into an image file.
+
+        Layers that are equal to the float ones have full bars of SQNR, marked "equal", and no
+        others; NaN is marked as such.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -290,13 +289,29 @@ class LayerComparison(list[LayerReport]):
             raise ImportError(
                 "LayerComparison.plot needs matplotlib: pip install matplotlib"
             ) from error
-        figure = Figure(figsize=(8, 1 + 0.25 * len(self)), layout="constrained")
-        axes = figure.subplots()
-        values = [row.sqnr if math.isfinite(row.sqnr) else 0.0 for row in self]
-        axes.barh([row.name for row in self], values)
-        axes.invert_yaxis()
-        axes.set_xlabel("SQNR of the layer's output, dB (6 dB are one bit)")
+        figure = Figure(figsize=(14, 1.2 + 0.25 * len(self)), layout="constrained")
+        left, middle, right = figure.subplots(1, 3, sharey=True)
+        places = range(len(self))
+        ratios = [row.sqnr for row in self]
+        top = max([1.0, *(ratio for ratio in ratios if math.isfinite(ratio))])
+        left.barh(places, [min(r, top) if not math.isnan(r) else 0.0 for r in ratios])
+        for place, ratio in zip(places, ratios, strict=True):
+            if not math.isfinite(ratio):
+                left.text(0, place, " NaN" if math.isnan(ratio) else " equal", va="center")
+        left.set_yticks(places, [row.name for row in self])
+        left.invert_yaxis()
+        left.set_xlabel("SQNR of the layer's output, dB (6 dB are one bit)")
+        middle.barh(places, [_bar(1 - row.cosine) for row in self])
+        middle.set_xlabel("1 - cosine")
+        middle.locator_params(axis="x", nbins=5)
+        right.barh(places, [_bar(row.max_error / (row.range or math.inf)) for row in self])
+        right.set_xlabel("largest error / range")
         figure.savefig(path)
+
+
+def _bar(length: float) -> float:
+    """What is drawn for a number; nothing where there is none."""
+    return max(0.0, length) if math.isfinite(length) else 0.0
 
 
 class _Sums:

@@ -81,7 +81,9 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nni.ConvReLU3d: nniq.ConvReLU3d,
     nni.ConvAdd2d: nniq.ConvAdd2d,
     nni.ConvAddReLU2d: nniq.ConvAddReLU2d,
+    nni.LinearLeakyReLU: nniq.LinearLeakyReLU,
     nni.LinearReLU: nniq.LinearReLU,
+    nni.LinearTanh: nniq.LinearTanh,
     # Forms of quantization-aware training.
     nnqat.Linear: nnq.Linear,
     nnqat.Conv1d: nnq.Conv1d,
@@ -102,7 +104,9 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nniqat.ConvReLU2d: nniq.ConvReLU2d,
     nniqat.ConvReLU3d: nniq.ConvReLU3d,
     nniqat.LinearBn1d: nnq.Linear,
+    nniqat.LinearLeakyReLU: nniq.LinearLeakyReLU,
     nniqat.LinearReLU: nniq.LinearReLU,
+    nniqat.LinearTanh: nniq.LinearTanh,
 }
 
 DEFAULT_QAT_MODULE_MAPPINGS: dict[type, Any] = {
@@ -125,7 +129,9 @@ DEFAULT_QAT_MODULE_MAPPINGS: dict[type, Any] = {
     nni.ConvReLU2d: nniqat.ConvReLU2d,
     nni.ConvReLU3d: nniqat.ConvReLU3d,
     nni.LinearBn1d: nniqat.LinearBn1d,
+    nni.LinearLeakyReLU: nniqat.LinearLeakyReLU,
     nni.LinearReLU: nniqat.LinearReLU,
+    nni.LinearTanh: nniqat.LinearTanh,
 }
 # What rounds outputs of a known range in training, as the modules themselves do on quantized
 # tensors.

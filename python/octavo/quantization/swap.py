@@ -62,8 +62,16 @@ _LACKS = {
     "data": (
         "never saw data, so there is no scale for them; run calibration data through the "
         "prepared model, or, where the model does not call them, set their qconfig to None "
-        "before prepare()"
+        "before prepare(); a saved int8 state dict needs no data, load_quantized(float_model, "
+        "state_dict) takes it"
     ),
+}
+
+_SHORT = {
+    "observer": "it has no observer",
+    "scale": "its activation observer gives no scale",
+    "finite": "it saw nothing but NaN and Inf in calibration",
+    "data": "it never saw data",
 }
 
 
@@ -80,8 +88,7 @@ def check_calibrated(
     targets = [(u, table[u.entry]) for u in units if u.entry is not None and u.entry in table]
     found: dict[str, list[str]] = {lack: [] for lack in _LACKS}
     for unit, target in targets:
-        observer = getattr(unit.module, OBSERVER_NAME, None)
-        lack, detail = _lack(unit.module, observer) if _wants_scale(target, observer) else ("", "")
+        lack, detail = _lack(unit.module, target)
         if lack:
             found[lack].append(unit.label + detail)
     texts = [
@@ -96,10 +103,21 @@ def check_calibrated(
             _check_parameters(unit, caller)
 
 
-def _lack(module: nn.Module, observer: Any) -> tuple[str, str]:
-    """What an observed module lacks, as a key of _LACKS, and a detail; two empty strings if
-    nothing.
+def lacking(unit: Unit, table: Mapping[type, Any]) -> str:
+    """What :func:`check_calibrated` says of a unit that is to be replaced; "" if nothing."""
+    if unit.entry is None or unit.entry not in table:
+        return ""
+    lack, detail = _lack(unit.module, table[unit.entry])
+    return _SHORT[lack] + detail if lack else ""
+
+
+def _lack(module: nn.Module, target: Any) -> tuple[str, str]:
+    """What an observed module lacks to become a ``target``, as a key of _LACKS, and a detail; two
+    empty strings if nothing.
     """
+    observer = getattr(module, OBSERVER_NAME, None)
+    if not _wants_scale(target, observer):
+        return "", ""
     untouched = isinstance(module, FXFloatFunctional) and type(observer) is nn.Identity
     if observer is None or untouched:
         return "observer", ""

@@ -61,6 +61,8 @@ def weighted(
         names = "in_channels out_channels kernel_size stride padding output_padding dilation groups"
         geometry = {name: getattr(like, name) for name in (*names.split(), "padding_mode")}
         result = cls._like_float(SimpleNamespace(**geometry, bias=bias), **activations)
+    elif issubclass(cls, nnq.Linear):
+        result = cls._like(like, like, bias is not None)
     else:
         result = cls(like.in_features, like.out_features, bias is not None, **activations)
     result.set_weight_bias(as_qtensor(weight), None if bias is None else bias.detach())

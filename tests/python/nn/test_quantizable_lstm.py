@@ -90,6 +90,12 @@ def test_int8_is_near_float(case: dict[str, Any]) -> None:
     model, x = net(**case), data(7, 5, INPUTS)
     int8 = converted(model, (x,))
     assert type(int8.lstm) is nnq.LSTM
+    becomes = {row.name: row.becomes for row in tq.report(int8)}
+    assert becomes == {
+        "quant": "quantized.Quantize",
+        "dequant": "quantized.DeQuantize",
+        "lstm": "quantized.LSTM",
+    }
     for expected, got in zip(reference(model, x), int8(x), strict=True):
         assert got.shape == expected.shape
         assert sqnr(expected, got) > STATIC_DB
@@ -252,11 +258,15 @@ def test_what_was_not_calibrated_is_named() -> None:
         tq.convert(prepared)
 
 
-def test_a_parametrized_weight_is_named() -> None:
-    model = net()
+def test_a_parametrized_weight_is_folded_or_named() -> None:
+    model, x = net(), data(5, 3, INPUTS)
     nn.utils.parametrizations.weight_norm(model.lstm, "weight_hh_l0")
-    with pytest.raises(ValueError, match=r"'lstm'.*remove_parametrizations"):
-        tq.prepare(model)
+    expected = model(x)
+    prepared = tq.prepare(model)
+    torch.testing.assert_close(prepared(x), expected)
+    model.lstm.qconfig = MINMAX
+    with pytest.raises(ValueError, match="'weight_hh_l0' is computed from other tensors"):
+        nnqa.LSTM.from_float(model.lstm)
 
 
 def test_hooks_go_on_working() -> None:
@@ -282,11 +292,12 @@ def test_copies_and_files() -> None:
     other = converted(net(num_layers=2, bidirectional=True), (data(5, 3, INPUTS, seed=9) * 2,))
     assert not torch.equal(other(x)[0], expected[0])
     other.load_state_dict(int8.state_dict())
+    loaded = tq.load_quantized(Net(num_layers=2, bidirectional=True), int8.state_dict())
     fresh = nnq.LSTM(INPUTS, HIDDEN, 2, bidirectional=True)
     fresh.load_state_dict(int8.lstm.state_dict())
     q = int8.quant(x)
     assert torch.equal(fresh(q)[0].int_repr(), int8.lstm(q)[0].int_repr())
-    for again in (other, pickle.loads(pickle.dumps(int8)), copy.deepcopy(int8)):
+    for again in (other, loaded, pickle.loads(pickle.dumps(int8)), copy.deepcopy(int8)):
         assert all(torch.equal(a, b) for a, b in zip(again(x), expected, strict=True))
 
 

@@ -93,7 +93,11 @@ def test_every_sequence_of_torch_is_known() -> None:
     theirs = oracle().fuser_method_mappings._DEFAULT_OP_LIST_TO_FUSER_METHOD
     clamps = {types for types in _FUSERS if types[-1] in (nn.ReLU6, nn.Hardtanh)}
     assert len(clamps) == 12  # Octavo's own
-    assert {spelled(types) for types in theirs} == {spelled(types) for types in {*_FUSERS} - clamps}
+    # torch has these for its onednn engine, in a table of that engine's.
+    functions = {types for types in _FUSERS if types[-1] in (nn.LeakyReLU, nn.Tanh)}
+    assert len(functions) == 3
+    ours = {*_FUSERS} - clamps - functions
+    assert {spelled(types) for types in theirs} == {spelled(types) for types in ours}
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -205,16 +209,6 @@ def test_fusing_without_batch_norm_works_in_training_mode() -> None:
             lambda m: setattr(m, "1", nn.BatchNorm2d(4, track_running_stats=False).eval()),
             ValueError,
             "track_running_stats=False",
-        ),
-        (
-            lambda m: torch.nn.utils.parametrizations.weight_norm(m[0]),
-            ValueError,
-            r"weight of '0'.*parametrize\.remove_parametrizations\(module, 'weight'\)",
-        ),
-        (
-            lambda m: torch.nn.utils.prune.l1_unstructured(m[0], "weight", 0.5),
-            ValueError,
-            r"weight of '0'.*prune\.remove\(module, 'weight'\)",
         ),
     ],
 )

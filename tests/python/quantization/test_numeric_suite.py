@@ -110,9 +110,12 @@ def test_table_json_and_picture(tmp_path: Path) -> None:
     assert [row["name"] for row in json.loads(rows.to_json())] == ["conv", "up", "fc"]
     equal = ns.LayerComparison([ns.LayerReport("a", "b", math.inf, 1.0, 0.0, 1.0)])
     assert json.loads(equal.to_json())[0]["sqnr"] is None
+    assert equal._repr_html_().count("<tr>") == 2
     pytest.importorskip("matplotlib")
-    rows.plot(tmp_path / "layers.png")
-    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+    hard = ns.LayerReport("broken", "b", math.nan, math.nan, math.inf, 0.0)
+    for i, layers in enumerate((rows, equal, ns.LayerComparison([*rows, *equal, hard]))):
+        layers.plot(tmp_path / f"{i}.png")
+        assert (tmp_path / f"{i}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_dynamic_models_and_no_data() -> None:

@@ -11,6 +11,7 @@ from octavo import ops
 from octavo.dtypes import QDType, as_qdtype, qint8, quint8
 from octavo.nn.quantized.modules.utils import observed_float, source_label
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
+from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
 __all__ = ["Linear"]
@@ -103,7 +104,7 @@ class Linear(WeightedQuantizedModule):
         self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
     ) -> Any:
         kind = ops.LinearWeight if weight.numel() else _EmptyWeight
-        return kind(weight, scales, zero_points, bias)
+        return shared_weight(kind, weight, scales, zero_points, bias)
 
     def _get_name(self) -> str:
         return "QuantizedLinear"
@@ -144,6 +145,13 @@ class Linear(WeightedQuantizedModule):
         return mod
 
     @classmethod
+    def _like(cls, mod: Any, linear: Any, bias: bool) -> Linear:
+        """A module of the sizes of ``linear`` with the options of ``mod``, which it is a part of,
+        or is.
+        """
+        return cls(linear.in_features, linear.out_features, bias)
+
+    @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Linear:
         """A quantized module with the weights and the observed output range of a float one.
 
@@ -161,6 +169,6 @@ class Linear(WeightedQuantizedModule):
         label = source_label(cls, mod)
         mod = observed_float(mod)
         linear = cls._float_linear(mod)
-        result = cls(linear.in_features, linear.out_features, linear.bias is not None)
+        result = cls._like(mod, linear, linear.bias is not None)
         result._take_float(linear, mod, label, use_precomputed_fake_quant)
         return result

@@ -44,6 +44,11 @@ class MadeOfParts(QuantizedModule):
                 parent._modules[name] = new
 
     @classmethod
+    def _unscaled(cls, mod: Any) -> Any:
+        """A module like a float one with parts of scale 1, for ``load_state_dict``."""
+        return cls(**cls._FLOAT_MODULE._arguments_of(mod), device="meta")
+
+    @classmethod
     def from_float(cls, *args: Any, **kwargs: Any) -> Any:
         """Raises NotImplementedError: a float module has to be observed first."""
         raise NotImplementedError(

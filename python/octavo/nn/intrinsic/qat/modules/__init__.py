@@ -15,6 +15,7 @@ from octavo.nn.intrinsic.qat.modules.conv_fused import (
     ConvReLU2d,
     ConvReLU3d,
 )
+from octavo.nn.intrinsic.qat.modules.linear_function import LinearLeakyReLU, LinearTanh
 from octavo.nn.intrinsic.qat.modules.linear_fused import LinearBn1d
 from octavo.nn.intrinsic.qat.modules.linear_relu import LinearReLU
 
@@ -32,7 +33,9 @@ __all__ = [
     "ConvReLU2d",
     "ConvReLU3d",
     "LinearBn1d",
+    "LinearLeakyReLU",
     "LinearReLU",
+    "LinearTanh",
     "freeze_bn_stats",
     "update_bn_stats",
 ]

@@ -12,6 +12,7 @@ from octavo.nn.intrinsic.quantized.modules.conv_relu import (
     ConvReLU2d,
     ConvReLU3d,
 )
+from octavo.nn.intrinsic.quantized.modules.linear_function import LinearLeakyReLU, LinearTanh
 from octavo.nn.intrinsic.quantized.modules.linear_relu import LinearReLU
 
 __all__ = [
@@ -25,5 +26,7 @@ __all__ = [
     "ConvReLU1d",
     "ConvReLU2d",
     "ConvReLU3d",
+    "LinearLeakyReLU",
     "LinearReLU",
+    "LinearTanh",
 ]
