@@ -28,6 +28,7 @@ from octavo.quantization.tables import Table, Tabular, as_json, number
 from octavo.quantization.units import (
     Unit,
     canonical_type,
+    ignored_values,
     is_quantized,
     resolve_qconfigs,
     units_of,
@@ -210,15 +211,16 @@ def explain(
     if isinstance(stored, QuantizationReport):
         return stored
     warn_unknown_names(model, qconfig_dict)
-    table = _with_custom(get_default_static_quant_module_mappings() if mapping is None else mapping)
+    table = _with_custom(mapping)
     qconfigs = resolve_qconfigs(model, qconfig_dict)
     return report_of(units_of(model, qconfigs, table, set(CUSTOM_QUANTIZED)), table)
 
 
-def _with_custom(mapping: Mapping[type, Any]) -> dict[type, Any]:
-    """A mapping, with what becomes of modules that are observed part by part."""
-    custom = {source: CUSTOM_QUANTIZED[seen] for source, seen in CUSTOM_OBSERVED.items()}
-    return {**mapping, **custom, **CUSTOM_QUANTIZED}
+def _with_custom(mapping: Mapping[type, Any] | None = None) -> dict[type, Any]:
+    """A mapping, default that of ``convert``, and the modules that are observed in another form."""
+    table = get_default_static_quant_module_mappings() if mapping is None else dict(mapping)
+    custom = {ours: CUSTOM_QUANTIZED[observed] for ours, observed in CUSTOM_OBSERVED.items()}
+    return {**table, **CUSTOM_QUANTIZED, **custom}
 
 
 def report(
@@ -252,7 +254,7 @@ def report(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"report: model must be a torch.nn.Module, got {type(model).__name__}")
-    table = _with_custom(get_default_static_quant_module_mappings())
+    table = _with_custom()
     units = units_of(model, resolve_qconfigs(model), table, set(CUSTOM_QUANTIZED))
     converted = any(is_quantized(unit.module) for unit in units)
     if example_inputs is not None and not converted:
@@ -298,7 +300,7 @@ def _float_names() -> dict[type, str]:
     """The float class that each int8 class stands for; the first where it stands for several."""
     names: dict[type, str] = {}
     for table in (
-        _with_custom(get_default_static_quant_module_mappings()),
+        _with_custom(),
         get_default_dynamic_quant_module_mappings(),
     ):
         for source, target in table.items():
@@ -349,7 +351,7 @@ def _reason(unit: Unit) -> str:
         quantized = is_quantized(unit.module)
         return unit.reason if quantized or unit.qconfig is not None else "its qconfig is None"
     observer = getattr(unit.module, "activation_post_process", None)
-    ignored = getattr(observer, "nonfinite_count", 0)
+    ignored = ignored_values(observer)
     notes = [f"{text} was folded" for text in folded_weights(unit.module)]
     if ignored:
         notes.append(f"{ignored} NaN or Inf values were left out in calibration")

@@ -24,6 +24,7 @@ from octavo.quantization.units import (
     canonical_type,
     check_units,
     find_entry,
+    ignored_values,
     units_of,
 )
 
@@ -129,7 +130,7 @@ def _lack(module: nn.Module, target: Any) -> tuple[str, str]:
         canonical_type(module), FXFloatFunctional
     ):
         return "", ""  # torch.ao's do not tell whether only scalar operations were called
-    ignored = getattr(observer, "nonfinite_count", 0)
+    ignored = ignored_values(observer)
     return ("finite", f", {ignored} values") if ignored else ("data", "")
 
 

@@ -395,6 +395,12 @@ def check_units(units: list[Unit], caller: str) -> None:
             )
 
 
+def ignored_values(observer: Any) -> int:
+    """How many NaN and Inf an observer, or that inside of a fake-quantize, left out."""
+    inner = getattr(observer, OBSERVER_NAME, observer)
+    return int(getattr(inner, "nonfinite_count", 0))
+
+
 def fold_units(units: list[Unit]) -> list[str]:
     """Makes the weights of units that are to be replaced plain, in place, where they are computed
     from others; says where.
