@@ -342,7 +342,7 @@ QAT: dict[Any, Case] = {
 for _rank in RANKS:
     for _home, _names in (
         (nnqat, ("Conv",)),
-        (nniqat, ("ConvBn", "ConvBnReLU", "ConvReLU", "ConvHardtanh")),
+        (nniqat, ("ConvBn", "ConvBnReLU", "ConvBnHardtanh", "ConvReLU", "ConvHardtanh")),
     ):
         for _name in _names:
             _cls = getattr(_home, f"{_name}{_rank}d")
