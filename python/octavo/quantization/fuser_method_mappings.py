@@ -38,6 +38,11 @@ _CONV_RELU: dict[type, Any] = {
     nn.Conv2d: nni.ConvReLU2d,
     nn.Conv3d: nni.ConvReLU3d,
 }
+_CONV_BN_HARDTANH: dict[type, Any] = {
+    nn.Conv1d: nni.ConvBnHardtanh1d,
+    nn.Conv2d: nni.ConvBnHardtanh2d,
+    nn.Conv3d: nni.ConvBnHardtanh3d,
+}
 _CONV_HARDTANH: dict[type, Any] = {
     nn.Conv1d: nni.ConvHardtanh1d,
     nn.Conv2d: nni.ConvHardtanh2d,
@@ -112,17 +117,15 @@ def fuse_conv_bn_relu(is_qat: bool, conv: nn.Module, bn: nn.Module, relu: nn.Mod
 def fuse_conv_bn_hardtanh(
     is_qat: bool, conv: nn.Module, bn: nn.Module, hardtanh: nn.Module
 ) -> nn.Module:
-    """Convolution, batch norm and Hardtanh or ReLU6: a ConvHardtanh with folded weights.
+    """Convolution, batch norm and Hardtanh or ReLU6: a ConvHardtanh with folded weights, or a
+    ConvBnHardtanh for QAT.
 
     Raises:
-        NotImplementedError: for QAT.
         ValueError: see :func:`check_batch_norm`.
     """
     if is_qat:
-        raise NotImplementedError(
-            f"fuse_modules_qat: {type(conv).__name__}, batch norm and {type(hardtanh).__name__} "
-            "have no fused form for training; fuse the first two, or use ReLU"
-        )
+        check_batch_norm(is_qat, conv, bn, conv.out_channels)  # type: ignore[arg-type]
+        return _class_for(_CONV_BN_HARDTANH, conv)(conv, bn, hardtanh)  # type: ignore[no-any-return]
     fused = _class_for(_CONV_HARDTANH, conv)
     return fused(fuse_conv_bn(False, conv, bn), hardtanh)  # type: ignore[no-any-return]
 

@@ -25,6 +25,8 @@ from octavo.quantization.qconfig import (
     float_qparams_weight_only_qconfig_4bit,
 )
 from octavo.quantization.quantization_mappings import (
+    CUSTOM_OBSERVED,
+    CUSTOM_QUANTIZED,
     get_default_dynamic_quant_module_mappings,
     get_default_static_quant_module_mappings,
 )
@@ -141,6 +143,9 @@ def _candidates(module: nn.Module, dynamic_qconfig: QConfig) -> Iterator[nn.Modu
         (get_default_static_quant_module_mappings(), (default_per_channel_qconfig,)),
         (get_default_dynamic_quant_module_mappings(), (dynamic_qconfig,)),
     )
+    seen = next((CUSTOM_OBSERVED[c] for c in type(module).__mro__ if c in CUSTOM_OBSERVED), None)
+    if seen is not None:
+        yield CUSTOM_QUANTIZED[seen]._unscaled(module)
     for table, qconfigs in tables:
         target = next((table[c] for c in canonical_type(module).__mro__ if c in table), None)
         if target is None:

@@ -190,7 +190,7 @@ def prepare(
     disable_nested_tensors(model)
     qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
     set_qconfigs(model, qconfigs)
-    fold_units(units_of(model, qconfigs, table, whole))
+    fold_units(units_of(model, qconfigs, observable, whole))
     if not any(qconfigs.values()):
         warnings.warn(
             "prepare: no module has a qconfig, so nothing will be quantized; set model.qconfig = "

@@ -300,7 +300,7 @@ def _float_names() -> dict[type, str]:
     """The float class that each int8 class stands for; the first where it stands for several."""
     names: dict[type, str] = {}
     for table in (
-        get_default_static_quant_module_mappings(),
+        _with_custom(),
         get_default_dynamic_quant_module_mappings(),
     ):
         for source, target in table.items():

@@ -63,7 +63,11 @@ _FOREIGN: tuple[tuple[str, dict[str, Any]], ...] = (
 _OPAQUE = (nn.MultiheadAttention,)
 
 _TRAINING_FORMS = (
-    *(getattr(nni, f"Conv{form}{rank}d") for form in ("Bn", "BnReLU") for rank in (1, 2, 3)),
+    *(
+        getattr(nni, f"Conv{form}{rank}d")
+        for form in ("Bn", "BnReLU", "BnHardtanh")
+        for rank in (1, 2, 3)
+    ),
     nni.LinearBn1d,
 )
 

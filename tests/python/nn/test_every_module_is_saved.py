@@ -170,7 +170,31 @@ def activation(cls: Any, *args: Any) -> Callable[[int], Any]:
     return with_weight(lambda: cls(6, 5, *args))
 
 
+def of_parts(cls: Any, *args: Any) -> Callable[[int], Any]:
+    """A module whose parts are quantized ones."""
+
+    def make(seed: int) -> Any:
+        module = cls(*args)
+        for i, part in enumerate(module.modules()):
+            if isinstance(part, nnq.Linear):
+                set_random(part, generator(seed + i))
+            elif isinstance(part, nnq.QFunctional):
+                part.scale, part.zero_point = 0.02 * (seed + 1), 100 + seed
+            elif isinstance(part, nnq.Quantize):
+                part.scale, part.zero_point = 0.03 * (seed + 1), 90 + seed
+        return module
+
+    return make
+
+
+def attend(module: Any) -> Any:
+    q = random_q((5, 3, 8), generator(1))
+    return module(q, q, q)
+
+
 STATIC: dict[Any, Case] = {
+    nnq.LSTM: Case(of_parts(nnq.LSTM, 6, 5, 2), on_q(4, 3, 6)),
+    nnq.MultiheadAttention: Case(of_parts(nnq.MultiheadAttention, 8, 2), attend),
     nnq.Linear: Case(lambda seed: random_linear(6, 5, seed), on_q(3, 6)),
     nniq.LinearReLU: Case(lambda seed: random_linear(6, 5, seed, relu=True), on_q(3, 6)),
     nnq.Quantize: Case(
@@ -318,7 +342,7 @@ QAT: dict[Any, Case] = {
 for _rank in RANKS:
     for _home, _names in (
         (nnqat, ("Conv",)),
-        (nniqat, ("ConvBn", "ConvBnReLU", "ConvReLU", "ConvHardtanh")),
+        (nniqat, ("ConvBn", "ConvBnReLU", "ConvBnHardtanh", "ConvReLU", "ConvHardtanh")),
     ):
         for _name in _names:
             _cls = getattr(_home, f"{_name}{_rank}d")

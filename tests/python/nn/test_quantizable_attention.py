@@ -181,7 +181,8 @@ def test_copies_files_and_back_to_float(case: dict[str, Any]) -> None:
     assert all(type(value) is Tensor for value in state.values())
     other = copy.deepcopy(int8)
     other.attention = fresh
-    for again in (other, pickle.loads(pickle.dumps(int8)), copy.deepcopy(int8)):
+    loaded = tq.load_quantized(Net(**case), int8.state_dict())
+    for again in (other, loaded, pickle.loads(pickle.dumps(int8)), copy.deepcopy(int8)):
         assert all(torch.equal(a, b) for a, b in zip(again(*x), expected, strict=True))
     back = int8.attention.dequantize()
     assert type(back) is nn.MultiheadAttention

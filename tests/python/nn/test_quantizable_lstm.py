@@ -26,6 +26,10 @@ MINMAX = tq.QConfig(
     tq.default_observer.with_args(quant_min=0, quant_max=255),
     tq.default_per_channel_weight_observer,
 )
+MINMAX_QAT = tq.QConfig(
+    tq.FakeQuantize.with_args(observer=tq.MinMaxObserver, quant_min=0, quant_max=255),
+    tq.default_per_channel_weight_fake_quant,
+)
 CASES: tuple[dict[str, Any], ...] = (
     {},
     {"bias": False, "batch_first": True},
@@ -90,6 +94,12 @@ def test_int8_is_near_float(case: dict[str, Any]) -> None:
     model, x = net(**case), data(7, 5, INPUTS)
     int8 = converted(model, (x,))
     assert type(int8.lstm) is nnq.LSTM
+    becomes = {row.name: row.becomes for row in tq.report(int8)}
+    assert becomes == {
+        "quant": "quantized.Quantize",
+        "dequant": "quantized.DeQuantize",
+        "lstm": "quantized.LSTM",
+    }
     for expected, got in zip(reference(model, x), int8(x), strict=True):
         assert got.shape == expected.shape
         assert sqnr(expected, got) > STATIC_DB
@@ -99,7 +109,7 @@ def test_int8_is_near_float(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("split_gates", [False, True])
 def test_observed_computes_what_float_does(case: dict[str, Any], split_gates: bool) -> None:
     lstm = net(**case).lstm
-    lstm.qconfig = tq.get_default_qconfig()
+    lstm.qconfig = MINMAX
     observed = nnqa.LSTM.from_float(lstm, split_gates=split_gates)
     for x in (data(6, 3, INPUTS), data(6, INPUTS)):
         with warnings.catch_warnings():
@@ -252,11 +262,15 @@ def test_what_was_not_calibrated_is_named() -> None:
         tq.convert(prepared)
 
 
-def test_a_parametrized_weight_is_named() -> None:
-    model = net()
+def test_a_parametrized_weight_is_folded_or_named() -> None:
+    model, x = net(), data(5, 3, INPUTS)
     nn.utils.parametrizations.weight_norm(model.lstm, "weight_hh_l0")
-    with pytest.raises(ValueError, match=r"'lstm'.*remove_parametrizations"):
-        tq.prepare(model)
+    model.lstm.qconfig = MINMAX
+    with pytest.raises(ValueError, match="'weight_hh_l0' is computed from other tensors"):
+        nnqa.LSTM.from_float(model.lstm)
+    expected = model(x)
+    prepared = tq.prepare(model, inplace=True)  # torch cannot copy such a layer
+    torch.testing.assert_close(prepared(x), expected)
 
 
 def test_hooks_go_on_working() -> None:
@@ -282,11 +296,12 @@ def test_copies_and_files() -> None:
     other = converted(net(num_layers=2, bidirectional=True), (data(5, 3, INPUTS, seed=9) * 2,))
     assert not torch.equal(other(x)[0], expected[0])
     other.load_state_dict(int8.state_dict())
+    loaded = tq.load_quantized(Net(num_layers=2, bidirectional=True), int8.state_dict())
     fresh = nnq.LSTM(INPUTS, HIDDEN, 2, bidirectional=True)
     fresh.load_state_dict(int8.lstm.state_dict())
     q = int8.quant(x)
     assert torch.equal(fresh(q)[0].int_repr(), int8.lstm(q)[0].int_repr())
-    for again in (other, pickle.loads(pickle.dumps(int8)), copy.deepcopy(int8)):
+    for again in (other, loaded, pickle.loads(pickle.dumps(int8)), copy.deepcopy(int8)):
         assert all(torch.equal(a, b) for a, b in zip(again(x), expected, strict=True))
 
 
@@ -300,8 +315,8 @@ def test_qparams_are_torchs(bidirectional: bool) -> None:
     ours_in.qconfig = tq.get_default_qconfig("qnnpack")
     theirs = quietly(torch.ao.nn.quantizable.LSTM.from_float, theirs_in)
     ours = nnqa.LSTM.from_float(ours_in)
-    for seed in range(3):
-        x = data(6, 4, INPUTS, seed=seed)
+    for seed in range(2):
+        x = data(3, 4, INPUTS, seed=seed)
         quietly(theirs, x)
         ours(x)
     found = 0
@@ -333,14 +348,14 @@ def test_training(case: dict[str, Any]) -> None:
 
 def test_a_training_step_learns() -> None:
     torch.manual_seed(3)
-    model = Net(num_layers=2).train()
-    model.qconfig = tq.get_default_qat_qconfig()
+    model = Net().train()
+    model.qconfig = MINMAX_QAT
     prepared = tq.prepare_qat(model)
-    x = data(6, 16, INPUTS)
+    x = data(3, 8, INPUTS)
     target = x.cumsum(0)[..., :HIDDEN].tanh()
-    optimizer = torch.optim.Adam(prepared.parameters(), 0.02)
+    optimizer = torch.optim.Adam(prepared.parameters(), 0.05)
     losses = []
-    for _ in range(60):
+    for _ in range(30):
         loss = (prepared(x)[0][..., : target.shape[-1]] - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -358,14 +373,13 @@ def test_a_training_step_learns() -> None:
 def test_cell_of_its_own(split_gates: bool, train: bool) -> None:
     torch.manual_seed(4)
     cell = nn.LSTMCell(INPUTS, HIDDEN).train(train)
-    cell.qconfig = tq.get_default_qat_qconfig() if train else tq.get_default_qconfig()
+    cell.qconfig = MINMAX_QAT if train else MINMAX
     part = nnqa.LSTMCell.from_float(cell, split_gates=split_gates)
     x = data(5, INPUTS)
     torch.testing.assert_close(part(x), cell(x))
     torch.testing.assert_close(part(x[0]), cell(x[0]))
     prepared = (tq.prepare_qat if train else tq.prepare)(part)
-    for _ in range(200 if train else 2):  # averages over calls reach the range
-        prepared(x, prepared(x))
+    prepared(x, prepared(x))
     int8 = tq.convert(prepared.eval())
     q = octavo.quantize_per_tensor(x, 0.03, 128, octavo.quint8)
     states = int8(q)

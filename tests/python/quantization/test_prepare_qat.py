@@ -141,6 +141,37 @@ def test_every_form_is_trained_and_converted(rank: int) -> None:
     assert (converted(x) - prepared(x)).abs().max() < 0.1 * prepared(x).abs().max()
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("clamp", [nn.ReLU6, lambda: nn.Hardtanh(-0.5, 1.5)])
+def test_batch_norm_and_clamp(rank: int, clamp: Any) -> None:
+    """Convolution, batch norm and ReLU6 are one layer in training, as after it."""
+    torch.manual_seed(rank)
+    model = nn.Sequential(tq.QuantStub(), CONV[rank](3, 6, 3), NORM[rank](6), clamp()).train()
+    nn.init.normal_(model[2].weight, 3.0)
+    model[2].weight.data[1] = 0
+    fused: Any = tq.fuse_modules_qat(model, ["1", "2", "3"])
+    assert type(fused[1]) is getattr(nni, f"ConvBnHardtanh{rank}d")
+    fused.qconfig = tq.get_default_qat_qconfig()
+    prepared: Any = tq.prepare_qat(fused)
+    assert type(prepared[1]) is getattr(nniqat, f"ConvBnHardtanh{rank}d")
+    low, high = prepared[1].min_val, prepared[1].max_val
+    optimizer = torch.optim.SGD(prepared.parameters(), lr=0.05)
+    for _ in range(3):
+        out = prepared(torch.randn(6, 3, *[6] * rank))
+        assert low - 0.05 < out.min()
+        assert out.max() < high + 0.05
+        optimizer.zero_grad()
+        out.square().mean().backward()
+        assert prepared[1].bn.weight.grad.abs().sum() > 0
+        optimizer.step()
+    assert assert_layers_agree(prepared, torch.randn(5, 3, *[6] * rank)) == 1
+    int8: Any = tq.convert(prepared)[1]
+    assert type(int8) is getattr(nniq, f"ConvHardtanh{rank}d")
+    assert (int8.min_val, int8.max_val) == (low, high)
+    with pytest.raises(ValueError, match="form of a fused batch norm"):
+        tq.prepare(fused.eval())
+
+
 def test_a_step_after_the_last_forward_counts() -> None:
     """The optimizer changes weights, and the batch norm its statistics, after the weight's
     fake-quantize last saw them.

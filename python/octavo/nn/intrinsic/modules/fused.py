@@ -98,6 +98,33 @@ class ConvHardtanh3d(_FusedModule):
         super().__init__(conv, hardtanh)
 
 
+class ConvBnHardtanh1d(_FusedModule):
+    """Conv1d, BatchNorm1d, then Hardtanh or ReLU6. Octavo's own."""
+
+    _parts = (("conv", nn.Conv1d), ("bn", nn.BatchNorm1d), ("hardtanh", nn.Hardtanh))
+
+    def __init__(self, conv: nn.Conv1d, bn: nn.BatchNorm1d, hardtanh: nn.Hardtanh) -> None:
+        super().__init__(conv, bn, hardtanh)
+
+
+class ConvBnHardtanh2d(_FusedModule):
+    """Conv2d, BatchNorm2d, then Hardtanh or ReLU6. Octavo's own."""
+
+    _parts = (("conv", nn.Conv2d), ("bn", nn.BatchNorm2d), ("hardtanh", nn.Hardtanh))
+
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, hardtanh: nn.Hardtanh) -> None:
+        super().__init__(conv, bn, hardtanh)
+
+
+class ConvBnHardtanh3d(_FusedModule):
+    """Conv3d, BatchNorm3d, then Hardtanh or ReLU6. Octavo's own."""
+
+    _parts = (("conv", nn.Conv3d), ("bn", nn.BatchNorm3d), ("hardtanh", nn.Hardtanh))
+
+    def __init__(self, conv: nn.Conv3d, bn: nn.BatchNorm3d, hardtanh: nn.Hardtanh) -> None:
+        super().__init__(conv, bn, hardtanh)
+
+
 class LinearReLU(_FusedModule):
     """Linear, then ReLU."""
 

@@ -227,18 +227,21 @@ class MultiheadAttention(AttentionMath):
             raise TypeError(f"{label}: expected a torch.nn.{cls._FLOAT_MODULE.__name__}")
         if not getattr(other, "qconfig", None):
             raise ValueError(f"{label}: the float module has no qconfig")
-        names = "embed_dim num_heads dropout add_zero_attn kdim vdim batch_first"
-        observed = cls(
-            **{name: getattr(other, name) for name in names.split()},
-            bias=other.in_proj_bias is not None,
-            add_bias_kv=other.bias_k is not None,
-            device="meta",
-        )
+        observed = cls(**cls._arguments_of(other), device="meta")
         observed._take_parameters(other, label)
         observed.qconfig = other.qconfig
         observed.train(other.training)
         ready = (prepare_qat if other.training else prepare)(observed, inplace=True)
         return ready
+
+    @staticmethod
+    def _arguments_of(mod: Any) -> dict[str, Any]:
+        """The arguments of the constructor for a module like a float one."""
+        names = "embed_dim num_heads dropout add_zero_attn kdim vdim batch_first"
+        return {name: getattr(mod, name) for name in names.split()} | {
+            "bias": mod.in_proj_bias is not None,
+            "add_bias_kv": mod.bias_k is not None,
+        }
 
     def _take_parameters(self, other: Any, label: str) -> None:
         split = ("q_proj_weight", "k_proj_weight", "v_proj_weight")

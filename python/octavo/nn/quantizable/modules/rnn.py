@@ -339,6 +339,12 @@ class LSTM(nn.Module):
             return tuple(states)
         return tuple(state.index_select(1, order) for state in states)
 
+    @staticmethod
+    def _arguments_of(mod: Any) -> dict[str, Any]:
+        """The arguments of the constructor for a module like a float one."""
+        names = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size"
+        return {name: getattr(mod, name) for name in names.split()}
+
     def _adopted(self) -> None:
         """Adds what torch.ao's LSTM lacks, after one has got this class.
 
@@ -382,10 +388,9 @@ class LSTM(nn.Module):
             raise TypeError(f"{label}: expected a torch.nn.{cls._FLOAT_MODULE.__name__}")
         if not getattr(other, "qconfig", qconfig):
             raise ValueError(f"{label}: the float module has no qconfig, and none was given")
-        names = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size"
         with warnings.catch_warnings():  # the float module has warned of its dropout
             warnings.simplefilter("ignore")
-            observed = cls(**{n: getattr(other, n) for n in names.split()}, device="meta")
+            observed = cls(**cls._arguments_of(other), device="meta")
         for index in range(observed.num_layers):
             observed.layers[index] = _LSTMLayer.from_float(other, index, split_gates, label)
         observed.qconfig = getattr(other, "qconfig", qconfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 from torch import nn
@@ -42,6 +43,13 @@ class MadeOfParts(QuantizedModule):
                 elif type(part) is DeQuantStub:
                     new = DeQuantize()
                 parent._modules[name] = new
+
+    @classmethod
+    def _unscaled(cls, mod: Any) -> Any:
+        """A module like a float one with parts of scale 1, for ``load_state_dict``."""
+        with warnings.catch_warnings():  # the float module has warned of its dropout
+            warnings.simplefilter("ignore")
+            return cls(**cls._FLOAT_MODULE._arguments_of(mod))
 
     @classmethod
     def from_float(cls, *args: Any, **kwargs: Any) -> Any:

@@ -22,6 +22,9 @@ __all__ = [
     "ConvBn1d",
     "ConvBn2d",
     "ConvBn3d",
+    "ConvBnHardtanh1d",
+    "ConvBnHardtanh2d",
+    "ConvBnHardtanh3d",
     "ConvBnReLU1d",
     "ConvBnReLU2d",
     "ConvBnReLU3d",
@@ -99,6 +102,8 @@ class _WithReLU(QATModule):
 class _WithHardtanh(QATModule):
     """What the forms with a Hardtanh or ReLU6 share."""
 
+    _FUSED: ClassVar[Any]  # the float form without a batch norm
+
     def __init__(
         self, *args: Any, min_val: float = -1.0, max_val: float = 1.0, **kwargs: Any
     ) -> None:
@@ -107,14 +112,15 @@ class _WithHardtanh(QATModule):
 
     @classmethod
     def _options_of(cls, mod: Any) -> dict[str, Any]:
-        return {"min_val": mod[1].min_val, "max_val": mod[1].max_val}
+        limits = {"min_val": mod[-1].min_val, "max_val": mod[-1].max_val}
+        return {**super()._options_of(mod), **limits}
 
     def forward(self, input: Tensor) -> Tensor:
         return F.hardtanh(super().forward(input), self.min_val, self.max_val)
 
     def to_float(self) -> Any:
         clamp = nn.Hardtanh(self.min_val, self.max_val)
-        return self._FLOAT_MODULE(self._float_layer(), clamp).train(self.training)
+        return self._FUSED(self._float_layer(), clamp).train(self.training)
 
 
 class ConvBn1d(_ConvBnNd, nn.Conv1d):
@@ -225,15 +231,39 @@ class ConvHardtanh1d(_WithHardtanh, nnqat.Conv1d):
     """:class:`octavo.nn.qat.Conv1d`, then Hardtanh or ReLU6. Octavo's own."""
 
     _FLOAT_MODULE: ClassVar[Any] = nni.ConvHardtanh1d
+    _FUSED = nni.ConvHardtanh1d
 
 
 class ConvHardtanh2d(_WithHardtanh, nnqat.Conv2d):
     """:class:`octavo.nn.qat.Conv2d`, then Hardtanh or ReLU6. Octavo's own."""
 
     _FLOAT_MODULE: ClassVar[Any] = nni.ConvHardtanh2d
+    _FUSED = nni.ConvHardtanh2d
 
 
 class ConvHardtanh3d(_WithHardtanh, nnqat.Conv3d):
     """:class:`octavo.nn.qat.Conv3d`, then Hardtanh or ReLU6. Octavo's own."""
 
     _FLOAT_MODULE: ClassVar[Any] = nni.ConvHardtanh3d
+    _FUSED = nni.ConvHardtanh3d
+
+
+class ConvBnHardtanh1d(_WithHardtanh, ConvBn1d):
+    """:class:`ConvBn1d`, then Hardtanh or ReLU6. Octavo's own."""
+
+    _FLOAT_MODULE: ClassVar[Any] = nni.ConvBnHardtanh1d
+    _FUSED = nni.ConvHardtanh1d
+
+
+class ConvBnHardtanh2d(_WithHardtanh, ConvBn2d):
+    """:class:`ConvBn2d`, then Hardtanh or ReLU6. Octavo's own."""
+
+    _FLOAT_MODULE: ClassVar[Any] = nni.ConvBnHardtanh2d
+    _FUSED = nni.ConvHardtanh2d
+
+
+class ConvBnHardtanh3d(_WithHardtanh, ConvBn3d):
+    """:class:`ConvBn3d`, then Hardtanh or ReLU6. Octavo's own."""
+
+    _FLOAT_MODULE: ClassVar[Any] = nni.ConvBnHardtanh3d
+    _FUSED = nni.ConvHardtanh3d
