@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-__all__ = ["copy_model", "fold_weights", "folded_weights"]
+__all__ = ["computed_weights", "copy_model", "fold_weights", "folded_weights"]
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -33,6 +33,11 @@ def copy_model(model: _Model) -> _Model:
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     return copy.deepcopy(model, memo)
+
+
+def computed_weights(module: nn.Module) -> list[str]:
+    """What computes weights in a module and its children, such as "weight_norm of 'weight'"."""
+    return [text for part in module.modules() for text, *_ in _computed(part)]
 
 
 def fold_weights(module: nn.Module) -> list[str]:

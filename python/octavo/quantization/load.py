@@ -21,6 +21,7 @@ from octavo.quantization.qconfig import (
     QConfig,
     default_dynamic_qconfig,
     default_per_channel_qconfig,
+    float16_dynamic_qconfig,
     float_qparams_weight_only_qconfig,
     float_qparams_weight_only_qconfig_4bit,
 )
@@ -123,7 +124,8 @@ def _int8_form(
     if errors and not _is_inside(module, own):
         raise ValueError(
             f"load_quantized: none of the int8 forms of '{name}' ({type(module).__name__}) takes "
-            f"what the state dict has for it, {sorted(own)}: {errors[0]}"
+            f"what the state dict has for it, {sorted(own)}: {errors[0]}; the model has to be "
+            "fused as it was for the checkpoint"
         )
     return None
 
@@ -139,9 +141,11 @@ def _candidates(module: nn.Module, dynamic_qconfig: QConfig) -> Iterator[nn.Modu
     scale 1.
     """
     weight_only = (float_qparams_weight_only_qconfig, float_qparams_weight_only_qconfig_4bit)
+    linear = isinstance(module, nn.Linear)
+    dynamic = (dynamic_qconfig, float16_dynamic_qconfig) if linear else (dynamic_qconfig,)
     tables = (
         (get_default_static_quant_module_mappings(), (default_per_channel_qconfig,)),
-        (get_default_dynamic_quant_module_mappings(), (dynamic_qconfig,)),
+        (get_default_dynamic_quant_module_mappings(), dynamic),
     )
     seen = next((CUSTOM_OBSERVED[c] for c in type(module).__mro__ if c in CUSTOM_OBSERVED), None)
     if seen is not None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.quantization import footprint
-from octavo.quantization.fold import folded_weights
+from octavo.quantization.fold import computed_weights, folded_weights
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.quantization_mappings import (
     CUSTOM_OBSERVED,
@@ -353,6 +353,7 @@ def _reason(unit: Unit) -> str:
     observer = getattr(unit.module, "activation_post_process", None)
     ignored = ignored_values(observer)
     notes = [f"{text} was folded" for text in folded_weights(unit.module)]
+    notes += [f"{text} will be folded" for text in computed_weights(unit.module)]
     if ignored:
         notes.append(f"{ignored} NaN or Inf values were left out in calibration")
     return "; ".join(notes)

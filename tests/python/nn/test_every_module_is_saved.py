@@ -231,8 +231,7 @@ STATIC: dict[Any, Case] = {
 for _name in ("ELU", "GELU", "Hardsigmoid", "Hardswish", "LeakyReLU", "SiLU", "Sigmoid", "Tanh"):
     STATIC[getattr(nnq, _name)] = Case(scaled(getattr(nnq, _name)), on_q(3, 6))
 for _name, _args in {"LinearLeakyReLU": (0.1,), "LinearTanh": ()}.items():
-    if hasattr(nniq, _name):
-        STATIC[getattr(nniq, _name)] = Case(activation(getattr(nniq, _name), *_args), on_q(3, 6))
+    STATIC[getattr(nniq, _name)] = Case(activation(getattr(nniq, _name), *_args), on_q(3, 6))
 for _rank in RANKS:
     STATIC |= {
         getattr(nnq, f"Conv{_rank}d"): Case(
@@ -339,6 +338,9 @@ QAT: dict[Any, Case] = {
         for cls in (nnqat.Embedding, nnqat.EmbeddingBag)
     },
 }
+for _name, _args in {"LinearLeakyReLU": (0.1,), "LinearTanh": ()}.items():
+    _cls = getattr(nniqat, _name)
+    QAT[_cls] = trained(_cls, 6, 5, *_args, run=on_floats(3, 6))
 for _rank in RANKS:
     for _home, _names in (
         (nnqat, ("Conv",)),

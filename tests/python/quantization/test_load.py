@@ -117,6 +117,18 @@ def test_dynamic_models(bits: int, torch_like: bool) -> None:
     assert tq.load_quantized(model, int8.state_dict(), inplace=True) is model
 
 
+def test_layers_with_float16_weights_among_others() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    spec = {"0": tq.default_dynamic_qconfig, "1": tq.float16_dynamic_qconfig}
+    int8 = tq.quantize_dynamic(model, spec)
+    loaded = tq.load_quantized(
+        nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 4), nn.Linear(4, 4)), int8.state_dict()
+    )
+    assert [type(m) for m in loaded.modules()] == [type(m) for m in int8.modules()]
+    x = torch.randn(3, 8)
+    assert torch.equal(loaded(x), int8(x))
+
+
 def test_the_model_itself() -> None:
     int8 = tq.quantize_dynamic(nn.Linear(8, 4), {nn.Linear})
     loaded = tq.load_quantized(nn.Linear(8, 4), int8.state_dict())

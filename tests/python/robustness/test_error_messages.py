@@ -163,7 +163,7 @@ class Of(nn.Module):
         (nn.LSTM(8, 3), "LSTM 'blocks.0.0'", "lstm", "DeQuantStub before it"),
         (nn.GRU(8, 3), "GRU 'blocks.0.0'", "gru", "DeQuantStub before it"),
         (nn.RNN(8, 3), "RNN 'blocks.0.0'", "rnn", "DeQuantStub before it"),
-        (nn.GRUCell(8, 3), "GRUCell 'blocks.0.0'", "gru", "DeQuantStub before it"),
+        (nn.GRUCell(8, 3), "GRUCell 'blocks.0.0'", "gru_cell", "DeQuantStub before it"),
     ],
 )
 def test_a_quantized_tensor_in_a_float_operation_names_module_operation_and_cure(
