@@ -41,6 +41,11 @@ from octavo.quantization.fuser_method_mappings import (
     fuse_linear_bn,
     get_fuser_method,
 )
+from octavo.quantization.input_weight_equalization import (
+    ChannelScale,
+    equalization_scale,
+    input_weight_equalization,
+)
 from octavo.quantization.numeric_suite import (
     LayerComparison,
     LayerReport,
@@ -170,6 +175,7 @@ __all__ = [
     "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
     "AffineQuantizedObserverBase",
+    "ChannelScale",
     "DeQuantStub",
     "FakeQuantize",
     "FakeQuantizeBase",
@@ -268,6 +274,7 @@ __all__ = [
     "disable_observer",
     "enable_fake_quant",
     "enable_observer",
+    "equalization_scale",
     "equalize",
     "explain",
     "explain_dynamic",
@@ -303,6 +310,7 @@ __all__ = [
     "get_fuser_method",
     "get_observer_state_dict",
     "get_static_quant_module_class",
+    "input_weight_equalization",
     "load_observer_state_dict",
     "load_torch_ao",
     "no_observer_set",
