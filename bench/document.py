@@ -55,6 +55,8 @@ def case_record(
         "unavailable": event["unavailable"],
         "ratios": {},
     }
+    if event.get("accuracy"):
+        record["accuracy"] = event["accuracy"]
     if event["layers"]:
         record["layers"] = event["layers"]
     if SUBJECT in times:

@@ -39,7 +39,8 @@ CAPS: dict[str, dict[str, str]] = {
     },
     "avx512_vnni": {
         "FBGEMM_ENABLE_INSTRUCTIONS": "AVX512_VNNI",
-        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI",
+        # The same integer kernels as with AVX512_CORE_VNNI, and bf16 where the CPU has that.
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
         "OV_CPU_MAX_ISA": "AVX512_CORE_VNNI",
         "ATEN_CPU_CAPABILITY": "avx512",
         "MKL_ENABLE_INSTRUCTIONS": "AVX512_E1",

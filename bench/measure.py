@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from octavo.bench import machine, timing
-from octavo.bench.cases import Case, Check
+from octavo.bench.cases import AccuracyCase, Case, Check
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
 
 SUBJECT = "octavo"
@@ -98,6 +98,42 @@ def measure(
         "unavailable": absent,
         "layers": layers,
     }
+
+
+def score(
+    case: AccuracyCase,
+    contenders: Mapping[str, Peer],
+    excluded: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """How good each contender's results are, and absences; as :func:`measure`, without times.
+
+    Raises:
+        AssertionError: Octavo's result is wrong.
+    """
+    absent = dict(excluded or {})
+    found: dict[str, dict[str, float]] = {}
+    with torch.inference_mode():
+        for name, peer in contenders.items():
+            if name in absent:
+                continue
+            tell(name)
+            try:
+                prepared = peer.prepare(case)
+                if isinstance(prepared, Unavailable):
+                    absent[name] = prepared.reason
+                    continue
+                prepared.select()
+                got = prepared.result(prepared.call())
+            except Exception as error:
+                if name == SUBJECT:
+                    raise
+                absent[name] = _first_line(error)
+                continue
+            if name == SUBJECT:
+                _insist(case, case.check(got))
+            found[name] = case.metrics(got)
+    return {"kernel": None, "times": {}, "unavailable": absent, "layers": [], "accuracy": found}
 
 
 def _prepare(name: str, peer: Peer, case: Case, copies: int) -> list[Prepared] | Unavailable:

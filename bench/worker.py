@@ -21,8 +21,8 @@ import torch
 
 from octavo import backend
 from octavo.bench import levels, peers, roofs, timing
-from octavo.bench.cases import Case
-from octavo.bench.measure import SUBJECT, Plan, measure
+from octavo.bench.cases import AccuracyCase, Case
+from octavo.bench.measure import SUBJECT, Plan, measure, score
 from octavo.bench.peers.base import Peer
 from octavo.bench.peers.ours import OCTAVO
 
@@ -107,7 +107,11 @@ def _measure_case(
     apply = {name: peer for name, peer in asked.items() if peer.applies_to(case.kind)}
     contenders = {SUBJECT: OCTAVO, **apply}
     excluded = request.excluded.get(str(index), {})
-    emit({"event": "case", "index": index, **measure(case, contenders, plan, excluded, tell)})
+    if isinstance(case, AccuracyCase):
+        result = score(case, contenders, excluded, tell)
+    else:
+        result = measure(case, contenders, plan, excluded, tell)
+    emit({"event": "case", "index": index, **result})
 
 
 def _private_stdout() -> Emit:

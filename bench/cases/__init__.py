@@ -1,5 +1,6 @@
 """What is computed: sizes, data and reference results, one file for each kind of work."""
 
+from octavo.bench.cases.accuracy import AccuracyCase
 from octavo.bench.cases.base import Case, Check
 from octavo.bench.cases.conv import ConvCase
 from octavo.bench.cases.conv_transpose import ConvTransposeCase
@@ -11,6 +12,7 @@ from octavo.bench.cases.model import ModelCase
 from octavo.bench.cases.rnn import RnnCase
 
 __all__ = [
+    "AccuracyCase",
     "Case",
     "Check",
     "ConvCase",

@@ -10,7 +10,7 @@ from octavo.bench.commands.base import Suite, Tell
 
 class Report(Suite):
     name = "report"
-    help = "all but rnn and peak together (also without a subcommand)"
+    help = "all but peak together (also without a subcommand)"
     order = 9
 
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:

@@ -15,6 +15,7 @@ class Rnn(Suite):
     name = "rnn"
     help = "dynamic LSTM and GRU, two layers"
     order = 4
+    in_report = True
 
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
         return [

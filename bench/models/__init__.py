@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from octavo.bench.models.bert import Bert
+from octavo.bench.models.bert import VOCABULARY, Bert
 from octavo.bench.models.mobilenetv2 import MobileNetV2
 from octavo.bench.models.parts import Parts, fusable
 from octavo.bench.models.resnet50 import ResNet50
@@ -43,7 +43,7 @@ def _images(batch: int, size: int) -> Tensor:
 
 
 def _tokens(batch: int, size: int) -> Tensor:
-    return torch.randint(0, Bert.VOCABULARY, (batch, size))
+    return torch.randint(0, VOCABULARY, (batch, size))
 
 
 MODELS = {

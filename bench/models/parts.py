@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class _PlainFunctional(nn.Module):
-    """Float additions and concatenations, for a network that is not quantized, or by a tracer."""
+    """Float operations, for a network that is not quantized, or by a tracer."""
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
@@ -21,6 +21,12 @@ class _PlainFunctional(nn.Module):
 
     def cat(self, x: Sequence[Tensor], dim: int = 0) -> Tensor:
         return torch.cat(list(x), dim)
+
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        return x @ y
+
+    def mul_scalar(self, x: Tensor, y: float) -> Tensor:
+        return x * y
 
 
 @dataclass(frozen=True)

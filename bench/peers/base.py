@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from octavo.bench.cases import Case
+from octavo.bench.cases import AccuracyCase, Case
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Peer:
 
     def applies_to(self, kind: str) -> bool:
         """Whether it means anything to compare cases of this kind with the peer."""
-        return True
+        return kind != AccuracyCase.kind or hasattr(self, f"prepare_{kind}")
 
     def keeps_to(self, isa: str) -> bool:
         """Whether the peer can be told to keep to a level. Reports mark those that cannot."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octavo.bench.cases import (
+    AccuracyCase,
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
@@ -18,6 +19,7 @@ from octavo.bench.cases import (
     ModelCase,
     RnnCase,
 )
+from octavo.bench.cases import accuracy as accuracy_data
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
@@ -122,6 +124,9 @@ class Float32(Float):
         if case.operation == "cat":
             return Prepared(lambda: torch.cat([x, y], 1))
         return Prepared(lambda: d.CALLS[case.operation](x))
+
+    def prepare_accuracy(self, case: AccuracyCase) -> Prepared:
+        return Prepared(lambda: accuracy_data.reference(case))
 
 
 def _vendor() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 import octavo
 from octavo import backend, ops
 from octavo.bench import layers
+from octavo.bench.accuracy.settings import DYNAMIC, Library
 from octavo.bench.cases import (
+    AccuracyCase,
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
@@ -64,6 +67,32 @@ def _quantize_linears(network: nn.Module) -> nn.Module:
             if type(child) is nn.Linear:
                 setattr(parent, name, octavo.nn.quantized.dynamic.Linear.from_float(child))
     return network
+
+
+_LIBRARY = Library(octavo.quantization, octavo.nn.quantized.FloatFunctional)
+
+
+@lru_cache
+def _accuracy(case: AccuracyCase) -> Tensor:
+    """Outputs of the quantized network."""
+    tq = _LIBRARY.quantization
+    if case.mode == "static":
+        network = tq.convert(case.prepared(_LIBRARY))
+    else:
+        network = tq.quantize_dynamic(case.network(Parts.plain()), _dynamic_spec(case.settings))
+    return case.outputs(network)
+
+
+def _dynamic_spec(settings: str) -> Any:
+    """What ``quantize_dynamic`` takes, for a key of ``DYNAMIC``."""
+    found = DYNAMIC[settings]
+    if found is None:
+        return {nn.Linear}
+    tq = _LIBRARY.quantization
+    activation = tq.PlaceholderObserver.with_args(
+        dtype=octavo.quint8, is_dynamic=True, per_tensor=True, reduce_range=found.bits == 7
+    )
+    return {nn.Linear: tq.QConfig(activation, _LIBRARY.weight_observer(found.per_channel))}
 
 
 class Octavo(Peer):
@@ -207,6 +236,9 @@ class Octavo(Peer):
             prepared(batch)
         converted = tq.convert(prepared)
         return Prepared(lambda: converted(x), layers=lambda: layers.measure(converted, x))
+
+    def prepare_accuracy(self, case: AccuracyCase) -> Prepared:
+        return Prepared(lambda: _accuracy(case.explicit(_LIBRARY)))
 
 
 OCTAVO: Peer = Octavo()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from octavo.bench.accuracy.settings import DYNAMIC, Library
 from octavo.bench.cases import (
+    AccuracyCase,
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
@@ -62,6 +65,9 @@ class TorchEngine(Peer):
         if self.name not in torch.backends.quantized.supported_engines:
             return f"this build of torch {torch.__version__} has no engine {self.name}"
         return None
+
+    def applies_to(self, kind: str) -> bool:
+        return not (self.name == "qnnpack" and kind == AccuracyCase.kind)
 
     def keeps_to(self, isa: str) -> bool:
         return not (self.name == "fbgemm" and isa == "scalar")
@@ -222,6 +228,58 @@ class TorchEngine(Peer):
             prepared(batch)
         converted = fx.convert_fx(prepared).to(memory_format=torch.channels_last)
         return self._prepared(lambda: converted(x), lambda output: output)
+
+    def prepare_accuracy(self, case: AccuracyCase) -> Prepared | Unavailable:
+        if case.model == "sentences" and case.part == "everything" and case.mode == "static":
+            return Unavailable("torch.ao's eager mode has no softmax of quantized tensors")
+        library = Library(_ao("quantization"), _ao("nn.quantized").FloatFunctional)
+        work = case.explicit(library)
+        return self._prepared(lambda: _accuracy(self.name, work, library), lambda output: output)
+
+
+@lru_cache
+def _accuracy(engine: str, case: AccuracyCase, library: Library) -> Tensor:
+    """Outputs of the network that ``engine``, which is selected, quantizes and runs."""
+    ao = library.quantization
+    if case.mode == "static":
+        network = ao.convert(case.prepared(library))
+    else:
+        network = _dynamic(case, library)
+    return case.outputs(network)
+
+
+def _dynamic(case: AccuracyCase, library: Library) -> nn.Module:
+    settings, network = DYNAMIC[case.settings], case.network(Parts.plain())
+    ao = library.quantization
+    if settings is None:
+        converted: nn.Module = ao.quantize_dynamic(network, {nn.Linear})
+        return converted
+    activation = ao.default_dynamic_qconfig.activation
+    qconfig = ao.QConfig(activation, library.weight_observer(settings.per_channel))
+    converted = ao.quantize_dynamic(network, {nn.Linear: qconfig})
+    return _with_all_bits(converted) if settings.bits == 8 else converted
+
+
+class _AllBits(nn.Module):
+    """A dynamic Linear with activations of 8 bits; torch's own module always takes 7."""
+
+    def __init__(self, linear: Any) -> None:
+        super().__init__()
+        self._packed = linear._packed_params._packed_params
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.quantized.linear_dynamic(x, self._packed, False)
+        return out
+
+
+def _with_all_bits(network: nn.Module) -> nn.Module:
+    """``network`` with other dynamic Linears, in place."""
+    kind = _ao("nn.quantized.dynamic").Linear
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, kind):
+                setattr(parent, name, _AllBits(child))
+    return network
 
 
 PEERS: list[Peer] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from octavo.bench.accuracy.metrics import HEADINGS
 from octavo.bench.document import Document
 
 COLUMNS = (
@@ -24,6 +25,7 @@ COLUMNS = (
     "fraction_of_peak",
     "gbs",
     "fraction_of_bandwidth",
+    *HEADINGS,
     "unavailable",
 )
 _OURS = ("kernel", "gops", "fraction_of_peak", "gbs", "fraction_of_bandwidth")
@@ -44,5 +46,7 @@ def write(document: Document, path: Path) -> None:
                 if contender == "octavo":
                     row.update({key: case.get(key) for key in _OURS})
                 writer.writerow(row)
+            for contender, metrics in case.get("accuracy", {}).items():
+                writer.writerow({**common, "contender": contender, **metrics})
             for contender, reason in case["unavailable"].items():
                 writer.writerow({**common, "contender": contender, "unavailable": reason})

@@ -9,6 +9,7 @@ from typing import Any
 from octavo.bench import timing
 from octavo.bench.document import Document
 from octavo.bench.measure import SUBJECT
+from octavo.bench.report import accuracy
 
 Record = dict[str, Any]
 _SLOWEST_LAYERS = 12
@@ -22,6 +23,8 @@ _TITLES = {
     "overhead": "1x32 to 64, the cost of a call",
     "rnn": "dynamic recurrent networks (time steps, batch, hidden)",
     "model": "whole networks",
+    "embedding": "look-ups and sums of bags in tables of 8 and 4 bits",
+    "accuracy": "trained models on real data",
 }
 
 
@@ -167,6 +170,8 @@ def _section(
     level: dict[str, Any], command: str, records: list[Record], peers: Sequence[str]
 ) -> Section:
     section = Section(f"{level['isa']}: {command}, {_TITLES.get(command, '')}".rstrip(", "))
+    if any("accuracy" in record for record in records):
+        return _accuracy_section(section, level, records, peers)
     columns = list(_COLUMNS)
     for name in peers:
         columns.append(_Column(_starred(level, name), _peer(name)))
@@ -175,6 +180,16 @@ def _section(
     section.headings = [columns[i].heading for i in kept]
     section.rows = [[row[i] or NOTHING for i in kept] for row in cells]
     section.lines = _ratio_lines(level, records, peers) + _peer_lines(records, peers)
+    return section
+
+
+def _accuracy_section(
+    section: Section, level: dict[str, Any], records: list[Record], peers: Sequence[str]
+) -> Section:
+    shown = [name for name in peers if any(name in record["accuracy"] for record in records)]
+    section.headings = accuracy.headings([_starred(level, name) for name in shown])
+    section.rows = accuracy.rows(records, shown, NOTHING)
+    section.lines = accuracy.lines(records, shown) + _absences((SUBJECT, *peers), records)
     return section
 
 
@@ -199,7 +214,7 @@ def _ratio_lines(level: dict[str, Any], records: list[Record], peers: Sequence[s
 
 def _peer_lines(records: list[Record], peers: Sequence[str]) -> list[str]:
     """How exact results are, what is missing, what computes something else."""
-    lines = _accuracy((SUBJECT, *peers), records) + _absences((SUBJECT, *peers), records)
+    lines = _lowest_ratios((SUBJECT, *peers), records) + _absences((SUBJECT, *peers), records)
     for name in peers:
         odd = {
             case["name"]: case["times"][name]["check"]
@@ -215,7 +230,7 @@ def _peer_lines(records: list[Record], peers: Sequence[str]) -> list[str]:
     return lines
 
 
-def _accuracy(names: Sequence[str], records: list[Record]) -> list[str]:
+def _lowest_ratios(names: Sequence[str], records: list[Record]) -> list[str]:
     """Signal-to-noise ratios of float results, the lowest of each contender."""
     found: dict[str, float] = {}
     for case in records:

@@ -20,5 +20,6 @@ PYBIND11_MODULE(_C, m) {
   octavo::bind::add_conv_transpose(m);
   octavo::bind::add_direct(m);
   octavo::bind::add_direct_elementwise(m);
+  octavo::bind::add_direct_embedding(m);
   octavo::bind::add_direct_images(m);
 }

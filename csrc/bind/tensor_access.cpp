@@ -28,10 +28,12 @@ TensorAccess access = TensorAccess::kNone;
 
 constexpr dlpack::DataType kDlTypes[] = {{dlpack::kUInt, 8, 1},    {dlpack::kInt, 8, 1},
                                          {dlpack::kInt, 32, 1},    {dlpack::kFloat, 32, 1},
-                                         {dlpack::kBfloat, 16, 1}, {dlpack::kFloat, 16, 1}};
+                                         {dlpack::kBfloat, 16, 1}, {dlpack::kFloat, 16, 1},
+                                         {dlpack::kInt, 64, 1}};
 
 int64_t element_bytes(ElementType type) {
   if (type == ElementType::kU8 || type == ElementType::kS8) return 1;
+  if (type == ElementType::kI64) return 8;
   return type == ElementType::kBF16 || type == ElementType::kF16 ? 2 : 4;
 }
 
@@ -223,7 +225,8 @@ void connect_torch() {
   const py::module_ module = py::module_::import("torch");
   const auto keep = [](py::object object) { return object.release().ptr(); };
   torch.tensor = reinterpret_cast<PyTypeObject*>(keep(module.attr("Tensor")));
-  const char* const dtypes[] = {"uint8", "int8", "int32", "float32", "bfloat16", "float16"};
+  const char* const dtypes[] = {"uint8",    "int8",    "int32", "float32",
+                                "bfloat16", "float16", "int64"};
   for (int i = 0; i < kElementTypes; ++i) torch.dtype[i] = keep(module.attr(dtypes[i]));
   torch.empty_strided = keep(module.attr("empty_strided"));
   torch.empty_strided_names = keep(py::make_tuple("dtype", "device"));

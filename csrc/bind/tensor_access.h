@@ -12,9 +12,19 @@
 
 namespace octavo::bind {
 
-enum class ElementType : uint8_t { kU8 = 0, kS8 = 1, kI32 = 2, kF32 = 3, kBF16 = 4, kF16 = 5 };
-constexpr int kElementTypes = 6;
-constexpr bool is_float(ElementType type) { return type >= ElementType::kF32; }
+enum class ElementType : uint8_t {
+  kU8 = 0,
+  kS8 = 1,
+  kI32 = 2,
+  kF32 = 3,
+  kBF16 = 4,
+  kF16 = 5,
+  kI64 = 6
+};
+constexpr int kElementTypes = 7;
+constexpr bool is_float(ElementType type) {
+  return type >= ElementType::kF32 && type <= ElementType::kF16;
+}
 
 constexpr int32_t kMaxDims = 8;
 

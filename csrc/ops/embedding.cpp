@@ -14,6 +14,8 @@ namespace octavo {
 namespace {
 
 constexpr int64_t kTaskElements = 1 << 14;  // of rows read, on average
+// A table without columns has no memory, but kernels still find its rows.
+constexpr uint8_t kNoColumns = 0;
 
 int64_t integer(const void* p, bool is_64_bit, int64_t i) {
   return is_64_bit ? static_cast<const int64_t*>(p)[i] : static_cast<const int32_t*>(p)[i];
@@ -50,6 +52,7 @@ void embedding_bags(const EmbeddingArgs& args, bool nibbles) {
   std::atomic<int64_t> first_bad{kNone};
   parallel_for(ceil_div(bags, block), elements, [&](int64_t task) {
     EmbeddingArgs part = args;
+    if (args.columns == 0) part.table = &kNoColumns;
     part.bag_begin = task * block;
     part.bag_end = std::min(bags, part.bag_begin + block);
     const int64_t bad = fn(&part);

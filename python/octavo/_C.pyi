@@ -28,6 +28,17 @@ def add_direct(
 def mul_direct(
     a: object, b: object, scale: object, zero_point: object, dtype: object, relu: bool, /
 ) -> Any: ...
+def embedding_direct(table: object, indices: object, /) -> torch.Tensor | None: ...
+def embedding_bag_direct(
+    table: object,
+    indices: object,
+    offsets: object,
+    mode: object,
+    weights: object,
+    include_last_offset: object,
+    padding_idx: object,
+    /,
+) -> torch.Tensor | None: ...
 def cat_direct(
     tensors: object, dim: object, scale: object, zero_point: object, dtype: object, /
 ) -> Any: ...

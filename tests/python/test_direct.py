@@ -508,6 +508,13 @@ def test_threads_share_a_module(reading: str) -> None:
     assert not errors
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch announces its end
+def test_jit_script_is_refused_by_the_module_that_it_cannot_compile() -> None:
+    model = nn.Sequential(nn.Identity(), nnq.dynamic.Linear(4, 4))
+    with pytest.raises(RuntimeError, match=r"Linear: torch\.jit\.script cannot compile"):
+        torch.jit.script(model)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch announces the end of jit.trace
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_tracing_is_refused(reading: str) -> None:

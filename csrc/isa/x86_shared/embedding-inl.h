@@ -1,54 +1,128 @@
 // Rows of embedding tables in vectors of both widths; L is TableFloats256 or TableFloats512.
 #pragma once
 
+#include <utility>
+
 #include "abi/unroll.h"
 #include "isa/shared/embedding-inl.h"
 
 namespace octavo {
 namespace {
 
-// Register budget: kRows scales (max: and offsets), one sum, one row's values, and L's constants
-// for nibbles: 8 + 2 + 2 of 16 for sums with 256 bits.
+// A bag's sums stay in registers while its rows are read, up to kMost vectors of them.
+//
+// Register budget: kMost sums, one scale (max: and offset), one vector of a row, and L's constants
+// for nibbles: 8 + 2 + 1 + 2 of 16 with 256 bits. 16 sums with 512 bits are no faster.
 template <class L, bool kNibbles>
 struct VectorRows {
   using Vec = typename L::Vec;
 
-  template <int kRows, bool kMax>
-  static __attribute__((noinline)) void accumulate(EmbeddingPiece piece, float group_offsets,
-                                                   bool fresh, int64_t columns, float* out) {
-    const uint8_t* row[kRows];
-    Vec scale[kRows], offset[kRows];
-    unroll<kRows>([&](auto r) OCTAVO_INLINE {
-      row[r] = piece.row[r];
-      scale[r] = L::set(piece.qparams[r][0]);
-      offset[r] = L::set(piece.qparams[r][1]);
-    });
-    const Vec start = L::set(kMax ? -INFINITY : 0.0f), offsets = L::set(group_offsets);
-    const auto reduce = [&](Vec x, const auto& load) OCTAVO_INLINE {
-      unroll<kRows>([&](auto r) OCTAVO_INLINE {
-        const Vec product = L::mul(load(row[r]), scale[r]);
-        x = kMax ? L::max(x, L::add(product, offset[r])) : L::add(x, product);
+  static constexpr int kMost = 8;
+  static constexpr int64_t kColumns = kMost * L::kCount;
+
+  static void copy(const uint8_t* row, const float* qparams, int64_t columns, float* out) {
+    const Vec scale = L::set(qparams[0]), offset = L::set(qparams[1]);
+    const auto scaled = [&](Vec q) OCTAVO_INLINE { return L::add(L::mul(q, scale), offset); };
+    const auto vectors = [&](auto count) OCTAVO_INLINE {
+      unroll<kIndex<decltype(count)>>([&](auto v) OCTAVO_INLINE {
+        store(out + v * L::kCount, scaled(load(row + v * kBytes)), L::kCount);
       });
-      return kMax ? x : L::add(x, offsets);
+      out += count * L::kCount;
+      row += count * kBytes;
+      columns -= count * L::kCount;
     };
-    int64_t c = 0;
-    for (; c + L::kCount <= columns; c += L::kCount) {
-      const int64_t at = kNibbles ? c / 2 : c;
-      const Vec x = fresh ? start : L::load(out + c, L::kCount);
-      const Vec sum = reduce(x, [&](const uint8_t* p) OCTAVO_INLINE {
-        return kNibbles ? L::nibbles(p + at) : L::bytes(p + at);
-      });
-      L::store(out + c, sum, L::kCount);
+    while (columns >= 4 * L::kCount) vectors(Index<4>());
+    while (columns >= L::kCount) vectors(Index<1>());
+    if (columns == 0) return;
+    const int n = static_cast<int>(columns);
+    store(out, scaled(load_part(row, n)), n);
+  }
+
+  template <BagKind kKind>
+  static int64_t reduce(const EmbeddingReader& reader, const BagPart& part, bool& bad) {
+    static constexpr ReduceTable kReduce =
+        table<kKind>(std::make_integer_sequence<int, kMost + 1>());
+    const int64_t columns = kNibbles ? reader.a.row_bytes * 2 : reader.a.columns;
+    if (columns < L::kCount) return kReduce.of[0](reader, part, 0, bad);
+    int64_t c = 0, stop = 0;
+    int64_t vectors = (columns + L::kCount - 1) / L::kCount;
+    for (int64_t parts = (vectors + kMost - 1) / kMost; parts > 0; --parts) {
+      const int64_t count = (vectors + parts - 1) / parts;
+      stop = kReduce.of[count](reader, part, c, bad);
+      c += count * L::kCount;
+      vectors -= count;
     }
-    if (c < columns) {
-      const int64_t at = kNibbles ? c / 2 : c;
-      const int n = static_cast<int>(columns - c);
-      const Vec x = fresh ? start : L::load(out + c, n);
-      const Vec sum = reduce(x, [&](const uint8_t* p) OCTAVO_INLINE {
-        return kNibbles ? L::nibbles_part(p + at, n) : L::bytes_part(p + at, n);
-      });
-      L::store(out + c, sum, n);
+    return stop;
+  }
+
+ private:
+  static constexpr ptrdiff_t kBytes = kNibbles ? L::kCount / 2 : L::kCount;  // of one vector
+
+  static inline Vec load(const uint8_t* row) { return kNibbles ? L::nibbles(row) : L::bytes(row); }
+  static inline Vec load_part(const uint8_t* row, int n) {
+    return kNibbles ? L::nibbles_part(row, n) : L::bytes_part(row, n);
+  }
+  static inline void store(float* out, Vec x, int n) {
+    L::store(out, kNibbles ? L::in_order(x) : x, n);
+  }
+
+  using Reduce = int64_t (*)(const EmbeddingReader&, const BagPart&, int64_t, bool&);
+
+  struct ReduceTable {
+    Reduce of[kMost + 1];  // by the number of vectors
+  };
+  template <BagKind kKind, int... kVectors>
+  static constexpr ReduceTable table(std::integer_sequence<int, kVectors...>) {
+    return {{reduce_columns<kVectors, kKind>...}};
+  }
+
+  // The columns of kVectors vectors from c on. Where a row ends within the last one, that vector
+  // begins earlier, on columns that the one before it has, too; both compute the same. kVectors = 0
+  // is for rows that are shorter than a vector.
+  template <int kVectors, BagKind kKind>
+  static int64_t reduce_columns(const EmbeddingReader& reader, const BagPart& part, int64_t c,
+                                bool& bad) {
+    constexpr int kSums = kVectors ? kVectors : 1;
+    constexpr bool kMax = kKind == BagKind::kMax;
+    const int64_t columns = reader.a.columns;
+    int64_t last = c + (kSums - 1) * L::kCount;                // of this part's vectors
+    int n = kVectors ? L::kCount : static_cast<int>(columns);  // columns that it has
+    if (kVectors && last > columns - L::kCount) {
+      last = (kNibbles ? reader.a.row_bytes * 2 : columns) - L::kCount;
+      n = static_cast<int>(columns - last);
     }
+    const ptrdiff_t at = c * kBytes / L::kCount, last_at = last * kBytes / L::kCount;
+    float* const out = part.out;
+    const auto each = [&](const auto& body) OCTAVO_INLINE {
+      unroll<kSums - 1>([&](auto v) OCTAVO_INLINE { body(v, c + v * L::kCount, L::kCount); });
+      body(Index<kSums - 1>(), last, n);
+    };
+    Vec x[kSums];
+    each([&](auto v, int64_t column, int count) OCTAVO_INLINE {
+      x[v] = L::set(kMax ? -INFINITY : 0.0f);
+      if (part.fresh) return;
+      x[v] = L::load(out + column, count);
+      if (kNibbles) x[v] = L::out_of_order(x[v]);
+    });
+    const int64_t stop = for_rows<kKind>(
+        reader, part, c == 0, bad,
+        [&](const uint8_t* row, float row_scale, float row_offset) OCTAVO_INLINE {
+          const Vec scale = L::set(row_scale), offset = L::set(row_offset);
+          const auto take = [&](auto v, Vec q) OCTAVO_INLINE {
+            const Vec product = L::mul(q, scale);
+            x[v] = kMax ? L::max(x[v], L::add(product, offset)) : L::add(x[v], product);
+          };
+          unroll<kSums - 1>([&](auto v) OCTAVO_INLINE { take(v, load(row + at + v * kBytes)); });
+          take(Index<kSums - 1>(), kVectors ? load(row + last_at) : load_part(row, n));
+        },
+        [&](float group_offsets) OCTAVO_INLINE {
+          if (kMax) return;
+          const Vec offsets = L::set(group_offsets);
+          unroll<kSums>([&](auto v) OCTAVO_INLINE { x[v] = L::add(x[v], offsets); });
+        });
+    each([&](auto v, int64_t column, int count)
+             OCTAVO_INLINE { store(out + column, x[v], count); });
+    return stop;
   }
 };
 

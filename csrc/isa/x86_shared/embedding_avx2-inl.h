@@ -13,7 +13,7 @@ namespace octavo {
 namespace {
 
 // Floats that come from the integers of a row. What ends in _part is about the first n of them,
-// 0 < n < kCount; the others are 0.
+// 0 < n < kCount; the others are 0. Nibbles may come in another order, which in_order() undoes.
 struct TableFloats256 : Floats256 {
   static inline Vec bytes(const uint8_t* p) {
     return widen(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
@@ -29,6 +29,9 @@ struct TableFloats256 : Floats256 {
     for (int i = 0; i < (n + 1) / 2; ++i) dword |= uint32_t{p[i]} << 8 * i;
     return spread(static_cast<int32_t>(dword));
   }
+
+  static inline Vec in_order(Vec v) { return v; }
+  static inline Vec out_of_order(Vec v) { return v; }
 
  private:
   static inline Vec widen(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)); }

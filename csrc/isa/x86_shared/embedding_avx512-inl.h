@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <cstring>
+
 #include "isa/x86_shared/embedding-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 #include "isa/x86_shared/floats_avx512-inl.h"
@@ -11,7 +13,7 @@ namespace octavo {
 namespace {
 
 // Floats that come from the integers of a row. What ends in _part is about the first n of them,
-// 0 < n < kCount; the others are 0.
+// 0 < n < kCount; the others are 0. Nibbles may come in another order, which in_order() undoes.
 struct TableFloats512 : Floats512 {
   static inline Vec bytes(const uint8_t* p) {
     return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -20,23 +22,32 @@ struct TableFloats512 : Floats512 {
     return widen(_mm_maskz_loadu_epi8(lane_mask(n), p));
   }
   static inline Vec nibbles(const uint8_t* p) {
-    return spread(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    int64_t qword;
+    std::memcpy(&qword, p, 8);
+    return spread(_mm512_set1_epi64(qword));
   }
   static inline Vec nibbles_part(const uint8_t* p, int n) {
-    return spread(_mm_maskz_loadu_epi8(lane_mask((n + 1) / 2), p));
+    return spread(_mm512_broadcastq_epi64(_mm_maskz_loadu_epi8(lane_mask((n + 1) / 2), p)));
+  }
+  static inline Vec in_order(Vec v) {
+    const __m512i lane = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    return _mm512_permutexvar_ps(lane, v);
+  }
+  static inline Vec out_of_order(Vec v) {
+    const __m512i lane = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    return _mm512_permutexvar_ps(lane, v);
   }
 
  private:
   static inline Vec widen(__m128i v) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v)); }
-  // 16 nibbles: each half of the lanes gets 4 bytes, shifts its nibble down, and looks up the float
-  // by the lowest 4 bits, which is all of an index that vpermps reads.
-  static inline Vec spread(__m128i v) {
-    const __m512i half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  // The 16 nibbles of 8 bytes that all lanes hold: even lanes shift one of the lower 8 down, odd
+  // lanes one of the upper 8, and look the float up by the lowest 4 bits, which is all of an index
+  // that vpermps reads.
+  static inline Vec spread(__m512i v) {
     const __m512i shift =
-        _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+        _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
     const Vec value = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i dwords = _mm512_permutexvar_epi32(half, _mm512_castsi128_si512(v));
-    return _mm512_permutexvar_ps(_mm512_srlv_epi32(dwords, shift), value);
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(v, shift), value);
   }
 };
 

@@ -14,11 +14,19 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 Handler = Callable[..., Any]
 _H = TypeVar("_H", bound=Handler)
 
 HANDLERS: dict[Any, Handler] = {}
+
+RECURRENT_LAYERS = {
+    layer.forward.__code__: layer.__name__.removesuffix("Cell").lower()
+    for layer in (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+}
+"""The code of float layers that make a tensor of their input's dtype before they call anything that
+would refuse a QTensor, with the names of their operations."""
 
 _NAMESPACES: tuple[Any, ...] = (torch, torch.Tensor, F, torch._C._nn)
 
@@ -57,7 +65,7 @@ for _names, _advice in (
         "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm embedding "
         "embedding_bag softmax log_softmax gelu silu mish elu celu selu prelu hardswish "
         "hardsigmoid sigmoid tanh softplus matmul bmm mm addmm einsum scaled_dot_product_attention "
-        "multi_head_attention_forward lstm gru rnn_tanh rnn_relu lstm_cell gru_cell",
+        "multi_head_attention_forward lstm gru rnn rnn_tanh rnn_relu lstm_cell gru_cell",
         _ADVICE_FLOAT_OP,
     ),
 ):

@@ -3,7 +3,7 @@
 Each does what its namesake in :mod:`octavo.ops` does, for plain CPU tensors without gaps in memory,
 or returns None without an error: for other tensors, wrong arguments, and while ``torch.jit.trace``
 records. The caller then goes the ordinary way, which converts what can be converted and has the
-error messages.
+error messages. Look-ups take plain tensors, and ``EmbeddingWeight._direct`` for the table.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from octavo._C import avg_pool_direct as avg_pool
 from octavo._C import cat_direct as cat
 from octavo._C import clamp_direct as clamp
 from octavo._C import dequantize_direct as dequantize
+from octavo._C import embedding_bag_direct as embedding_bag
+from octavo._C import embedding_direct as embedding
 from octavo._C import max_pool_direct as max_pool
 from octavo._C import mul_direct as mul
 from octavo._C import quantize_direct as quantize
@@ -33,6 +35,8 @@ __all__ = [
     "clamp",
     "connect",
     "dequantize",
+    "embedding",
+    "embedding_bag",
     "max_pool",
     "mul",
     "quantize",

@@ -10,6 +10,7 @@ import torch
 
 from octavo import _C
 from octavo.dtypes import QDType, quint4x2, quint8
+from octavo.ops import direct
 from octavo.ops._common import Tensor, check_cpu
 
 __all__ = ["EmbeddingWeight", "embedding", "embedding_bag"]
@@ -41,7 +42,7 @@ class EmbeddingWeight:
         RuntimeError: tensors that are not on the CPU.
     """
 
-    __slots__ = ("_qparams", "columns", "dtype", "storage", "zero_points")
+    __slots__ = ("_direct", "_qparams", "columns", "dtype", "storage", "zero_points")
 
     def __init__(
         self,
@@ -90,6 +91,8 @@ class EmbeddingWeight:
         self.storage = storage.detach().contiguous()
         self.zero_points = zero_points.detach().contiguous()
         self._qparams = torch.stack((scales.detach(), offsets.detach()), dim=1)
+        # As the direct entry points take it; tensors, since their memory may move.
+        self._direct = (self.storage, self._qparams, self.columns, four_bits)
 
     @classmethod
     def from_float(
@@ -230,6 +233,12 @@ def embedding(weight: EmbeddingWeight, indices: Tensor) -> Tensor:
         TypeError: other dtypes.
         IndexError: an index that is not in the table; it names the first one.
     """
+    result = direct.embedding(weight._direct, indices)
+    return checked_embedding(weight, indices) if result is None else result
+
+
+def checked_embedding(weight: EmbeddingWeight, indices: Tensor) -> Tensor:
+    """`embedding` for what it does not take directly."""
     _check_integers("input", indices)
     flat = indices.contiguous()
     count = flat.numel()
@@ -275,6 +284,21 @@ def embedding_bag(
 
     Source: ``torch.nn.functional.embedding_bag``.
     """
+    rest = (offsets, mode, per_sample_weights, include_last_offset, padding_idx)
+    result = direct.embedding_bag(weight._direct, indices, *rest)
+    return checked_embedding_bag(weight, indices, *rest) if result is None else result
+
+
+def checked_embedding_bag(
+    weight: EmbeddingWeight,
+    indices: Tensor,
+    offsets: Tensor | None,
+    mode: str,
+    per_sample_weights: Tensor | None,
+    include_last_offset: bool,
+    padding_idx: int | None,
+) -> Tensor:
+    """`embedding_bag` for what it does not take directly."""
     _check_integers("input", indices)
     if mode not in _MODES:
         raise ValueError(f"mode must be 'sum', 'mean' or 'max', got {mode!r}")

@@ -46,6 +46,7 @@ from octavo.quantization.input_weight_equalization import (
     equalization_scale,
     input_weight_equalization,
 )
+from octavo.quantization.load import load_quantized
 from octavo.quantization.numeric_suite import (
     LayerComparison,
     LayerReport,
@@ -312,6 +313,7 @@ __all__ = [
     "get_static_quant_module_class",
     "input_weight_equalization",
     "load_observer_state_dict",
+    "load_quantized",
     "load_torch_ao",
     "no_observer_set",
     "per_channel_dynamic_qconfig",

@@ -7,13 +7,13 @@ Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bia
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from octavo.nn import intrinsic as nni
+from octavo.quantization.fold import copy_model
 
 __all__ = ["SUPPORTED", "cross_layer_equalization", "equalize", "grouped"]
 
@@ -114,7 +114,7 @@ def equalize(
     Source: ``torch.ao.quantization._equalize.equalize``.
     """
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
     pairs = [(model.get_submodule(a), model.get_submodule(b)) for a, b in paired_modules_list]
     layers = [_layer_of(m, "each module") for pair in pairs for m in pair]
     for _ in range(_MAX_SWEEPS):

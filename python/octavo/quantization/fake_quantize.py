@@ -246,7 +246,8 @@ class FixedQParamsFakeQuantize(FakeQuantize):
                 "FixedQParamsFakeQuantize: the observer must be a FixedQParamsObserver, got "
                 f"{type(inner).__name__}; use FakeQuantize for that one"
             )
-        self.scale, self.zero_point = inner.scale, inner.zero_point
+        # Copies: some file formats refuse a state dict whose tensors share memory.
+        self.scale, self.zero_point = inner.scale.clone(), inner.zero_point.clone()
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """The fixed scale and zero point."""

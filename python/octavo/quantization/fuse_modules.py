@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import warnings
 from collections import OrderedDict
@@ -11,13 +10,14 @@ from typing import Any
 
 from torch import nn
 
+from octavo.quantization.fold import copy_model, fold_weights
 from octavo.quantization.fuser_method_mappings import (
     FUSABLE,
     fuse_conv_bn,
     fuse_conv_bn_relu,
     get_fuser_method,
 )
-from octavo.quantization.units import canonical_type, find_entry, needs_folding
+from octavo.quantization.units import canonical_type, find_entry
 
 __all__ = [
     "fuse_conv_bn",
@@ -169,11 +169,12 @@ def fuse_modules(
 
     Returns:
         The model. The first module of each list is the fused one, the others are ``nn.Identity``.
-        A module that the model calls in other places too must not be among them.
+        Weight norm, spectral norm, pruning and parametrizations are folded into plain weights
+        first. A module that the model calls in other places too must not be among them.
 
     Raises:
-        ValueError: a path that is not in the model; a weight with parametrizations, weight norm or
-            pruning; otherwise as :func:`fuse_known_modules`, with the paths.
+        ValueError: a path that is not in the model; otherwise as :func:`fuse_known_modules`, with
+            the paths.
         NotImplementedError: an unknown sequence.
 
     Source: ``torch.ao.quantization.fuse_modules``.
@@ -206,14 +207,11 @@ def _fuse(
 ) -> nn.Module:
     groups: list[list[str]] = _groups(modules_to_fuse)
     for path in (path for group in groups for path in group):
-        call = needs_folding(_module_at(model, path))
-        if call:
-            raise ValueError(
-                f"fuse_modules: the weight of '{path}' is computed from other tensors; fold it "
-                f"first with {call}"
-            )
+        _module_at(model, path)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
+    for path in (path for group in groups for path in group):
+        fold_weights(_module_at(model, path))
     additional = (config or {}).get("additional_fuser_method_mapping", {})
     for group in groups:
         try:

@@ -21,8 +21,8 @@ def count(x: Tensor, bins: int, low: float, high: float) -> Tensor:
         counts = x.new_zeros(bins)
         counts[bins // 2] = x.numel()
         return counts
-    if high - low > torch.finfo(torch.float32).max:
-        x = x.to(torch.float64)  # the width overflows float32, and histc would count nothing
+    if (high - low) * bins > torch.finfo(torch.float32).max:
+        x = x.to(torch.float64)  # histc multiplies by the bins first, which overflows float32
     if low == high or x.dtype is not torch.float32 or not x.is_cpu:
         return torch.histc(x, bins, min=low, max=high)
     return _count_in_parts(x, bins, low, high)

@@ -9,7 +9,6 @@ them; normalizations take it too, besides Linear and convolutions; Linear takes 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from octavo.nn import intrinsic as nni
 from octavo.quantization.dataflow import Dataflow, tensors_in
 from octavo.quantization.equalize import SUPPORTED, grouped
+from octavo.quantization.fold import copy_model, fold_weights
 from octavo.quantization.observer import PerChannelMinMaxObserver
 from octavo.quantization.quantize import check_float
 from octavo.quantization.stubs import QuantStub
@@ -30,7 +30,6 @@ from octavo.quantization.units import (
     is_leaf,
     is_whole,
     iter_modules,
-    needs_folding,
 )
 from octavo.tensor import QTensor
 
@@ -176,8 +175,9 @@ def input_weight_equalization(
             Default: where the model has no QuantStub.
 
     Returns:
-        The model. ``equalized`` on it says for each layer where its factors went, or why it was
-        left. A layer or QuantStub with a ChannelScale has become an ``nn.Sequential`` of both.
+        The model, with weights that were computed from others (weight norm, parametrizations,
+        pruning) folded. ``equalized`` on it says for each layer where its factors went, or why it
+        was left. A layer or QuantStub with a ChannelScale has become an ``nn.Sequential`` of both.
 
     Raises:
         ValueError: no batches; a model that is quantized, prepared or in training mode; a name in
@@ -191,8 +191,11 @@ def input_weight_equalization(
             "input_weight_equalization: the model is in training mode; call model.eval() first"
         )
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
     units = {name: unit for name, unit in iter_modules(model) if is_leaf(unit) or is_whole(unit)}
+    for unit in units.values():
+        if _layer_in(unit) is not None:
+            fold_weights(unit)
     targets = _targets(units, layers)
     batches = [batch if isinstance(batch, tuple) else (batch,) for batch in data]
     if not batches:
@@ -378,8 +381,6 @@ class _Plan:
 
     def _unfit(self, target: _Target) -> str:
         """Why a layer cannot be equalized at all, or ""."""
-        if call := needs_folding(target.unit):
-            return f"left as it was: its weight is computed from others; fold it with {call}"
         if id(target.layer.weight) in self._shared:
             return "left as it was: its weight is that of another module too"
         if target.name not in self._flow.inputs or not target.observer.is_calibrated:
@@ -443,8 +444,8 @@ class _Plan:
         channels = self._flow.inputs[target.name][0].shape[-1 - target.spatial]
         if spatial != target.spatial or output.shape[-1 - spatial] != channels:
             return "has its channels in another dimension"
-        if needs_folding(unit) or any(id(p) in self._shared for p in part.parameters()):
-            return "shares or computes its parameters"
+        if any(id(parameter) in self._shared for parameter in part.parameters()):
+            return "shares its parameters"
         return ""
 
 

@@ -20,7 +20,6 @@ Names, arguments and results are those of ``torch.ao.quantization``. Differences
 
 from __future__ import annotations
 
-import copy
 import importlib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -31,6 +30,7 @@ from torch import nn
 
 from octavo.nn.quantized import FXFloatFunctional
 from octavo.quantization.fake_quantize import FakeQuantizeBase
+from octavo.quantization.fold import copy_model
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.qconfig import activation_is_memoryless
 from octavo.quantization.qconfig_mapping import QConfigMapping
@@ -59,6 +59,8 @@ from octavo.quantization.units import (
     adopt_foreign_modules,
     canonical_type,
     check_units,
+    disable_nested_tensors,
+    fold_units,
     is_quantized,
     resolve_qconfigs,
     units_of,
@@ -158,12 +160,12 @@ def prepare(
     Returns:
         The prepared model. Observed modules have a child ``activation_post_process`` and a forward
         hook before all others; fused modules are observed as a whole, FloatFunctional inside,
-        DeQuantStub and Dropout never.
+        DeQuantStub and Dropout never. Weight norm, spectral norm, pruning and parametrizations of
+        what ``convert`` will replace are folded into plain weights, which the report says.
 
     Raises:
         ValueError: a module that is quantized or prepared already; a fused batch norm in its
-            training form; a weight with parametrizations, weight norm or pruning; modules on
-            several devices.
+            training form; modules on several devices.
         TypeError: a qconfig that is none.
 
     Warns where nothing in the model has a qconfig, and where a subclass stays float because it
@@ -178,10 +180,12 @@ def prepare(
     _check_preparable(model, qconfigs, table, whole)
     device = _unique_device(model)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
     adopt_foreign_modules(model)
+    disable_nested_tensors(model)
     qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
     set_qconfigs(model, qconfigs)
+    fold_units(units_of(model, qconfigs, table, whole))
     if not any(qconfigs.values()):
         warnings.warn(
             "prepare: no module has a qconfig, so nothing will be quantized; set model.qconfig = "
@@ -324,7 +328,7 @@ def convert(
     check_units(units, "convert")
     check_calibrated(units, table)
     if not inplace:
-        module = copy.deepcopy(module)
+        module = copy_model(module)
     elif any(unit.module is module and unit.entry is not None for unit in units):
         raise ValueError(
             f"convert: the model itself is a {canonical_type(module).__name__} and has to be "
@@ -343,7 +347,9 @@ def convert_checked(
 ) -> nn.Module:
     """Converts a checked model in place and returns it, or what replaces it."""
     adopt_foreign_modules(model)
+    disable_nested_tensors(model)
     units = _prepared_units(model, {**table, **custom}, custom)
+    fold_units(units)
     report = report_of(units, {**table, **custom})
     to_swap = [unit for unit in units if unit.entry is not None]
     if not to_swap:
@@ -407,7 +413,7 @@ def quantize(
     """
     table = get_default_qconfig_propagation_list()
     _check_preparable(model, resolve_qconfigs(model), table, ())
-    prepared = prepare((model if inplace else copy.deepcopy(model)).eval(), inplace=True)
+    prepared = prepare((model if inplace else copy_model(model)).eval(), inplace=True)
     run_fn(prepared, *run_args)
     converted: nn.Module = convert(prepared, mapping, inplace=inplace)
     return converted

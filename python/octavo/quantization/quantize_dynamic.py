@@ -16,7 +16,6 @@ Names, arguments and results are those of ``torch.ao.quantization.quantize_dynam
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Collection, Mapping
@@ -27,6 +26,7 @@ from torch import nn
 
 from octavo.dtypes import as_qdtype, qint8, quint4x2, quint8
 from octavo.nn.quantized.dynamic.modules.linear import is_transposed_linear_class
+from octavo.quantization.fold import copy_model
 from octavo.quantization.qconfig import (
     QConfig,
     check_qconfig,
@@ -94,13 +94,13 @@ def quantize_dynamic(
 
     Returns:
         The model, in eval mode, with float inputs and outputs as before; nothing needs data. Its
-        ``quantization_report`` says what became of each module.
+        ``quantization_report`` says what became of each module, and where weights were computed
+        from others (weight norm, parametrizations, pruning) and have been folded.
 
     Raises:
         TypeError: a spec of another kind; something in it that is no QConfig.
-        ValueError: an unknown dtype; weights that are not on the CPU, hold NaN or Inf, or are
-            computed from others (weight norm, parametrizations, pruning); ``inplace`` for a model
-            that itself is replaced. Nothing has been changed then.
+        ValueError: an unknown dtype; weights that are not on the CPU, or hold NaN or Inf;
+            ``inplace`` for a model that itself is replaced. Nothing has been changed then.
 
     Warns about names that the model does not have, about modules that the spec names and that stay
     float, and where nothing is replaced.
@@ -114,7 +114,7 @@ def quantize_dynamic(
     check_units(units, _NAME)
     check_calibrated(units, table, _NAME)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
     elif any(unit.module is model and unit.entry is not None for unit in units):
         raise ValueError(
             f"{_NAME}: the model itself is a {canonical_type(model).__name__} and has to be "

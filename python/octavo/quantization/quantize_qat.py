@@ -18,13 +18,13 @@ Names, arguments and results are those of ``torch.ao.quantization``. Differences
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
+from octavo.quantization.fold import copy_model
 from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.quantization_mappings import get_default_qat_module_mappings
 from octavo.quantization.quantize import (
@@ -38,6 +38,7 @@ from octavo.quantization.swap import hand_over, make_quantized, replaced
 from octavo.quantization.units import (
     adopt_foreign_modules,
     check_units,
+    fold_units,
     resolve_qconfigs,
     units_of,
     warn_unknown_names,
@@ -74,12 +75,13 @@ def prepare_qat(
 
     Raises:
         ValueError: a model that is not in training mode; a module that is quantized or prepared
-            already; a weight with parametrizations, weight norm or pruning; modules on several
-            devices; ``inplace`` for a model that itself is replaced. Nothing has been changed then.
+            already; modules on several devices; ``inplace`` for a model that itself is replaced.
+            Nothing has been changed then.
         TypeError: a qconfig that is none.
 
-    Warns where nothing in the model has a qconfig, and where a subclass stays float because it
-    overrides forward. Source: ``torch.ao.quantization.prepare_qat``.
+    Warns where nothing in the model has a qconfig, where a subclass stays float because it
+    overrides forward, and where weights were computed from others (weight norm, parametrizations,
+    pruning) and have been folded. Source: ``torch.ao.quantization.prepare_qat``.
     """
     if not model.training:
         raise ValueError(
@@ -93,7 +95,7 @@ def prepare_qat(
     check_units(units, "prepare_qat")
     _unique_device(model)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
     elif any(unit.module is model and unit.entry is not None for unit in units):
         raise ValueError(
             f"prepare_qat: the model itself is a {type(model).__name__} and has to be replaced; "
@@ -102,6 +104,13 @@ def prepare_qat(
     adopt_foreign_modules(model)
     qconfigs = resolve_qconfigs(model, qconfig_dict)
     set_qconfigs(model, qconfigs)
+    folded = fold_units(units_of(model, qconfigs, table))
+    if folded:
+        warnings.warn(
+            "prepare_qat: these weights were computed from other parameters; they are plain "
+            "parameters now, and are trained as such:\n  " + "\n  ".join(folded),
+            stacklevel=2,
+        )
     model = _with_rounded_weights(model, qconfigs, table)
     if not any(qconfigs.values()):
         warnings.warn(
@@ -151,6 +160,6 @@ def quantize_qat(
 
     Source: ``torch.ao.quantization.quantize_qat``.
     """
-    prepared = prepare_qat((model if inplace else copy.deepcopy(model)).train(), inplace=inplace)
+    prepared = prepare_qat((model if inplace else copy_model(model)).train(), inplace=inplace)
     run_fn(prepared, *run_args)
     return convert(prepared, inplace=inplace)

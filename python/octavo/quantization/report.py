@@ -15,6 +15,7 @@ from torch import nn
 
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.quantization import footprint
+from octavo.quantization.fold import computed_weights, folded_weights
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.quantization_mappings import (
     get_default_dynamic_quant_module_mappings,
@@ -25,8 +26,8 @@ from octavo.quantization.tables import Table, Tabular, as_json, number
 from octavo.quantization.units import (
     Unit,
     canonical_type,
+    ignored_values,
     is_quantized,
-    needs_folding,
     resolve_qconfigs,
     units_of,
     warn_unknown_names,
@@ -316,7 +317,7 @@ def report_of(units: list[Unit], table: Mapping[type, Any]) -> QuantizationRepor
     rows = []
     for unit in units:
         becomes = ""
-        if unit.entry is not None and not needs_folding(unit.module):
+        if unit.entry is not None:
             becomes = _name_of(table[unit.entry])
         rows.append(
             ModuleReport(unit.name, canonical_type(unit.module).__name__, becomes, _reason(unit))
@@ -339,8 +340,10 @@ def _reason(unit: Unit) -> str:
             return RUNS_ON_QUANTIZED
         quantized = is_quantized(unit.module)
         return unit.reason if quantized or unit.qconfig is not None else "its qconfig is None"
-    if call := needs_folding(unit.module):
-        return f"its weight is computed from other tensors; fold it first with {call}"
     observer = getattr(unit.module, "activation_post_process", None)
-    ignored = getattr(observer, "nonfinite_count", 0)
-    return f"{ignored} NaN or Inf values were left out in calibration" if ignored else ""
+    ignored = ignored_values(observer)
+    notes = [f"{text} was folded" for text in folded_weights(unit.module)]
+    notes += [f"{text} will be folded" for text in computed_weights(unit.module)]
+    if ignored:
+        notes.append(f"{ignored} NaN or Inf values were left out in calibration")
+    return "; ".join(notes)

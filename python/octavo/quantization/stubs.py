@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from octavo.quantization.qconfig import QConfig
@@ -42,6 +43,14 @@ class DeQuantStub(_Stub):
 
     Source: ``torch.ao.quantization.DeQuantStub``.
     """
+
+    _last_dtype = torch.float32  # of what it returned: what the int8 model returns here
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns its argument."""
+        if isinstance(x, Tensor):
+            self._last_dtype = x.dtype
+        return x
 
 
 class QuantWrapper(nn.Module):

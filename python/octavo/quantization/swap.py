@@ -22,6 +22,7 @@ from octavo.quantization.units import (
     canonical_type,
     check_units,
     find_entry,
+    ignored_values,
     units_of,
 )
 
@@ -60,7 +61,8 @@ _LACKS = {
     "data": (
         "never saw data, so there is no scale for them; run calibration data through the "
         "prepared model, or, where the model does not call them, set their qconfig to None "
-        "before prepare()"
+        "before prepare(); a saved int8 state dict needs no data, load_quantized(float_model, "
+        "state_dict) takes it"
     ),
 }
 
@@ -122,7 +124,7 @@ def _lack(module: nn.Module, target: Any) -> tuple[str, str]:
         return "scale", f": {type(observer).__name__}"
     if _is_calibrated(observer) or getattr(module, "_scalar_operations", False):
         return "", ""
-    ignored = getattr(observer, "nonfinite_count", 0)
+    ignored = ignored_values(observer)
     return ("finite", f", {ignored} values") if ignored else ("data", "")
 
 

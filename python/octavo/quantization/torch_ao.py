@@ -25,6 +25,8 @@ from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
 from octavo.nn.intrinsic.quantized import dynamic as nniqd
 from octavo.nn.quantized import dynamic as nnqd
+from octavo.quantization.fold import copy_model
+from octavo.quantization.load import replaced_from_state
 from octavo.quantization.quantization_mappings import (
     DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
     DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
@@ -38,7 +40,7 @@ from octavo.quantization.torch_ao_modules import (
     observed,
     weighted,
 )
-from octavo.quantization.units import adopt_foreign_modules, canonical_type, is_quantized
+from octavo.quantization.units import canonical_type, is_quantized
 
 __all__ = ["from_torch_ao", "load_torch_ao"]
 
@@ -76,7 +78,7 @@ def from_torch_ao(model: nn.Module, inplace: bool = False) -> nn.Module:
     theirs = [(name, m) for name, m in model.named_modules() if _counterpart(m)[0]]
     _check_convertible(model, theirs)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copy_model(model)
     made = {}
     for name, module in model.named_modules():
         convertible, cls = _counterpart(module)
@@ -163,53 +165,7 @@ def load_torch_ao(
             where batch norms are among these the model has to be fused first. Nothing has been
             changed then.
     """
-    if not inplace:
-        model = copy.deepcopy(model)
-    adopt_foreign_modules(model)
-    made: dict[int, nn.Module] = {}
-    used: set[str] = set()
-    inside: set[int] = set()
-    for name, module in model.named_modules():
-        if id(module) in inside:
-            continue
-        prefix = f"{name}." if name else ""
-        own = {key[len(prefix) :]: state_dict[key] for key in state_dict if key.startswith(prefix)}
-        new = _from_state(module, own, name)
-        if new is not None:
-            made[id(module)] = _named(new, name)
-            inside.update(id(part) for part in module.modules())
-            used.update(prefix + key for key in own)
-    if not made:
-        raise ValueError(
-            "load_torch_ao: the state dict has no quantized modules of this model; load it into "
-            "the float model with load_state_dict"
-        )
-    rest = {key: value for key, value in state_dict.items() if key not in used}
-    _check_rest(model, rest, inside)
-    for module in list(model.modules()):
-        if id(module) in made:
-            hand_over(module, made[id(module)])
-    model = replaced(model, made)
-    model.load_state_dict(rest, strict=False)
-    return model.eval()
-
-
-def _check_rest(model: nn.Module, rest: Mapping[str, Any], inside: set[int]) -> None:
-    """Raises RuntimeError unless the float modules take all keys that are left, and no others."""
-    expected: set[str] = set()
-    for name, module in model.named_modules(remove_duplicate=False):
-        if id(module) not in inside:
-            own = dict(module.named_parameters(recurse=False))
-            own |= dict(module.named_buffers(recurse=False))
-            expected |= {f"{name}.{key}" if name else key for key in own}
-    transient = {key for key in expected if key.endswith("num_batches_tracked")}
-    missing, unexpected = sorted(expected - transient - rest.keys()), sorted(rest.keys() - expected)
-    if missing or unexpected:
-        raise RuntimeError(
-            f"load_torch_ao: the model and the state dict differ: missing {missing}, unexpected "
-            f"{unexpected}. Fuse the model as it was fused for the checkpoint, with "
-            "octavo.quantization.fuse_modules"
-        )
+    return replaced_from_state(model, state_dict, _from_state, inplace, "load_torch_ao")
 
 
 def _from_state(module: nn.Module, own: Mapping[str, Any], name: str) -> nn.Module | None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
-from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from octavo.nn import intrinsic as nni
 from octavo.nn.qat.modules.base import QATModule
 from octavo.nn.quantized import FloatFunctional, FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule
+from octavo.quantization.fold import fold_weights
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.qconfig import check_qconfig
 from octavo.quantization.qconfig_mapping import QConfigMapping, as_qconfig_mapping
@@ -73,6 +73,19 @@ def canonical_type(module: nn.Module) -> type[nn.Module]:
     if cls.__module__.startswith(_FOREIGN_PACKAGES):
         return _FOREIGN_FLOAT.get(cls.__name__, cls)
     return cls
+
+
+def disable_nested_tensors(model: nn.Module) -> None:
+    """Keeps every nn.TransformerEncoder in a model from calling its layers with nested tensors.
+
+    In eval mode, given a padding mask, an encoder reads the float weights of its first layer and
+    packs the batch into a nested tensor, which neither observers nor int8 modules take. With
+    ``enable_nested_tensor=False``, as in training mode, it does not; positions that are padding
+    then hold numbers instead of zeros.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.enable_nested_tensor = module.use_nested_tensor = False
 
 
 def adopt_foreign_modules(model: nn.Module) -> None:
@@ -352,33 +365,9 @@ def _type_key(module: nn.Module, given: Mapping[Any, Any]) -> type | None:
     return None
 
 
-def needs_folding(module: nn.Module) -> str:
-    """What to call before a module can be quantized, because its weight is computed from others; ""
-    if nothing.
-    """
-    for part in module.modules():
-        if is_parametrized(part):
-            names = ", ".join(repr(name) for name in part.parametrizations)  # type: ignore[union-attr]
-            return f"torch.nn.utils.parametrize.remove_parametrizations(module, {names})"
-        for hook in part._forward_pre_hooks.values():
-            kind = type(hook)
-            if isinstance(hook, BasePruningMethod):
-                return f"torch.nn.utils.prune.remove(module, {hook._tensor_name!r})"
-            if kind.__name__ in ("WeightNorm", "SpectralNorm") and kind.__module__.startswith(
-                "torch.nn.utils."
-            ):
-                call = (
-                    "remove_weight_norm"
-                    if kind.__name__ == "WeightNorm"
-                    else "remove_spectral_norm"
-                )
-                return f"torch.nn.utils.{call}(module, {hook.name!r})"  # type: ignore[attr-defined]
-    return ""
-
-
 def check_units(units: list[Unit], caller: str) -> None:
-    """Raises ValueError, naming the modules, where units cannot be quantized as they are: where a
-    batch norm has its training form and no entry, or a weight is computed from others.
+    """Raises ValueError, naming the modules, where a fused batch norm has its training form and no
+    entry, so that it cannot be quantized.
     """
     for unit in units:
         trained = unit.entry is None and unit.qconfig is not None
@@ -389,9 +378,21 @@ def check_units(units: list[Unit], caller: str) -> None:
                 "model.eval() and fuse_modules() on the original model before prepare(); to leave "
                 "the module float set its qconfig to None"
             )
-        call = needs_folding(unit.module) if unit.entry is not None else ""
-        if call:
-            raise ValueError(
-                f"{caller}: the weight of {unit.label} is computed from other tensors; fold it "
-                f"first with {call}, or leave the module float by setting its qconfig to None"
-            )
+
+
+def ignored_values(observer: Any) -> int:
+    """How many NaN and Inf an observer, or that inside of a fake-quantize, left out."""
+    inner = getattr(observer, OBSERVER_NAME, observer)
+    return int(getattr(inner, "nonfinite_count", 0))
+
+
+def fold_units(units: list[Unit]) -> list[str]:
+    """Makes the weights of units that are to be replaced plain, in place, where they are computed
+    from others; says where.
+    """
+    said = []
+    for unit in units:
+        texts = fold_weights(unit.module) if unit.entry is not None else []
+        if texts:
+            said.append(f"{unit.label}: {', '.join(texts)}")
+    return said

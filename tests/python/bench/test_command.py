@@ -52,6 +52,7 @@ def test_schema_refuses_what_is_wrong(run: Run) -> None:
         lambda d: d["cases"][0]["times"]["octavo"].update(median_us=0),
         lambda d: d["cases"][0].update(surprise=1),
         lambda d: d["levels"][0].update(status="perhaps"),
+        lambda d: d["cases"][-1]["accuracy"]["octavo"].update(guess=1.0),
         lambda d: d["levels"][0]["roofs"].pop("compute"),
         lambda d: d.update(version=2),
     ]
@@ -63,7 +64,9 @@ def test_schema_refuses_what_is_wrong(run: Run) -> None:
 
 def test_everything_is_measured(run: Run) -> None:
     cases = run["document"]["cases"]
-    assert {case["command"] for case in cases} >= {"gemm", "linear", "elementwise", "overhead"}
+    assert {case["command"] for case in cases} >= {
+        *("gemm", "linear", "elementwise", "overhead", "rnn", "embedding", "accuracy")
+    }
     isa = backend.supported()[0]
     for case in cases:
         assert case["isa"] == isa
@@ -84,8 +87,10 @@ def test_every_peer_is_timed_or_named_with_a_reason(run: Run) -> None:
     known = peers.all_peers()
     for case in run["document"]["cases"]:
         wanted = {name for name, peer in known.items() if peer.applies_to(case["kind"])}
-        assert set(case["times"]) | set(case["unavailable"]) == {"octavo", *wanted}
-        assert not set(case["times"]) & set(case["unavailable"])
+        done = case["accuracy"] if case["command"] == "accuracy" else case["times"]
+        assert set(done) | set(case["unavailable"]) == {"octavo", *wanted}
+        assert not set(done) & set(case["unavailable"])
+        assert bool(case["times"]) == ("accuracy" not in case)
         assert all(case["unavailable"].values())
     text = run["md"].read_text()
     for name, peer in known.items():
@@ -106,7 +111,7 @@ def test_absent_levels_are_named(run: Run) -> None:
 def test_markdown(run: Run) -> None:
     text = run["md"].read_text()
     (isa, *_) = backend.supported()
-    for title in ("gemm", "linear", "elementwise", "overhead"):
+    for title in ("gemm", "linear", "elementwise", "overhead", "rnn", "embedding", "accuracy"):
         assert f"## {isa}: {title}" in text
     assert "## Limits of this machine, measured" in text
     for section in text.split("\n## ")[1:]:
@@ -120,9 +125,12 @@ def test_csv(run: Run) -> None:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
     cases = run["document"]["cases"]
-    assert len(rows) == sum(len(case["times"]) + len(case["unavailable"]) for case in cases)
+    parts = ("times", "accuracy", "unavailable")
+    assert len(rows) == sum(len(case.get(part, {})) for case in cases for part in parts)
     for row in rows:
-        assert bool(row["median_us"]) != bool(row["unavailable"])
+        filled = [bool(row[column]) for column in ("median_us", "top1", "unavailable")]
+        is_sentences = bool(row["mean_cosine"])
+        assert sum(filled) + is_sentences == 1
     (first,) = [
         row
         for row in rows

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,9 @@ def test_first_calls_from_eight_threads(isa: str) -> None:
     """Whatever a module or its weight does at first use, it does safely."""
     x = random_q((64, 96), generator(0))
     expected = random_linear(96, 80, seed=3)(x).int_repr()
+    fresh: Any = None
     for _ in range(10):
+        fresh = None  # or the next one would share its packed weight
         fresh = random_linear(96, 80, seed=3)
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(lambda _, m=fresh: m(x).int_repr(), range(8)))

@@ -141,13 +141,6 @@ def test_per_channel_activations_are_refused() -> None:
         tq.convert(prepared)
 
 
-def test_computed_weights_are_refused() -> None:
-    prepared = calibrated(nn.Linear(3, 2), data=torch.randn(4, 3))
-    torch.nn.utils.parametrizations.weight_norm(prepared[1])
-    with pytest.raises(ValueError, match=r"convert: the weight of '1'.*remove_parametrizations"):
-        tq.convert(prepared)
-
-
 def test_an_error_halfway_leaves_the_model_as_it_was() -> None:
     class Broken:
         @classmethod

@@ -210,16 +210,6 @@ def test_fusing_without_batch_norm_works_in_training_mode() -> None:
             ValueError,
             "track_running_stats=False",
         ),
-        (
-            lambda m: torch.nn.utils.parametrizations.weight_norm(m[0]),
-            ValueError,
-            r"weight of '0'.*parametrize\.remove_parametrizations\(module, 'weight'\)",
-        ),
-        (
-            lambda m: torch.nn.utils.prune.l1_unstructured(m[0], "weight", 0.5),
-            ValueError,
-            r"weight of '0'.*prune\.remove\(module, 'weight'\)",
-        ),
     ],
 )
 def test_what_cannot_be_fused_is_named(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -242,61 +241,6 @@ def test_subclasses_are_observed_unless_they_override_forward() -> None:
 
 
 # Refusals
-
-
-def weight_norm(module: nn.Module) -> None:
-    with pytest.warns(FutureWarning):
-        torch.nn.utils.weight_norm(module)
-
-
-REPARAMETRIZED: list[tuple[Callable[[nn.Module], Any], str]] = [
-    (
-        torch.nn.utils.parametrizations.weight_norm,
-        r"torch\.nn\.utils\.parametrize\.remove_parametrizations\(module, 'weight'\)",
-    ),
-    (
-        torch.nn.utils.parametrizations.spectral_norm,
-        r"torch\.nn\.utils\.parametrize\.remove_parametrizations\(module, 'weight'\)",
-    ),
-    (weight_norm, r"torch\.nn\.utils\.remove_weight_norm\(module, 'weight'\)"),
-    (torch.nn.utils.spectral_norm, r"torch\.nn\.utils\.remove_spectral_norm\(module, 'weight'\)"),
-    (
-        lambda module: torch.nn.utils.prune.l1_unstructured(module, "weight", 0.5),
-        r"torch\.nn\.utils\.prune\.remove\(module, 'weight'\)",
-    ),
-]
-
-
-@pytest.mark.parametrize(("change", "cure"), REPARAMETRIZED)
-@pytest.mark.parametrize("fused", [False, True])
-def test_computed_weights_are_refused_by_name(
-    change: Callable[[nn.Module], Any], cure: str, fused: bool
-) -> None:
-    layer: nn.Module = nn.Linear(3, 3)
-    change(layer)
-    if fused:
-        layer = nni.LinearReLU(layer, nn.ReLU())
-    model = nn.Sequential(nn.Sequential(layer)).eval()
-    model(torch.randn(2, 3))  # old weight norm cannot be deep-copied after this
-    model.qconfig = QCONFIG
-    with pytest.raises(
-        ValueError, match=rf"prepare: the weight of '0\.0' .*{cure}.*qconfig to None"
-    ):
-        tq.prepare(model)
-    with pytest.raises(ValueError, match=r"the weight of '0\.0'"):
-        tq.quantize(model, lambda model: None, ())
-    layer.qconfig = None
-    if cure.count("parametrize"):
-        tq.prepare(model)
-
-
-def test_folding_them_first_works() -> None:
-    layer = nn.Linear(3, 3)
-    torch.nn.utils.parametrizations.weight_norm(layer)
-    torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")
-    model = nn.Sequential(layer).eval()
-    model.qconfig = QCONFIG
-    assert observed(tq.prepare(model)) == {"0"}
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -323,10 +323,6 @@ def test_errors() -> None:
         prepared.get_submodule("1").bn.weight[0] = float("nan")
     with pytest.raises(ValueError, match=r"'bn.weight' of '1' \(ConvBnReLU2d\) holds 1 NaN"):
         tq.convert(prepared)
-    plain = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
-    plain.qconfig = tq.get_default_qat_qconfig()
-    with pytest.raises(ValueError, match="remove_parametrizations"):
-        tq.prepare_qat(plain)
     with pytest.warns(UserWarning, match="no module has a qconfig"):
         tq.prepare_qat(nn.Sequential(nn.Linear(2, 2)))
 

@@ -144,8 +144,8 @@ def test_float_and_prepared_models_say_what_would_happen() -> None:
     assert rows["off"].reason == "its qconfig is None"
     assert "overrides forward of Linear" in rows["altered"].reason
     assert "float_qparams_weight_only_qconfig" in rows["table"].reason
-    assert rows["folded"].becomes == ""
-    assert "remove_parametrizations" in rows["folded"].reason
+    assert rows["folded"].becomes == "quantized.Linear"
+    assert rows["folded"].reason.endswith("of 'weight' will be folded")
     del model.folded, model.altered.qconfig
     model.altered.qconfig = None
     prepared = tq.prepare(model)
@@ -196,8 +196,11 @@ def test_dynamic_models_and_what_they_would_become() -> None:
     assert (tables[0].bytes_before, tables[0].bytes_after) == (280, 10 * (4 + 8))
     weight_normed = nn.ModuleDict({"a": weight_norm(nn.Linear(2, 2)), "b": nn.Linear(2, 2)})
     first, second = tq.explain_dynamic(weight_normed)
-    assert "fold it first" in first.reason
-    assert second.becomes == "quantized.dynamic.Linear"
+    assert first.reason.endswith("of 'weight' will be folded")
+    assert second.reason == ""
+    assert first.becomes == second.becomes == "quantized.dynamic.Linear"
+    int8 = tq.quantize_dynamic(weight_normed)
+    assert tq.report(int8)[0].reason.endswith("of 'weight' was folded")
 
 
 def test_text_rich_html_and_json() -> None:

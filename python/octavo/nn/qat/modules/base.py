@@ -65,7 +65,7 @@ class QATModule(nn.Module):
 
         Raises:
             TypeError: another kind of module.
-            ValueError: no qconfig.
+            ValueError: no qconfig; a weight that is no parameter.
         """
         label = source_label(cls, mod)
         if not isinstance(mod, cls._FLOAT_MODULE):
@@ -78,6 +78,11 @@ class QATModule(nn.Module):
             raise ValueError(
                 f"{label}: the float module has no qconfig; set one, for example "
                 "octavo.quantization.get_default_qat_qconfig()"
+            )
+        if not isinstance(layer.weight, nn.Parameter):
+            raise ValueError(
+                f"{label}: the weight is computed from other tensors; prepare_qat() folds these "
+                "into a plain parameter"
             )
         arguments = {**cls._arguments_of(layer), **cls._options_of(mod)}
         result = cls(**arguments, qconfig=qconfig, device="meta")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from octavo._tensor.qparams import check_scale, check_zero_point
 from octavo.dtypes import QDType, qint8, qint32, quint8
+from octavo.nn.quantized.modules.upstream import upstream_of
 from octavo.nn.quantized.modules.utils import describe, relabel
 from octavo.tensor import QTensor
 
@@ -38,6 +39,13 @@ class QuantizedModule(nn.Module):
         name = type(self).__name__
         return f"{name} '{self._qualified_name}'" if self._qualified_name else name
 
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script calls first."""
+        raise RuntimeError(
+            f"{self._label()}: torch.jit.script cannot compile Octavo's kernels; save the "
+            "state_dict and convert the model again where it is loaded"
+        )
+
     def _activation(self, x: Any, what: str = "input") -> Tensor:
         """The plain integers inside an activation; TypeError unless it is 8-bit with one scale."""
         if isinstance(x, QTensor) and x._axis is None and x._qdtype is not qint32:
@@ -56,7 +64,7 @@ class QuantizedModule(nn.Module):
             cure = "Make one with octavo.quantize_per_tensor."
         return TypeError(
             f"{self._label()}: {what} must be a quantized tensor of dtype octavo.quint8 or "
-            f"octavo.qint8 with one scale, got {describe(x)}. {cure}"
+            f"octavo.qint8 with one scale, got {describe(x)}{upstream_of(self)}. {cure}"
         )
 
     def _named(self, error: Exception) -> Exception:

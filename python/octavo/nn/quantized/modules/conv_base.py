@@ -13,6 +13,7 @@ from octavo._errors import ArgumentError
 from octavo.dtypes import as_qdtype, qint8
 from octavo.nn.quantized.modules.utils import source_label
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
+from octavo.ops.shared import shared_weight
 
 __all__ = ["ConvModule"]
 
@@ -155,7 +156,8 @@ class ConvModule(PackedWeightModule):
         self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
     ) -> Any:
         padding, padding_end = self._kernel_padding
-        return ops.ConvWeight(
+        return shared_weight(
+            ops.ConvWeight,
             weight,
             scales,
             zero_points,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from octavo import ops
 from octavo.nn.quantized.modules.conv_base import ConvModule, _tuple_of
+from octavo.ops.shared import shared_weight
 
 __all__ = ["ConvTransposeModule"]
 
@@ -78,7 +79,8 @@ class ConvTransposeModule(ConvModule):
     def _pack(
         self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
     ) -> Any:
-        return ops.ConvTransposeWeight(
+        return shared_weight(
+            ops.ConvTransposeWeight,
             weight,
             scales,
             zero_points,

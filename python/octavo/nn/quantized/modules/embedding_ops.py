@@ -21,11 +21,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from octavo import ops
 from octavo.dtypes import quint4x2, quint8
 from octavo.nn.quantized.modules.base import QuantizedModule, expect
 from octavo.nn.quantized.modules.utils import describe, relabel, source_label
-from octavo.ops.embedding import EmbeddingWeight, embedding_dtype, pack_nibbles, padding_index
+from octavo.ops import direct
+from octavo.ops.embedding import (
+    EmbeddingWeight,
+    checked_embedding,
+    checked_embedding_bag,
+    embedding_dtype,
+    pack_nibbles,
+    padding_index,
+)
 
 __all__ = ["Embedding", "EmbeddingBag"]
 
@@ -148,8 +155,13 @@ class Embedding(QuantizedModule):
         )
 
     def forward(self, indices: Tensor) -> Tensor:
+        result: Tensor | None = direct.embedding(self._table._direct, indices)
+        return self._forward(indices) if result is None else result
+
+    def _forward(self, indices: Tensor) -> Tensor:
+        """`forward` for what it does not take directly."""
         try:
-            return ops.embedding(self._table, indices)
+            return checked_embedding(self._table, indices)
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise self._named(error) from error
 
@@ -334,10 +346,31 @@ class EmbeddingBag(Embedding):
 
         Raises: as :func:`octavo.ops.embedding_bag`, with the module's name.
         """
+        result: Tensor | None = direct.embedding_bag(
+            self._table._direct,
+            indices,
+            offsets,
+            self.mode,
+            per_sample_weights,
+            self.include_last_offset,
+            self.padding_idx,
+        )
+        if result is None or compressed_indices_mapping is not None:
+            return self._forward(indices, offsets, per_sample_weights, compressed_indices_mapping)
+        return result
+
+    def _forward(
+        self,
+        indices: Tensor,
+        offsets: Tensor | None = None,
+        per_sample_weights: Tensor | None = None,
+        compressed_indices_mapping: Tensor | None = None,
+    ) -> Tensor:
+        """`forward` for what it does not take directly."""
         try:
             if compressed_indices_mapping is not None:
                 raise ValueError("compressed_indices_mapping must be None: tables are not pruned")
-            return ops.embedding_bag(
+            return checked_embedding_bag(
                 self._table,
                 indices,
                 offsets,

@@ -11,6 +11,7 @@ from octavo import ops
 from octavo.dtypes import QDType, as_qdtype, qint8, quint8
 from octavo.nn.quantized.modules.utils import observed_float, source_label
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
+from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
 __all__ = ["Linear"]
@@ -103,7 +104,7 @@ class Linear(WeightedQuantizedModule):
         self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
     ) -> Any:
         kind = ops.LinearWeight if weight.numel() else _EmptyWeight
-        return kind(weight, scales, zero_points, bias)
+        return shared_weight(kind, weight, scales, zero_points, bias)
 
     def _get_name(self) -> str:
         return "QuantizedLinear"

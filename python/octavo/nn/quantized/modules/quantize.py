@@ -16,10 +16,12 @@ from octavo.tensor import QTensor
 
 __all__ = ["DeQuantize", "Quantize"]
 
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
 
 class Quantize(QuantizedOutput):
-    """Quantizes a float32 tensor of any shape with one scale and zero point; what QuantStub
-    becomes.
+    """Quantizes a float32, bfloat16 or float16 tensor of any shape with one scale and zero point;
+    what QuantStub becomes.
 
     Args:
         scale: finite and > 0.
@@ -30,10 +32,10 @@ class Quantize(QuantizedOutput):
     ``scale`` and ``zero_point`` read as tensors of shape [1], as in torch, and can be assigned.
 
     Raises:
-        TypeError: in ``forward``, for anything but a float32 tensor.
+        TypeError: in ``forward``, for anything but a tensor of those dtypes.
         ValueError: scale or zero point out of range.
 
-    Source: ``torch.ao.nn.quantized.Quantize``.
+    Source: ``torch.ao.nn.quantized.Quantize``, which takes float32 only.
     """
 
     _scalar_shape = (1,)
@@ -82,13 +84,15 @@ class Quantize(QuantizedOutput):
                 f"{self._label()}: the input is quantized already, got {describe(X)}; remove this "
                 "QuantStub"
             )
-        if not isinstance(X, Tensor) or X.dtype is not torch.float32:
+        if not isinstance(X, Tensor) or X.dtype not in _FLOATS:
             raise TypeError(
-                f"{self._label()}: the input must be a float32 tensor, got {describe(X)}; call "
-                ".float() first"
+                f"{self._label()}: the input must be a float32, bfloat16 or float16 tensor, got "
+                f"{describe(X)}; call .float() first"
             )
         scale, zero_point, qdtype = self._scale, self._zero_point, self.dtype
-        return QTensor._wrap(ops.quantize(X, scale, zero_point, qdtype), scale, zero_point, qdtype)
+        return QTensor._wrap(
+            ops.quantize(X.float(), scale, zero_point, qdtype), scale, zero_point, qdtype
+        )
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Quantize:
@@ -99,22 +103,43 @@ class Quantize(QuantizedOutput):
 
 
 class DeQuantize(QuantizedModule):
-    """Turns a quantized tensor into a float32 one; what DeQuantStub becomes. A float tensor passes
-    as it is.
+    """Turns a quantized tensor into a float one; what DeQuantStub becomes. A float tensor passes as
+    it is.
+
+    Args:
+        dtype: of the result: float32, bfloat16 or float16.
 
     Raises:
         TypeError: in ``forward``, for plain integer tensors and other types.
+        ValueError: another ``dtype``.
 
-    Source: ``torch.ao.nn.quantized.DeQuantize``.
+    Source: ``torch.ao.nn.quantized.DeQuantize``, whose results are float32.
     """
 
+    def __init__(self, *, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        if dtype not in _FLOATS:
+            raise ValueError(
+                f"DeQuantize: dtype must be torch.float32, bfloat16 or float16, got {dtype}"
+            )
+        self.dtype = dtype
+
+    def extra_repr(self) -> str:
+        return "" if self.dtype is torch.float32 else f"dtype={self.dtype}"
+
     def forward(self, Xq: Tensor) -> Tensor:
-        if isinstance(Xq, QTensor) or (isinstance(Xq, Tensor) and Xq.is_floating_point()):
-            return Xq.dequantize() if isinstance(Xq, QTensor) else Xq
+        if isinstance(Xq, QTensor):
+            return Xq.dequantize().to(self.dtype)
+        if isinstance(Xq, Tensor) and Xq.is_floating_point():
+            return Xq
         raise TypeError(
             f"{self._label()}: the input must be a quantized or a float tensor, got {describe(Xq)}"
         )
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> DeQuantize:
-        return cls()
+        """With the dtype of what last left the DeQuantStub ``mod``; float32 where nothing did, or
+        another dtype.
+        """
+        dtype = getattr(mod, "_last_dtype", torch.float32)
+        return cls(dtype=dtype if dtype in _FLOATS else torch.float32)

@@ -2,7 +2,8 @@
 
 Memory: a module holds its weight once, packed for the CPU (:class:`octavo.ops.LinearWeight`,
 :class:`octavo.ops.ConvWeight`). The plain int8 weight is unpacked when somebody asks for it:
-``module.weight``, ``state_dict()``, pickling.
+``module.weight``, ``state_dict()``, pickling. Modules whose weights are equal, bias and geometry
+included, share one packed weight: tied layers and copies of a model, loaded ones too.
 
 State dict, plain tensors only:
 
@@ -216,9 +217,15 @@ class PackedWeightModule(QuantizedModule):
         """
         weight: Tensor = mod.weight  # type: ignore[assignment]
         try:
-            if not precomputed:
-                observer(weight.detach().float())
-            quantized, scales, zero_points = quantize_weight(weight, observer, self._weight_axis)
+            if weight.numel() == 0:  # nothing to observe
+                quantized = torch.empty(weight.shape, dtype=torch.int8)
+                scales, zero_points = torch.ones(1), torch.zeros(1, dtype=torch.int32)
+            else:
+                if not precomputed:
+                    observer(weight.detach().float())
+                quantized, scales, zero_points = quantize_weight(
+                    weight, observer, self._weight_axis
+                )
             self._packed = self._pack(quantized, scales, zero_points, self._checked_bias(mod.bias))
         except (TypeError, ValueError, RuntimeError) as error:
             raise relabel(error, label) from error

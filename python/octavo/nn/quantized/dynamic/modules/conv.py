@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo.nn.quantized.modules.conv_base import ConvModule
+from octavo.nn.quantized.modules.upstream import upstream_of
 from octavo.nn.quantized.modules.utils import (
     describe,
     dynamic_activations,
@@ -92,7 +93,7 @@ class _ConvNd(ConvModule):
             )
             raise TypeError(
                 f"{self._label()}: input must be a float32, bfloat16 or float16 tensor, got "
-                f"{describe(x)}. {cure}"
+                f"{describe(x)}{upstream_of(self)}. {cure}"
             )
         return x
 

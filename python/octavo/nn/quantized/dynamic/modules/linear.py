@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from octavo import ops
 from octavo.dtypes import as_qdtype, qint8
 from octavo.nn.quantized.dynamic.modules.linear_float16 import LinearFloat16
+from octavo.nn.quantized.modules.upstream import upstream_of
 from octavo.nn.quantized.modules.utils import (
     describe,
     dynamic_activations,
@@ -17,6 +18,7 @@ from octavo.nn.quantized.modules.utils import (
     source_label,
 )
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
+from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
 __all__ = ["Linear"]
@@ -139,7 +141,7 @@ class Linear(PackedWeightModule):
         self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
     ) -> Any:
         kind = ops.LinearWeight if weight.numel() else _EmptyWeight
-        return kind(weight, scales, zero_points, bias)
+        return shared_weight(kind, weight, scales, zero_points, bias)
 
     def _get_name(self) -> str:
         return "DynamicQuantizedLinear"
@@ -169,7 +171,7 @@ class Linear(PackedWeightModule):
             )
             raise TypeError(
                 f"{self._label()}: input must be a float32, bfloat16 or float16 tensor, got "
-                f"{describe(x)}. {cure}"
+                f"{describe(x)}{upstream_of(self)}. {cure}"
             )
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise RuntimeError(

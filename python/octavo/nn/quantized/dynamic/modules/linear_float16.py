@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from octavo.nn.quantized.modules.base import QuantizedModule, expect
+from octavo.nn.quantized.modules.upstream import upstream_of
 from octavo.nn.quantized.modules.utils import describe, relabel, source_label
 from octavo.tensor import QTensor
 
@@ -62,7 +63,10 @@ class LinearFloat16(QuantizedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(x, QTensor) or not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f"{self._label()}: input must be a float tensor, got {describe(x)}")
+            raise TypeError(
+                f"{self._label()}: input must be a float tensor, got "
+                f"{describe(x)}{upstream_of(self)}"
+            )
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise RuntimeError(
                 f"{self._label()}: the last dimension of the input must have in_features = "

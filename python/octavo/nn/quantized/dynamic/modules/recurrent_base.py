@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from octavo import ops
 from octavo.dtypes import as_qdtype, qint8
 from octavo.nn.quantized.modules.base import QuantizedModule, expect
+from octavo.nn.quantized.modules.upstream import upstream_of
 from octavo.nn.quantized.modules.utils import describe, quantize_weight, relabel
+from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
 __all__ = ["FLOATS", "Part", "RecurrentWeights", "check_weight_dtype"]
@@ -83,8 +85,10 @@ class RecurrentWeights(QuantizedModule):
             try:
                 observer: Any = factory().to(weight.device)
                 observer(weight.detach().float())
-                taken[name] = ops.LinearWeight(
-                    *quantize_weight(weight, observer), self._checked_bias(part, bias)
+                taken[name] = shared_weight(
+                    ops.LinearWeight,
+                    *quantize_weight(weight, observer),
+                    self._checked_bias(part, bias),
                 )
             except (TypeError, ValueError, RuntimeError) as error:
                 raise relabel(error, f"{label}: {name}") from error
@@ -161,7 +165,7 @@ class RecurrentWeights(QuantizedModule):
             zeros = torch.tensor([w._zero_point]) if w._axis is None else w._zero_points
             try:
                 bias = self._checked_bias(part, weight_bias[part.bias] if part.bias else None)
-                taken[name] = ops.LinearWeight(w._int, scales.float(), zeros, bias)
+                taken[name] = shared_weight(ops.LinearWeight, w._int, scales.float(), zeros, bias)
             except (TypeError, ValueError) as error:
                 raise relabel(error, label) from error
         self._packed = taken
@@ -215,7 +219,9 @@ class RecurrentWeights(QuantizedModule):
                 bias = self._checked_bias(part, tensors[part.bias])
             try:
                 zeros = zero_points.to("cpu", torch.int64)
-                taken[name] = ops.LinearWeight(weight.cpu(), scales.cpu(), zeros, bias)
+                taken[name] = shared_weight(
+                    ops.LinearWeight, weight.cpu(), scales.cpu(), zeros, bias
+                )
             except ValueError as error:
                 raise ValueError(f"'{name}': {error}") from error
         self._packed = taken
@@ -235,7 +241,9 @@ class RecurrentWeights(QuantizedModule):
         state = dict(state)
         plain = state.pop("_plain_weights")
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._packed = {name: ops.LinearWeight(*parts) for name, parts in plain.items()}
+        self._packed = {
+            name: shared_weight(ops.LinearWeight, *parts) for name, parts in plain.items()
+        }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RecurrentWeights:
         result = type(self).__new__(type(self))
@@ -257,6 +265,6 @@ class RecurrentWeights(QuantizedModule):
             )
             raise TypeError(
                 f"{self._label()}: {what} must be a float32, bfloat16 or float16 tensor, got "
-                f"{describe(x)}. {cure}"
+                f"{describe(x)}{upstream_of(self)}. {cure}"
             )
         return x.detach()
