@@ -139,11 +139,13 @@ from octavo.quantization.qconfig_mapping import (
     get_default_qat_qconfig_mapping,
     get_default_qconfig_mapping,
 )
+from octavo.quantization.quant_type import QuantType
 from octavo.quantization.quantization_mappings import (
     DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
     DEFAULT_MODULE_TO_ACT_POST_PROCESS,
     DEFAULT_QAT_MODULE_MAPPINGS,
     DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
+    get_default_compare_output_module_list,
     get_default_dynamic_quant_module_mappings,
     get_default_qat_module_mappings,
     get_default_qconfig_propagation_list,
@@ -169,6 +171,10 @@ from octavo.quantization.quantize_qat import prepare_qat, quantize_qat
 from octavo.quantization.report import ModuleReport, QuantizationReport, explain, report
 from octavo.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 from octavo.quantization.torch_ao import from_torch_ao, load_torch_ao
+from octavo.quantization.utils import get_combined_dict
+
+ObserverOrFakeQuantize = ObserverBase | FakeQuantizeBase
+"""What a QConfig makes."""
 
 __all__ = [
     "DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS",
@@ -196,6 +202,7 @@ __all__ = [
     "MovingAveragePerChannelMinMaxObserver",
     "NoopObserver",
     "ObserverBase",
+    "ObserverOrFakeQuantize",
     "PerAxis",
     "PerBlock",
     "PerChannelMinMaxObserver",
@@ -210,6 +217,7 @@ __all__ = [
     "QConfigDynamic",
     "QConfigMapping",
     "QuantStub",
+    "QuantType",
     "QuantWrapper",
     "QuantizationReport",
     "RecordingObserver",
@@ -294,6 +302,8 @@ __all__ = [
     "fused_per_channel_wt_fake_quant_range_neg_127_to_127",
     "fused_wt_fake_quant_range_neg_127_to_127",
     "get_block_size",
+    "get_combined_dict",
+    "get_default_compare_output_module_list",
     "get_default_custom_config_dict",
     "get_default_dynamic_quant_module_mappings",
     "get_default_qat_module_mappings",

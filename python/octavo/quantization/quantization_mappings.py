@@ -11,6 +11,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from octavo.nn import intrinsic as nni
 from octavo.nn import qat as nnqat
+from octavo.nn import quantizable as nnqa
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import qat as nniqat
 from octavo.nn.intrinsic import quantized as nniq
@@ -28,6 +29,7 @@ __all__ = [
     "DEFAULT_MODULE_TO_ACT_POST_PROCESS",
     "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
+    "get_default_compare_output_module_list",
     "get_default_dynamic_quant_module_mappings",
     "get_default_qat_module_mappings",
     "get_default_qconfig_propagation_list",
@@ -163,6 +165,16 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nnqatd.Linear: nnqd.Linear,
 }
 
+# Modules that are observed part by part: float class to observed class to int8 class.
+CUSTOM_OBSERVED: dict[type, Any] = {
+    nn.LSTM: nnqa.LSTM,
+    nn.MultiheadAttention: nnqa.MultiheadAttention,
+}
+CUSTOM_QUANTIZED: dict[type, Any] = {
+    nnqa.LSTM: nnq.LSTM,
+    nnqa.MultiheadAttention: nnq.MultiheadAttention,
+}
+
 # Where Hugging Face transformers defines its Conv1D, today and in older versions.
 _TRANSFORMERS = ("transformers.pytorch_utils", "transformers.modeling_utils")
 
@@ -268,9 +280,24 @@ def get_default_qconfig_propagation_list() -> set[type]:
     return set(DEFAULT_STATIC_QUANT_MODULE_MAPPINGS) | {nn.Sequential}
 
 
+def get_default_compare_output_module_list() -> set[type]:
+    """The classes whose outputs the numeric suite records: all that the mappings have on either
+    side.
+
+    Source: ``torch.ao.quantization.get_default_compare_output_module_list``.
+    """
+    tables = (
+        DEFAULT_STATIC_QUANT_MODULE_MAPPINGS,
+        DEFAULT_QAT_MODULE_MAPPINGS,
+        DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS,
+    )
+    values = {ours for table in tables for ours in table.values()}
+    return {float_class for table in tables for float_class in table} | values | {nn.Sequential}
+
+
 def no_observer_set() -> set[type]:
     """Observed custom classes that get no observer of their own.
 
     Source: ``torch.ao.quantization.no_observer_set``.
     """
-    return set()
+    return {nnqa.LSTM, nnqa.MultiheadAttention}

@@ -20,6 +20,7 @@ Names, arguments and results are those of ``torch.ao.quantization``. Differences
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -29,12 +30,15 @@ import torch
 from torch import nn
 
 from octavo.nn.quantized import FXFloatFunctional
+from octavo.nn.quantized.modules.of_parts import MadeOfParts
 from octavo.quantization.fake_quantize import FakeQuantizeBase
 from octavo.quantization.fold import copy_model
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.qconfig import activation_is_memoryless
 from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.quantization_mappings import (
+    CUSTOM_OBSERVED,
+    CUSTOM_QUANTIZED,
     DEFAULT_MODULE_TO_ACT_POST_PROCESS,
     get_default_qconfig_propagation_list,
     get_default_static_quant_module_mappings,
@@ -84,12 +88,12 @@ _TO_QUANTIZED = "observed_to_quantized_custom_module_class"
 
 
 def get_default_custom_config_dict() -> dict[str, dict[type, type]]:
-    """Float class to observed class, and observed class to quantized class, of modules that users
-    define.
+    """Float class to observed class, and observed class to quantized class, of modules that are
+    observed part by part; a copy that may be changed.
 
     Source: ``torch.ao.quantization.get_default_custom_config_dict``.
     """
-    return {_TO_OBSERVED: {}, _TO_QUANTIZED: {}}
+    return {_TO_OBSERVED: dict(CUSTOM_OBSERVED), _TO_QUANTIZED: dict(CUSTOM_QUANTIZED)}
 
 
 def propagate_qconfig_(
@@ -177,7 +181,8 @@ def prepare(
     whole = non_leaf | set(custom)
     warn_unknown_names(model, qconfig_dict)
     qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
-    _check_preparable(model, qconfigs, table, whole)
+    observable = {*table, *custom}
+    _check_preparable(model, qconfigs, observable, whole)
     device = _unique_device(model)
     if not inplace:
         model = copy_model(model)
@@ -192,7 +197,7 @@ def prepare(
             "octavo.quantization.get_default_qconfig() or pass qconfig_dict",
             stacklevel=2,
         )
-    for unit in units_of(model, qconfigs, table, whole):
+    for unit in units_of(model, qconfigs, observable, whole):
         model = _observe(model, unit, custom, non_leaf, device)
     return model
 
@@ -240,14 +245,15 @@ def _observe(
     cls = canonical_type(module)
     if qconfig is None or issubclass(cls, (DeQuantStub, nn.Dropout)):
         return model
-    if cls in custom:
-        module = custom[cls].from_float(module)
-        module.qconfig = qconfig
+    if unit.entry is not None and unit.entry in custom:
+        target = custom[unit.entry]
+        module = _observed_form(unit, target)
         model = replaced(model, {id(unit.module): module})
-        if issubclass(custom[cls], tuple(no_observer_set())):
+        if issubclass(target, tuple(no_observer_set())):
+            hand_over(unit.module, module)
             return model
     observer = qconfig.activation()
-    if cls not in custom and unit.entry is None and cls not in non_leaf:
+    if unit.entry is None and cls not in non_leaf:
         observer = _fixed_fake_quantize(module, observer)
         if OVERRIDES in unit.reason:
             warnings.warn(f"prepare: {unit.label} stays float: {unit.reason}", stacklevel=3)
@@ -265,6 +271,17 @@ def _observe(
     else:
         module.register_forward_hook(observer_forward_hook, prepend=True)
     return model
+
+
+def _observed_form(unit: Unit, target: Any) -> nn.Module:
+    """What a custom class makes of a float module."""
+    if "qconfig" not in vars(unit.module):
+        unit.module.qconfig = unit.qconfig
+    unit.module._qualified_name = unit.name  # type: ignore[assignment]
+    module: nn.Module = target.from_float(unit.module)
+    module.qconfig = unit.qconfig
+    module._qualified_name = unit.name  # type: ignore[assignment]
+    return module
 
 
 def _fixed_fake_quantize(module: nn.Module, observer: Any) -> Any:
@@ -326,7 +343,7 @@ def convert(
     )
     units = _prepared_units(module, {**table, **custom}, custom)
     check_units(units, "convert")
-    check_calibrated(units, table)
+    check_calibrated([*units, *_parts_of(units, custom)], table)
     if not inplace:
         module = copy_model(module)
     elif any(unit.module is module and unit.entry is not None for unit in units):
@@ -381,6 +398,19 @@ def _prepared_units(
 ) -> list[Unit]:
     qconfigs = {id(module): getattr(module, "qconfig", None) for module in model.modules()}
     return units_of(model, qconfigs, table, set(custom))
+
+
+def _parts_of(units: Iterable[Unit], custom: Mapping[type, Any]) -> list[Unit]:
+    """The units inside of Octavo's own custom modules, with their paths in the model."""
+    table = get_default_static_quant_module_mappings()
+    result = []
+    for unit in units:
+        target = None if unit.entry is None else custom.get(unit.entry)
+        if isinstance(target, type) and issubclass(target, MadeOfParts):
+            for part in _prepared_units(unit.module, table, ()):
+                name = ".".join(filter(None, (unit.name, part.name)))
+                result.append(dataclasses.replace(part, name=name))
+    return result
 
 
 def _contains_any(unit: Unit, others: Iterable[Unit]) -> bool:

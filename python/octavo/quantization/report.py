@@ -18,6 +18,8 @@ from octavo.quantization import footprint
 from octavo.quantization.fold import computed_weights, folded_weights
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.quantization_mappings import (
+    CUSTOM_OBSERVED,
+    CUSTOM_QUANTIZED,
     get_default_dynamic_quant_module_mappings,
     get_default_static_quant_module_mappings,
 )
@@ -209,8 +211,16 @@ def explain(
     if isinstance(stored, QuantizationReport):
         return stored
     warn_unknown_names(model, qconfig_dict)
-    table = get_default_static_quant_module_mappings() if mapping is None else mapping
-    return report_of(units_of(model, resolve_qconfigs(model, qconfig_dict), table), table)
+    table = _with_custom(mapping)
+    qconfigs = resolve_qconfigs(model, qconfig_dict)
+    return report_of(units_of(model, qconfigs, table, set(CUSTOM_QUANTIZED)), table)
+
+
+def _with_custom(mapping: Mapping[type, Any] | None = None) -> dict[type, Any]:
+    """A mapping, default that of ``convert``, and the modules that are observed in another form."""
+    table = get_default_static_quant_module_mappings() if mapping is None else dict(mapping)
+    custom = {ours: CUSTOM_QUANTIZED[observed] for ours, observed in CUSTOM_OBSERVED.items()}
+    return {**table, **CUSTOM_QUANTIZED, **custom}
 
 
 def report(
@@ -244,8 +254,8 @@ def report(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"report: model must be a torch.nn.Module, got {type(model).__name__}")
-    table = get_default_static_quant_module_mappings()
-    units = units_of(model, resolve_qconfigs(model), table)
+    table = _with_custom()
+    units = units_of(model, resolve_qconfigs(model), table, set(CUSTOM_QUANTIZED))
     converted = any(is_quantized(unit.module) for unit in units)
     if example_inputs is not None and not converted:
         raise ValueError(

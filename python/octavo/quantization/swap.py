@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from octavo.nn.quantized import FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput
+from octavo.nn.quantized.modules.utils import is_calibrated
 from octavo.quantization.observer import _is_activation_post_process, _SilentObserver
 from octavo.quantization.units import (
     OBSERVER_NAME,
     Unit,
+    adopt_foreign_modules,
     canonical_type,
     check_units,
     find_entry,
@@ -122,8 +124,12 @@ def _lack(module: nn.Module, target: Any) -> tuple[str, str]:
         return "observer", ""
     if isinstance(observer, _SilentObserver) or not hasattr(observer, "calculate_qparams"):
         return "scale", f": {type(observer).__name__}"
-    if _is_calibrated(observer) or getattr(module, "_scalar_operations", False):
+    if is_calibrated(observer) or getattr(module, "_scalar_operations", False):
         return "", ""
+    if not isinstance(module, FXFloatFunctional) and issubclass(
+        canonical_type(module), FXFloatFunctional
+    ):
+        return "", ""  # torch.ao's do not tell whether only scalar operations were called
     ignored = ignored_values(observer)
     return ("finite", f", {ignored} values") if ignored else ("data", "")
 
@@ -140,15 +146,6 @@ def _wants_scale(target: Any, observer: Any) -> bool:
     if _is_ours(target):
         return issubclass(target, QuantizedOutput)
     return observer is not None and not getattr(observer, "is_dynamic", False)
-
-
-def _is_calibrated(observer: Any) -> bool:
-    inner = getattr(observer, OBSERVER_NAME, observer)
-    calibrated = getattr(inner, "is_calibrated", None)
-    if calibrated is None:  # an observer that is not Octavo's
-        low = getattr(inner, "min_val", None)
-        return not isinstance(low, Tensor) or (low.numel() > 0 and bool(torch.isfinite(low).all()))
-    return bool(calibrated)
 
 
 def _check_parameters(unit: Unit, caller: str) -> None:
@@ -217,6 +214,8 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
         setattr(new, table, hooks)
     remove_observer_hooks(new)
     new.train(old.training)
+    if isinstance(new, type(old)):  # has the parts of the old one, with their hooks
+        return
     lost = [
         name
         for name, part in old.named_modules()
@@ -296,6 +295,7 @@ def swap_module(
     if not units or units[0].entry is None:
         return mod
     check_units(units, "swap_module")
+    adopt_foreign_modules(mod)
     check_calibrated(units, mapping)
     name: str = getattr(mod, "_qualified_name", "")
     new = make_quantized(mod, name, mapping, custom, use_precomputed_fake_quant)

@@ -40,7 +40,7 @@ from octavo.quantization.torch_ao_modules import (
     observed,
     weighted,
 )
-from octavo.quantization.units import canonical_type, is_quantized
+from octavo.quantization.units import adopt_foreign_modules, canonical_type, is_quantized
 
 __all__ = ["from_torch_ao", "load_torch_ao"]
 
@@ -87,7 +87,9 @@ def from_torch_ao(model: nn.Module, inplace: bool = False) -> nn.Module:
     for module in list(model.modules()):
         if id(module) in made:
             hand_over(module, made[id(module)])
-    return replaced(model, made)
+    model = replaced(model, made)
+    adopt_foreign_modules(model)  # cells that are quantized part by part
+    return model
 
 
 def _counterpart(module: nn.Module) -> tuple[bool, Any]:
@@ -123,8 +125,9 @@ def _check_convertible(model: nn.Module, theirs: list[tuple[str, nn.Module]]) ->
         )
     if not theirs:
         raise ValueError(
-            "from_torch_ao: the model has no quantized modules of torch.ao; quantize a float model "
-            "with octavo.quantization.quantize_dynamic, or prepare and convert"
+            "from_torch_ao: the model has no quantized modules of torch.ao; give a model that "
+            "torch.ao prepared to octavo.quantization.convert, and quantize a float model with "
+            "quantize_dynamic, or prepare and convert"
         )
 
 

@@ -20,6 +20,7 @@ from octavo.nn.intrinsic import quantized as nniq
 from octavo.nn.quantized import dynamic as nnqd
 from octavo.nn.quantized.modules.conv_base import ConvModule
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
+from octavo.quantization.units import adopt_foreign_modules
 from octavo.tensor import QTensor
 
 __all__ = ["as_qtensor", "from_module", "functional", "is_known", "observed", "weighted"]
@@ -174,7 +175,29 @@ def _flat(tree: Any) -> dict[str, Any]:
     return result
 
 
+def _of_parts(cls: Any, module: Any) -> nn.Module:
+    """An LSTM or attention whose parts are quantized modules of torch.ao."""
+    result: Any = copy.deepcopy(module)
+    for parent in list(result.modules()):
+        for name, part in parent._modules.items():
+            ours = _COUNTERPARTS.get(type(part).__name__)
+            if ours is not None and type(part).__module__.startswith("torch.ao.nn.quantized."):
+                parent._modules[name] = from_module(ours, part)
+    adopt_foreign_modules(result)
+    result.__class__ = cls._FLOAT_MODULE
+    result._adopted()
+    result.__class__ = cls
+    result._take_float_parameters()
+    return result  # type: ignore[no-any-return]
+
+
+_COUNTERPARTS: dict[str, Any] = {
+    cls.__name__: cls for cls in (nnq.Linear, nnq.QFunctional, nnq.Quantize, nnq.DeQuantize)
+}
+
 _BUILDERS: dict[type, Callable[[Any, Any], nn.Module]] = {
+    nnq.LSTM: _of_parts,
+    nnq.MultiheadAttention: _of_parts,
     nnq.Quantize: _quantize,
     nnq.DeQuantize: lambda cls, module: nnq.DeQuantize(),
     nnq.QFunctional: lambda cls, module: functional(module),

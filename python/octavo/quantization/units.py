@@ -19,6 +19,10 @@ from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from octavo.nn import intrinsic as nni
+from octavo.nn import qat as nnqat
+from octavo.nn import quantizable as nnqa
+from octavo.nn.intrinsic import qat as nniqat
+from octavo.nn.qat import dynamic as nnqatd
 from octavo.nn.qat.modules.base import QATModule
 from octavo.nn.quantized import FloatFunctional, FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule
@@ -30,23 +34,28 @@ from octavo.quantization.stubs import DeQuantStub, QuantStub, QuantWrapper
 
 OBSERVER_NAME = "activation_post_process"
 
+
+def _by_name(*classes: type[nn.Module]) -> dict[str, Any]:
+    return {cls.__name__: cls for cls in classes}
+
+
+def _public(package: Any) -> dict[str, Any]:
+    names = (name for name in package.__all__ if not name.startswith("_"))
+    return {name: cls for name in names if isinstance(cls := getattr(package, name), type)}
+
+
 # Float modules of torch's own quantization package, which models in the wild are written with. They
 # have the attributes and behaviour of Octavo's, so prepare turns them into these.
-_FOREIGN_FLOAT: dict[str, type[nn.Module]] = {
-    cls.__name__: cls
-    for cls in (
-        QuantStub,
-        DeQuantStub,
-        QuantWrapper,
-        FloatFunctional,
-        FXFloatFunctional,
-        *(getattr(nni, name) for name in nni.__all__ if name != "_FusedModule"),
-    )
-}
-_FOREIGN_PACKAGES = (
-    "torch.ao.quantization.",
-    "torch.ao.nn.quantized.",
-    "torch.ao.nn.intrinsic.modules.",
+# Those of quantization-aware training too, where convert meets them. By package, the longer name
+# first.
+_FOREIGN: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("torch.ao.quantization.", _by_name(QuantStub, DeQuantStub, QuantWrapper)),
+    ("torch.ao.nn.quantized.", _by_name(FloatFunctional, FXFloatFunctional)),
+    ("torch.ao.nn.intrinsic.modules.", _public(nni)),
+    ("torch.ao.nn.intrinsic.qat.", _public(nniqat)),
+    ("torch.ao.nn.qat.dynamic.", _public(nnqatd)),
+    ("torch.ao.nn.qat.", _public(nnqat)),
+    ("torch.ao.nn.quantizable.", _by_name(nnqa.LSTM, nnqa.LSTMCell, nnqa.MultiheadAttention)),
 )
 
 # Modules that read the weights of their children instead of calling them: nothing inside can be
@@ -70,9 +79,15 @@ def canonical_type(module: nn.Module) -> type[nn.Module]:
     same name.
     """
     cls: type[nn.Module] = type_before_parametrizations(module)
-    if cls.__module__.startswith(_FOREIGN_PACKAGES):
-        return _FOREIGN_FLOAT.get(cls.__name__, cls)
-    return cls
+    return _counterpart(cls) or cls
+
+
+def _counterpart(cls: type) -> Any:
+    """Octavo's class for one of torch.ao that is adopted, or None."""
+    if not cls.__module__.startswith("torch.ao."):
+        return None
+    home = next((ours for prefix, ours in _FOREIGN if cls.__module__.startswith(prefix)), {})
+    return home.get(cls.__name__)
 
 
 def disable_nested_tensors(model: nn.Module) -> None:
@@ -89,17 +104,17 @@ def disable_nested_tensors(model: nn.Module) -> None:
 
 
 def adopt_foreign_modules(model: nn.Module) -> None:
-    """Turns torch.ao's stubs, functionals and fused float modules inside of ``model`` into
-    Octavo's, in place.
+    """Turns torch.ao's stubs, functionals, fused float modules and modules of training inside of
+    ``model`` into Octavo's, in place.
 
     The objects stay the same, so hooks, parameters and ties do too.
     """
-    for module in model.modules():
-        if (
-            type(module).__module__.startswith(_FOREIGN_PACKAGES)
-            and type(module).__name__ in _FOREIGN_FLOAT
-        ):
-            module.__class__ = _FOREIGN_FLOAT[type(module).__name__]
+    for module in list(model.modules()):
+        ours = _counterpart(type(module))
+        if ours is not None:
+            module.__class__ = ours
+            if hasattr(ours, "_adopted"):
+                ours._adopted(module)
 
 
 def is_quantized(module: nn.Module) -> bool:
@@ -112,7 +127,7 @@ def is_quantized(module: nn.Module) -> bool:
     return (
         home.startswith("torch.ao.nn.quantized.")
         and "reference" not in home
-        and type(module).__name__ not in _FOREIGN_FLOAT  # FloatFunctional lives there
+        and _counterpart(type(module)) is None  # FloatFunctional lives there
     )
 
 

@@ -7,8 +7,11 @@ express, qint32 zero points) the docstring says what happens instead.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,8 +25,12 @@ from octavo.dtypes import (
     per_channel_symmetric,
     per_tensor_affine,
     per_tensor_symmetric,
+    qint8,
+    qint32,
     quint4x2,
+    quint8,
 )
+from octavo.quantization.quant_type import QuantType
 from octavo.quantization.statistics import float32, on_host
 
 __all__ = [
@@ -305,18 +312,18 @@ def has_no_children_ignoring_parametrizations(module: nn.Module) -> bool:
     return len(module._modules) == 0
 
 
-def get_qparam_dict(observer: Any) -> dict[str, Any]:
+def get_qparam_dict(observer_or_fake_quant: Any) -> dict[str, Any]:
     """What an observer decided, by name: qscheme, dtype, scale, zero_point, axis, quant_min,
     quant_max.
     """
-    qscheme = getattr(observer, "qscheme", None)
-    params: dict[str, Any] = {"qscheme": qscheme, "dtype": observer.dtype}
-    params["scale"], params["zero_point"] = observer.calculate_qparams()
+    qscheme = getattr(observer_or_fake_quant, "qscheme", None)
+    params: dict[str, Any] = {"qscheme": qscheme, "dtype": observer_or_fake_quant.dtype}
+    params["scale"], params["zero_point"] = observer_or_fake_quant.calculate_qparams()
     if is_per_channel(qscheme):
-        params["axis"] = observer.ch_axis
+        params["axis"] = observer_or_fake_quant.ch_axis
     for bound in ("quant_min", "quant_max"):
-        if hasattr(observer, bound):
-            params[bound] = getattr(observer, bound)
+        if hasattr(observer_or_fake_quant, bound):
+            params[bound] = getattr(observer_or_fake_quant, bound)
     return params
 
 
@@ -351,3 +358,132 @@ def activation_is_statically_quantized(qconfig: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+# Names that code for torch.ao.quantization.utils uses.
+
+_INT8_ACTIVATIONS = (quint8, qint8)
+
+
+def _resolved(dtype: Any) -> Any:
+    """:func:`observed_dtype`, or None for a dtype that is not quantized."""
+    try:
+        return observed_dtype(dtype)
+    except TypeError:
+        return None
+
+
+def activation_is_int8_quantized(qconfig: Any) -> bool:
+    """Whether activations become 8-bit integers."""
+    return _resolved(activation_dtype(qconfig)) in _INT8_ACTIVATIONS
+
+
+def activation_is_int32_quantized(qconfig: Any) -> bool:
+    """Whether activations become 32-bit integers."""
+    return _resolved(activation_dtype(qconfig)) is qint32
+
+
+def weight_is_quantized(qconfig: Any) -> bool:
+    """Whether weights become integers or float16."""
+    dtype = weight_dtype(qconfig)
+    return dtype == torch.float16 or _resolved(dtype) is not None
+
+
+def weight_is_statically_quantized(qconfig: Any) -> bool:
+    """Whether weights become 8-bit integers."""
+    return _resolved(weight_dtype(qconfig)) in _INT8_ACTIVATIONS
+
+
+def op_is_int8_dynamically_quantized(qconfig: Any) -> bool:
+    """Whether weights are int8, and activations become uint8 when the model runs."""
+    activation, weight, is_dynamic = get_qconfig_dtypes(qconfig)
+    return is_dynamic and _resolved(activation) is quint8 and _resolved(weight) is qint8
+
+
+def get_quant_type(qconfig: Any) -> QuantType:
+    """What a QConfig quantizes, and when.
+
+    Raises:
+        ValueError: neither integers nor float16.
+    """
+    activation, weight, is_dynamic = get_qconfig_dtypes(qconfig)
+    halves = weight == torch.float16
+    if not halves and _resolved(weight) is None:
+        raise ValueError(f"get_quant_type: no kind of quantization has {activation} and {weight}")
+    if is_dynamic:
+        return QuantType.DYNAMIC
+    if activation == torch.float16 if halves else _resolved(activation) is not None:
+        return QuantType.STATIC
+    if halves:
+        raise ValueError(f"get_quant_type: no kind of quantization has {activation} and {weight}")
+    return QuantType.WEIGHT_ONLY
+
+
+def get_swapped_custom_module_class(
+    custom_module: nn.Module,
+    custom_module_class_mapping: Mapping[QuantType, Mapping[type, Any]],
+    qconfig: Any,
+) -> Any:
+    """What a mapping by kind of quantization and class has for a module.
+
+    Raises:
+        ValueError: nothing.
+    """
+    classes = custom_module_class_mapping.get(get_quant_type(qconfig), {})
+    if type(custom_module) not in classes:
+        raise ValueError(
+            f"get_swapped_custom_module_class: no class for {type(custom_module)} in {classes}"
+        )
+    return classes[type(custom_module)]
+
+
+def get_combined_dict(
+    default_dict: Mapping[Any, Any], additional_dict: Mapping[Any, Any]
+) -> dict[Any, Any]:
+    """Both dicts as one; the entries of the second win."""
+    return {**default_dict, **additional_dict}
+
+
+def getattr_from_fqn(obj: Any, fqn: str) -> Any:
+    """The attribute at a dotted path."""
+    return functools.reduce(getattr, fqn.split("."), obj)
+
+
+def to_underlying_dtype(qdtype: Any) -> torch.dtype:
+    """The plain dtype that stores a quantized one; plain dtypes of 8 bits and more as they are.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if qdtype in (torch.float8_e5m2, torch.float8_e4m3fn):
+        plain: torch.dtype = qdtype
+        return plain
+    return torch.uint8 if qdtype == quint4x2 else storage_dtype(qdtype)
+
+
+def get_fqn_to_example_inputs(
+    model: nn.Module, example_inputs: tuple[Any, ...]
+) -> dict[str, tuple[Any, ...]]:
+    """What each module of a model is called with when the model gets ``example_inputs``, by path;
+    keyword arguments and defaults in their positions. "" is the model.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+
+    def record(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        call = inspect.signature(module.forward).bind(*args, **kwargs)
+        call.apply_defaults()
+        found[name] = (*call.args, *call.kwargs.values())
+
+    handles = [
+        module.register_forward_pre_hook(
+            lambda module, args, kwargs, name=name: record(name, module, args, kwargs),
+            with_kwargs=True,
+        )
+        for name, module in model.named_modules()
+    ]
+    try:
+        model(*example_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

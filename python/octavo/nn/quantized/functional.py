@@ -26,6 +26,7 @@ from octavo.nn.quantized.conv_functional import (
     conv_transpose3d,
 )
 from octavo.nn.quantized.embedding_functional import embedding, embedding_bag
+from octavo.nn.quantized.linear_functional import linear
 from octavo.tensor import QTensor
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "hardtanh",
     "interpolate",
     "leaky_relu",
+    "linear",
     "max_pool1d",
     "max_pool2d",
     "mish",

@@ -2,7 +2,6 @@
 of float ones.
 """
 
-from octavo.nn.quantized.modules.activation import ReLU6
 from octavo.nn.quantized.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from octavo.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d
 from octavo.nn.quantized.modules.conv_transpose import (
@@ -18,6 +17,7 @@ from octavo.nn.quantized.modules.functional_modules import (
     QFunctional,
 )
 from octavo.nn.quantized.modules.linear import Linear
+from octavo.nn.quantized.modules.multihead_attention import MultiheadAttention
 from octavo.nn.quantized.modules.normalization import (
     GroupNorm,
     InstanceNorm1d,
@@ -28,6 +28,8 @@ from octavo.nn.quantized.modules.normalization import (
 from octavo.nn.quantized.modules.pooling import MaxPool2d
 from octavo.nn.quantized.modules.prelu import PReLU
 from octavo.nn.quantized.modules.quantize import DeQuantize, Quantize
+from octavo.nn.quantized.modules.relu6 import ReLU6
+from octavo.nn.quantized.modules.rnn import LSTM
 from octavo.nn.quantized.modules.unary import (
     ELU,
     GELU,
@@ -43,6 +45,7 @@ from octavo.nn.quantized.modules.unary import (
 __all__ = [
     "ELU",
     "GELU",
+    "LSTM",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -68,6 +71,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "MaxPool2d",
+    "MultiheadAttention",
     "PReLU",
     "QFunctional",
     "Quantize",

@@ -13,7 +13,12 @@ from octavo import ops
 from octavo._tensor.qparams import check_scale, check_zero_point
 from octavo.dtypes import QDType
 from octavo.nn.quantized.modules.base import QuantizedOutput
-from octavo.nn.quantized.modules.utils import describe, output_qparams, source_label
+from octavo.nn.quantized.modules.utils import (
+    describe,
+    is_calibrated,
+    output_qparams,
+    source_label,
+)
 from octavo.ops import direct
 from octavo.tensor import QTensor
 
@@ -73,6 +78,12 @@ class FloatFunctional(FXFloatFunctional):
     def __init__(self) -> None:
         super().__init__()
         self.activation_post_process: nn.Module = nn.Identity()
+
+    def _adopted(self) -> None:
+        """Completes torch.ao's functional, after one has got this class: only scalar operations can
+        have been called where its observer saw nothing.
+        """
+        self._scalar_operations = not is_calibrated(self.activation_post_process)
 
     def add_scalar(self, x: Tensor, y: float) -> Tensor:
         self._scalar_operations = True
@@ -299,7 +310,7 @@ class QFunctional(QuantizedOutput):
         result = cls()
         observer = getattr(mod, "activation_post_process", None)
         scalar_only = getattr(mod, "_scalar_operations", False)
-        if scalar_only and not getattr(observer, "is_calibrated", True):
+        if scalar_only and not is_calibrated(observer):
             result._without_scale = True
             return result
         result._set_output(*output_qparams(mod, source_label(cls, mod)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "describe",
     "dynamic_activations",
     "dynamic_weight_observer",
+    "is_calibrated",
     "observed_float",
     "output_qparams",
     "quantize_weight",
@@ -99,6 +101,18 @@ def output_qparams(mod: nn.Module, label: str) -> tuple[float, int, QDType]:
             "for the whole tensor"
         )
     return float(scale), int(zero_point), qdtype
+
+
+def is_calibrated(observer: Any) -> bool:
+    """Whether an observer or fake-quantize, Octavo's or torch.ao's, has seen finite values; True
+    where it cannot be told.
+    """
+    inner = getattr(observer, "activation_post_process", observer)
+    calibrated = getattr(inner, "is_calibrated", None)
+    if calibrated is None:  # an observer that is not Octavo's
+        low = getattr(inner, "min_val", None)
+        return not isinstance(low, Tensor) or (low.numel() > 0 and bool(torch.isfinite(low).all()))
+    return bool(calibrated)
 
 
 def dynamic_weight_observer(mod: nn.Module, part: nn.Module) -> tuple[Any, bool]:
@@ -201,3 +215,14 @@ def quantize_weight(weight: Tensor, observer: Any, axis: int = 0) -> tuple[Tenso
             f"{getattr(inner, 'ch_axis', None)} and {scales.numel()} scales"
         )
     return quantized, scales, zero_points
+
+
+_HOME = "octavo.nn.quantized.modules.weighted"
+_ELSEWHERE = {"WeightedQuantizedModule": "WeightedQuantizedModule"}
+
+
+def __getattr__(name: str) -> Any:
+    # In torch this class is here; its module imports this one.
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_HOME), _ELSEWHERE[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,11 @@ from torch.nn.modules.conv import _ConvNd as FloatConv
 
 from octavo.nn import intrinsic as nni
 from octavo.nn import qat as nnqat
-from octavo.nn.intrinsic.qat.modules.batch_norm import WithBatchNorm
+from octavo.nn.intrinsic.qat.modules.batch_norm import (
+    WithBatchNorm,
+    freeze_bn_stats,
+    update_bn_stats,
+)
 from octavo.nn.qat.modules.base import QATModule
 from octavo.nn.qat.modules.conv import conv_arguments
 
@@ -27,6 +31,8 @@ __all__ = [
     "ConvReLU1d",
     "ConvReLU2d",
     "ConvReLU3d",
+    "freeze_bn_stats",
+    "update_bn_stats",
 ]
 
 

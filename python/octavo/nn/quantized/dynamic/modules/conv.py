@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -197,3 +198,18 @@ class Conv3d(_ConvNd):
 
     _FLOAT_MODULE = nn.Conv3d
     _RANK = 3
+
+
+_HOME = "octavo.nn.quantized.dynamic.modules.conv_transpose"
+_ELSEWHERE = {
+    "ConvTranspose1d": "ConvTranspose1d",
+    "ConvTranspose2d": "ConvTranspose2d",
+    "ConvTranspose3d": "ConvTranspose3d",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # In torch transposed convolutions are here; their module imports this one.
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_HOME), _ELSEWHERE[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from octavo.nn.quantized.dynamic.modules.linear import Linear
+from octavo.nn.quantized.modules.attention_math import AttentionMath, Heads
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.nn.quantized.modules.utils import (
     describe,
@@ -21,15 +20,7 @@ from octavo.tensor import QTensor
 __all__ = ["MultiheadAttention"]
 
 
-class _Heads(NamedTuple):
-    """Query, key and value, ``[batch, heads, length, head_dim]``."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-
-
-class MultiheadAttention(QuantizedModule):
+class MultiheadAttention(QuantizedModule, AttentionMath):
     """Multi-head attention on float tensors whose projections of query, key and value, and of the
     output, are :class:`octavo.nn.quantized.dynamic.Linear`.
 
@@ -54,9 +45,6 @@ class MultiheadAttention(QuantizedModule):
 
     torch.ao leaves nn.MultiheadAttention float in ``quantize_dynamic``.
     """
-
-    bias_k: Tensor | None
-    bias_v: Tensor | None
 
     def __init__(
         self,
@@ -192,128 +180,39 @@ class MultiheadAttention(QuantizedModule):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        batched = self._check(query, key, value)
-        if is_causal and attn_mask is None:
-            raise RuntimeError(
-                f"{self._label()}: is_causal is a hint about attn_mask; give attn_mask too"
-            )
+        for name, x in {"query": query, "key": key, "value": value}.items():
+            if isinstance(x, QTensor) or not isinstance(x, Tensor) or not x.is_floating_point():
+                raise TypeError(
+                    f"{self._label()}: {name} must be a float tensor, got {describe(x)}"
+                )
+        batched = self._check_inputs(query, key, value)
         same = query is key and key is value
         if not batched:
             query, key, value = (t.unsqueeze(0) for t in (query, key, value))
         elif not self.batch_first:
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))
-        heads = self._project(query, key, value, same)
-        causal_only = is_causal and key_padding_mask is None and not need_weights
-        mask = None
-        if not causal_only:
-            mask = self._mask(heads, attn_mask, key_padding_mask)
-        heads, mask = self._with_extra_keys(heads, mask)
-        dropout = self.dropout if self.training else 0.0
-        weights: Tensor | None = None
-        if need_weights:
-            scores = (heads.query * self.head_dim**-0.5) @ heads.key.transpose(-2, -1)
-            weights = F.dropout((scores if mask is None else scores + mask).softmax(-1), dropout)
-            attended = weights @ heads.value
-            weights = weights.mean(1) if average_attn_weights else weights
-        else:
-            attended = F.scaled_dot_product_attention(
-                *heads, attn_mask=mask, dropout_p=dropout, is_causal=causal_only
-            )
-        out = self.out_proj(attended.transpose(1, 2).flatten(2))
+        attended, weights = self._attend(
+            self._project(query, key, value, same),
+            key_padding_mask,
+            need_weights,
+            attn_mask,
+            is_causal,
+            self.head_dim**-0.5,
+        )
+        if weights is not None and average_attn_weights:
+            weights = weights.mean(1)
+        out = self.out_proj(attended)
         if not batched:
             return out[0], None if weights is None else weights[0]
         return out if self.batch_first else out.transpose(0, 1), weights
 
-    def _check(self, query: Any, key: Any, value: Any) -> bool:
-        """Whether the inputs have a batch dimension; raises where they do not fit each other."""
-        named = {"query": query, "key": key, "value": value}
-        sizes = {"query": self.embed_dim, "key": self.kdim, "value": self.vdim}
-        for name, x in named.items():
-            if isinstance(x, QTensor) or not isinstance(x, Tensor) or not x.is_floating_point():
-                raise TypeError(
-                    f"{self._label()}: {name} must be a float tensor, got {describe(x)}"
-                )
-            if x.dim() not in (2, 3) or x.dim() != query.dim() or x.shape[-1] != sizes[name]:
-                raise RuntimeError(
-                    f"{self._label()}: {name} must have shape [length, {sizes[name]}], or with a "
-                    f"batch {'[N, L, E]' if self.batch_first else '[L, N, E]'}, and as many "
-                    f"dimensions as query, got {tuple(x.shape)}; query is {tuple(query.shape)}"
-                )
-        batched = bool(query.dim() == 3)
-        batch = 0 if self.batch_first else 1
-        if key.shape[:-1] != value.shape[:-1] or (
-            batched and key.shape[batch] != query.shape[batch]
-        ):
-            raise RuntimeError(
-                f"{self._label()}: key and value must have the same length, and all three the same "
-                f"batch, got query {tuple(query.shape)}, key {tuple(key.shape)}, value "
-                f"{tuple(value.shape)}"
-            )
-        return batched
-
-    def _project(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> _Heads:
+    def _project(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> Heads:
         if self.in_proj is not None and same:
             projected = self.in_proj(query).chunk(3, dim=-1)
         else:
             self.split_projections_()
             projected = (self.q_proj(query), self.k_proj(key), self.v_proj(value))
-        return _Heads(*(t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in projected))
-
-    def _with_extra_keys(self, heads: _Heads, mask: Tensor | None) -> tuple[_Heads, Tensor | None]:
-        """Appends ``bias_k`` and ``bias_v``, and a key and value of zeros, as the module has them;
-        no mask hides these."""
-        query, key, value = heads
-        for extra in self._extra_keys():
-            shape = (key.shape[0], self.num_heads, 1, self.head_dim)
-            more = [t.to(key.dtype).view(1, self.num_heads, 1, -1).expand(shape) for t in extra]
-            key, value = torch.cat([key, more[0]], 2), torch.cat([value, more[1]], 2)
-            mask = None if mask is None else F.pad(mask, (0, 1))
-        return _Heads(query, key, value), mask
-
-    def _extra_keys(self) -> list[tuple[Tensor, Tensor]]:
-        extra = []
-        if self.bias_k is not None and self.bias_v is not None:
-            extra.append((self.bias_k, self.bias_v))
-        if self.add_zero_attn:
-            extra.append((torch.zeros(self.embed_dim),) * 2)
-        return extra
-
-    def _mask(
-        self, heads: _Heads, attn_mask: Tensor | None, key_padding_mask: Tensor | None
-    ) -> Tensor | None:
-        """Both masks as one to add to the scores, ``[1 or batch, 1 or heads, 1 or L, S]``."""
-        batch, _, length, _ = heads.query.shape
-        keys = heads.key.shape[2]
-        result = None
-        if attn_mask is not None:
-            whole = (batch * self.num_heads, length, keys)
-            self._check_mask("attn_mask", attn_mask, ((length, keys), whole))
-            result = self._additive(attn_mask, heads.query.dtype)
-            if result.dim() == 3:
-                result = result.view(batch, self.num_heads, length, keys)
-            else:
-                result = result.view(1, 1, length, keys)
-        if key_padding_mask is not None:
-            fitting = [(batch, keys)] if batch != 1 else [(1, keys), (keys,)]
-            self._check_mask("key_padding_mask", key_padding_mask, fitting)
-            padding = self._additive(key_padding_mask, heads.query.dtype)
-            padding = padding.view(batch, 1, 1, keys)
-            result = padding if result is None else result + padding
-        return result
-
-    def _check_mask(self, name: str, mask: Any, shapes: Sequence[tuple[int, ...]]) -> None:
-        fits = isinstance(mask, Tensor) and tuple(mask.shape) in shapes
-        if not fits or not (mask.dtype == torch.bool or mask.is_floating_point()):
-            raise RuntimeError(
-                f"{self._label()}: {name} must be a bool or float tensor of shape "
-                f"{' or '.join(str(shape) for shape in shapes)}, got {describe(mask)}"
-            )
-
-    @staticmethod
-    def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-        if mask.dtype == torch.bool:
-            return torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask, float("-inf"))
-        return mask.to(dtype)
+        return Heads(*map(self._split_heads, projected))
 
     @classmethod
     def from_float(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any, ClassVar
 
@@ -398,3 +399,20 @@ class GRU(_Recurrent):
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         out, (h,) = self._forward(input, hx)
         return out, h
+
+
+RNNBase = _Recurrent
+_HOME = "octavo.nn.quantized.dynamic.modules.rnn_cell"
+_ELSEWHERE = {
+    "GRUCell": "GRUCell",
+    "LSTMCell": "LSTMCell",
+    "RNNCell": "RNNCell",
+    "RNNCellBase": "_Cell",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # In torch cells are here; their module imports this one.
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_HOME), _ELSEWHERE[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
