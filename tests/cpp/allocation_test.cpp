@@ -9,6 +9,7 @@
 #include "ops/conv_transpose.h"
 #include "ops/elementwise.h"
 #include "ops/fake_quantize.h"
+#include "ops/linear_function.h"
 #include "ops/pooling.h"
 #include "ops/recurrent.h"
 #include "ops/upsample.h"
@@ -89,6 +90,10 @@ TEST_P(AllocationTest, LinearAllocatesNothing) {
         expect_none("linear", [&] {
           linear(weight, {x.data(), rows, 133, 133, is_signed}, q, output, out.data(), 70);
         });
+        expect_none("linear and tanh", [&] {
+          linear_function(weight, {x.data(), rows, 133, 133, is_signed}, q, FloatFunction::kTanh,
+                          0.0f, other, false, out.data(), 70);
+        });
       }
       expect_none("linear, qparams that change", [&] {
         for (int32_t zero = 0; zero < 20; ++zero) {
@@ -155,6 +160,35 @@ TEST_P(AllocationTest, TransposedConvolutionAllocatesNothing) {
 }
 
 // Whatever the sizes: what a thread that never ran anything allocates is all of its scratch.
+TEST_P(AllocationTest, LinearFunctionKeepsItsScratchUnderOneMebibyte) {
+  struct Shape {
+    int64_t rows;
+    int32_t n, k;
+  };
+  for (const Shape& s : {Shape{600, 3000, 16}, Shape{2, 300000, 4}, Shape{200, 70, 7001}}) {
+    if (emulated() && s.k > 1024) continue;
+    Random random(6);
+    const QParams input{0.02f, 100};
+    const LayerCase layer(random, 1, s.n, 1, s.k, LayerCase::Zeros::kNone, true, input.scale);
+    const QuantizedWeight weight(layer.weights.data(), {1, s.n, 1, s.k}, layer.params, false);
+    const std::vector<uint8_t> x(s.rows * s.k, 7);
+    std::vector<uint8_t> out(s.rows * s.n);
+    const auto run = [&] {
+      linear_function(weight, {x.data(), s.rows, s.k, s.k, false}, input, FloatFunction::kTanh,
+                      0.0f, {0.01f, 128}, false, out.data(), s.n);
+    };
+    run();  // what the weight keeps for these qparams
+    int64_t bytes = 0;
+    std::thread([&] {
+      const int64_t before = allocated_bytes;
+      run();
+      bytes = allocated_bytes - before;
+    }).join();
+    EXPECT_GT(bytes, 0);
+    EXPECT_LT(bytes, 1 << 20) << s.rows << " rows, " << s.n << " outputs";
+  }
+}
+
 TEST_P(AllocationTest, TransposedConvolutionKeepsItsScratchUnderOneMebibyte) {
   struct Shape {
     int64_t height, width;

@@ -41,6 +41,11 @@ from octavo.quantization.fuser_method_mappings import (
     fuse_linear_bn,
     get_fuser_method,
 )
+from octavo.quantization.input_weight_equalization import (
+    ChannelScale,
+    equalization_scale,
+    input_weight_equalization,
+)
 from octavo.quantization.load import load_quantized
 from octavo.quantization.numeric_suite import (
     LayerComparison,
@@ -177,6 +182,7 @@ __all__ = [
     "DEFAULT_QAT_MODULE_MAPPINGS",
     "DEFAULT_STATIC_QUANT_MODULE_MAPPINGS",
     "AffineQuantizedObserverBase",
+    "ChannelScale",
     "DeQuantStub",
     "FakeQuantize",
     "FakeQuantizeBase",
@@ -277,6 +283,7 @@ __all__ = [
     "disable_observer",
     "enable_fake_quant",
     "enable_observer",
+    "equalization_scale",
     "equalize",
     "explain",
     "explain_dynamic",
@@ -314,6 +321,7 @@ __all__ = [
     "get_fuser_method",
     "get_observer_state_dict",
     "get_static_quant_module_class",
+    "input_weight_equalization",
     "load_observer_state_dict",
     "load_quantized",
     "load_torch_ao",

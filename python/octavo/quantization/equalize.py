@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from octavo.nn import intrinsic as nni
 from octavo.quantization.fold import copy_model
 
-__all__ = ["cross_layer_equalization", "equalize"]
+__all__ = ["SUPPORTED", "cross_layer_equalization", "equalize", "grouped"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_SUPPORTED = (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)
+SUPPORTED = (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)
 _MAX_SWEEPS = 100
 
 
 def _layer_of(module: nn.Module, name: str) -> nn.Module:
     """The module with the weight, which a fused one has in its first place."""
     layer = module[0] if isinstance(module, nni._FusedModule) else module
-    if not isinstance(layer, _SUPPORTED):
+    if not isinstance(layer, SUPPORTED):
         raise TypeError(
             f"equalize: {name} must be a Linear or a convolution, alone or fused with a ReLU, got "
             f"{type(module).__name__}"
@@ -34,7 +34,7 @@ def _layer_of(module: nn.Module, name: str) -> nn.Module:
     return layer
 
 
-def _grouped(layer: nn.Module) -> Tensor:
+def grouped(layer: nn.Module) -> Tensor:
     """A view of the weight, ``[groups, outputs of a group, inputs of a group, rest]``."""
     weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     groups: int = getattr(layer, "groups", 1)
@@ -48,11 +48,11 @@ def _ranges(values: Tensor) -> Tensor:
 
 
 def _output_ranges(layer: nn.Module) -> Tensor:
-    return _ranges(_grouped(layer).flatten(0, 1).flatten(1))
+    return _ranges(grouped(layer).flatten(0, 1).flatten(1))
 
 
 def _input_ranges(layer: nn.Module) -> Tensor:
-    return _ranges(_grouped(layer).transpose(1, 2).flatten(0, 1).flatten(1))
+    return _ranges(grouped(layer).transpose(1, 2).flatten(0, 1).flatten(1))
 
 
 def cross_layer_equalization(first: nn.Module, second: nn.Module) -> None:
@@ -81,11 +81,11 @@ def cross_layer_equalization(first: nn.Module, second: nn.Module) -> None:
         )
     usable = (outputs > 0) & (inputs > 0)
     factor = torch.where(usable, (outputs / inputs).sqrt(), 1)
-    weight = _grouped(first)
+    weight = grouped(first)
     weight /= factor.view(weight.shape[0], weight.shape[1], 1, 1)
     if first.bias is not None:
         first.bias.detach().div_(factor)  # type: ignore[operator]
-    weight = _grouped(second)
+    weight = grouped(second)
     weight *= factor.view(weight.shape[0], 1, weight.shape[2], 1)
 
 

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import octavo
 import octavo.quantization as tq
 from octavo.nn import quantized as nnq
+from quantization_support import oracle, quietly
 
 
 class Altered(nn.Linear):
@@ -144,7 +145,7 @@ def test_float_and_prepared_models_say_what_would_happen() -> None:
     assert "overrides forward of Linear" in rows["altered"].reason
     assert "float_qparams_weight_only_qconfig" in rows["table"].reason
     assert rows["folded"].becomes == "quantized.Linear"
-    assert rows["folded"].reason == "parametrization WeightNorm of 'weight' will be folded"
+    assert rows["folded"].reason.endswith("of 'weight' will be folded")
     del model.folded, model.altered.qconfig
     model.altered.qconfig = None
     prepared = tq.prepare(model)
@@ -195,8 +196,11 @@ def test_dynamic_models_and_what_they_would_become() -> None:
     assert (tables[0].bytes_before, tables[0].bytes_after) == (280, 10 * (4 + 8))
     weight_normed = nn.ModuleDict({"a": weight_norm(nn.Linear(2, 2)), "b": nn.Linear(2, 2)})
     first, second = tq.explain_dynamic(weight_normed)
-    assert first.reason == "parametrization WeightNorm of 'weight' will be folded"
+    assert first.reason.endswith("of 'weight' will be folded")
+    assert second.reason == ""
     assert first.becomes == second.becomes == "quantized.dynamic.Linear"
+    int8 = tq.quantize_dynamic(weight_normed)
+    assert tq.report(int8)[0].reason.endswith("of 'weight' was folded")
 
 
 def test_text_rich_html_and_json() -> None:
@@ -234,3 +238,30 @@ def test_errors() -> None:
     _, int8 = int8_net()
     with pytest.raises(ValueError, match="no quantized module has a float one of the same name"):
         tq.report(int8, nn.Linear(2, 2), X)
+
+
+def test_models_of_training_and_of_torch() -> None:
+    model: Any = tq.fuse_modules_qat(Net().train(), ["conv", "relu"])
+    model.altered.qconfig = None
+    model.qconfig = tq.get_default_qat_qconfig()
+    prepared = tq.prepare_qat(model)
+    row = by_name(tq.report(prepared))["conv"]
+    assert (row.becomes, row.bytes_before) == ("quantized.ConvReLU2d", 4 * (8 * 27 + 8))
+    assert row.reason == "convert() refuses it: it never saw data"
+    prepared(X)
+    prepared.eval()
+    row = by_name(tq.report(tq.convert(prepared), prepared, X))["conv"]
+    assert row.sqnr is not None
+    assert row.sqnr > 30
+    ao = oracle()
+    theirs = nn.Sequential(ao.QuantStub(), nn.Linear(8, 4), ao.DeQuantStub()).eval()
+    theirs.qconfig = ao.get_default_qconfig("x86")
+    observed = quietly(ao.prepare, theirs)
+    x = torch.randn(5, 8)
+    observed(x)
+    int8 = quietly(ao.convert, observed)
+    assert by_name(tq.report(int8))["1"].reason == "of torch.ao"
+    assert tq.report(int8).bytes_after is None
+    row = by_name(tq.report(tq.from_torch_ao(int8), theirs, x))["1"]
+    assert (row.type, row.becomes, row.reason) == ("Linear", "quantized.Linear", "")
+    assert row.sqnr is not None
