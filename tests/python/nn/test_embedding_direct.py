@@ -172,6 +172,7 @@ def test_what_is_no_table(reading: str, change: Any) -> None:
     assert direct.embedding_bag(change(parts), I64, None, "sum", None, False, None) is None
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
 def test_tracing_is_left_to_the_ordinary_way(reading: str) -> None:
     weight = table(3, 20)
     seen: list[Tensor | None] = []
