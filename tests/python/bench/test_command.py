@@ -101,6 +101,16 @@ def test_every_peer_is_timed_or_named_with_a_reason(run: Run) -> None:
             assert re.search(rf"Not measured, .*\b{name}\b", text)
 
 
+def test_the_command_is_told_without_folders(tmp_path: Path) -> None:
+    arguments = ["gemm", "--json", str(tmp_path / "a.json"), f"--csv={tmp_path / 'a.csv'}"]
+    arguments += ["--shapes", "bench/shapes/gemm.txt", "--shape", "1x3x8x8 out=4 kernel=3"]
+    told = document.new(arguments, {})["command"]
+    assert told == (
+        "octavo bench gemm --json a.json --csv=a.csv --shapes bench/shapes/gemm.txt "
+        "--shape '1x3x8x8 out=4 kernel=3'"
+    )
+
+
 def test_absent_levels_are_named(run: Run) -> None:
     absent = _absent_level()
     if absent is None:
