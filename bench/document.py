@@ -24,7 +24,7 @@ def new(arguments: Sequence[str], settings: Mapping[str, Any]) -> Document:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "command": shlex.join(["octavo", "bench", *arguments]),
+        "command": shlex.join(["octavo", "bench", *map(_without_folders, arguments)]),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "versions": machine.versions(),
@@ -34,6 +34,13 @@ def new(arguments: Sequence[str], settings: Mapping[str, Any]) -> Document:
         "notes": [],
         "warnings": [],
     }
+
+
+def _without_folders(argument: str) -> str:
+    """Absolute paths mean nothing to those who read a report: only their last part is kept."""
+    option, equals, value = argument.rpartition("=")
+    path = Path(value)
+    return f"{option}{equals}{path.name}" if path.is_absolute() else argument
 
 
 def case_record(

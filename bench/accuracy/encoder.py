@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from octavo.bench.models import Parts
 from octavo.bench.models.bert import Layer, Shape
@@ -28,7 +27,7 @@ class LinearLayer(Layer):
         parts = (float_of(linear(q)) for linear in (self.query, self.key, self.value))
         mixed = self.output(self.quants[1](self.attend(*parts)))
         x = self.attention_norm(x + float_of(mixed))
-        wide = F.gelu(float_of(self.wide(self.quants[2](x))))
+        wide = self.activation(float_of(self.wide(self.quants[2](x))))
         out: Tensor = self.norm(x + float_of(self.narrow(self.quants[3](wide))))
         return out
 
@@ -47,7 +46,7 @@ class NormLayer(Layer):
         parts = (float_of(linear(x)) for linear in (self.query, self.key, self.value))
         mixed = self.output(self.quants[0](self.attend(*parts)))
         x = self.attention_norm(self.sums[0].add(x, mixed))
-        wide = self.quants[1](F.gelu(float_of(self.wide(x))))
+        wide = self.quants[1](self.activation(float_of(self.wide(x))))
         out: Tensor = self.norm(self.sums[1].add(x, self.narrow(wide)))
         return out
 
@@ -59,7 +58,7 @@ class WholeLayer(Layer):
         super().__init__(shape)
         self.sums: Any = nn.ModuleList(parts.functional() for _ in range(2))
         self.products: Any = nn.ModuleList(parts.functional() for _ in range(2))
-        self.softmax, self.gelu = nn.Softmax(-1), nn.GELU()
+        self.softmax = nn.Softmax(-1)
         self.factor = 1.0 / math.sqrt(shape.width // shape.heads)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,6 +67,6 @@ class WholeLayer(Layer):
         weights = self.softmax(self.products[0].mul_scalar(scores, self.factor))
         mixed = self.products[1].matmul(weights, value).transpose(1, 2).flatten(2)
         x = self.attention_norm(self.sums[0].add(x, self.output(mixed)))
-        wide = self.gelu(self.wide(x))
+        wide = self.activation(self.wide(x))
         out: Tensor = self.norm(self.sums[1].add(x, self.narrow(wide)))
         return out

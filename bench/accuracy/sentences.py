@@ -74,7 +74,9 @@ class SentenceModel(nn.Module):
         found: list[nn.Module] = [self.bert.words, self.bert.positions, self.bert.norm]
         for layer in self.bert.layers:
             if isinstance(layer, encoder.LinearLayer):
-                found += [layer.attention_norm, layer.norm]
+                found += [layer.attention_norm, layer.norm, layer.activation]
+            elif isinstance(layer, encoder.NormLayer):
+                found.append(layer.activation)
         return found
 
 

@@ -28,6 +28,8 @@ class Model(Suite):
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
         names = getattr(options, "model", None) or list(MODELS)
         tell("model: random weights; torch's engines run it quantized in FX graph mode")
+        if "bert_base" in names:
+            tell("model: bert_base: with Octavo, a layer's GELU is part of the Linear before it")
         return [
             ModelCase(
                 command=self.name,

@@ -41,6 +41,7 @@ class Layer(nn.Module):
         self.value, self.output = nn.Linear(width, width), nn.Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, eps=shape.epsilon)
         self.wide, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.activation = nn.GELU()
         self.norm = nn.LayerNorm(width, eps=shape.epsilon)
 
     def split(self, x: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.attend(self.query(x), self.key(x), self.value(x))
         x = self.attention_norm(x + self.output(mixed))
-        out: Tensor = self.norm(x + self.narrow(F.gelu(self.wide(x))))
+        out: Tensor = self.norm(x + self.narrow(self.activation(self.wide(x))))
         return out
 
 

@@ -31,8 +31,9 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
-from octavo.bench.models import MODELS, Parts
+from octavo.bench.models import MODELS, Parts, bert
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
+from octavo.nn.intrinsic.quantized.dynamic import LinearGELU
 from octavo.ops._common import OUT_KIND
 
 
@@ -61,7 +62,12 @@ def _absent(path: str) -> Unavailable:
 
 
 def _quantize_linears(network: nn.Module) -> nn.Module:
-    """Dynamic linear layers in place of float ones."""
+    """Dynamic linear layers in place of float ones, BERT's first one of two with its GELU."""
+    for layer in network.modules():
+        if isinstance(layer, bert.Layer):
+            pair = nn.Sequential(layer.wide, layer.activation)
+            layer.wide = LinearGELU.from_float(pair)  # type: ignore[assignment]
+            layer.activation = nn.Identity()  # type: ignore[assignment]
     for parent in network.modules():
         for name, child in parent.named_children():
             if type(child) is nn.Linear:

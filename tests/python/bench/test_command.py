@@ -52,7 +52,9 @@ def test_schema_refuses_what_is_wrong(run: Run) -> None:
         lambda d: d["cases"][0]["times"]["octavo"].update(median_us=0),
         lambda d: d["cases"][0].update(surprise=1),
         lambda d: d["levels"][0].update(status="perhaps"),
-        lambda d: d["cases"][-1]["accuracy"]["octavo"].update(guess=1.0),
+        lambda d: next(case for case in d["cases"] if "accuracy" in case)["accuracy"][
+            "octavo"
+        ].update(guess=1.0),
         lambda d: d["levels"][0]["roofs"].pop("compute"),
         lambda d: d.update(version=2),
     ]
@@ -97,6 +99,16 @@ def test_every_peer_is_timed_or_named_with_a_reason(run: Run) -> None:
         if peer.missing():
             assert f": {peer.missing()}" in text
             assert re.search(rf"Not measured, .*\b{name}\b", text)
+
+
+def test_the_command_is_told_without_folders(tmp_path: Path) -> None:
+    arguments = ["gemm", "--json", str(tmp_path / "a.json"), f"--csv={tmp_path / 'a.csv'}"]
+    arguments += ["--shapes", "bench/shapes/gemm.txt", "--shape", "1x3x8x8 out=4 kernel=3"]
+    told = document.new(arguments, {})["command"]
+    assert told == (
+        "octavo bench gemm --json a.json --csv=a.csv --shapes bench/shapes/gemm.txt "
+        "--shape '1x3x8x8 out=4 kernel=3'"
+    )
 
 
 def test_absent_levels_are_named(run: Run) -> None:
