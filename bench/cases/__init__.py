@@ -8,6 +8,7 @@ from octavo.bench.cases.embedding import EmbeddingCase
 from octavo.bench.cases.image import ImageCase
 from octavo.bench.cases.linear import LinearCase
 from octavo.bench.cases.model import ModelCase
+from octavo.bench.cases.normalize import NormalizeCase
 from octavo.bench.cases.rnn import RnnCase
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "ImageCase",
     "LinearCase",
     "ModelCase",
+    "NormalizeCase",
     "RnnCase",
 ]

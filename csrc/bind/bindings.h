@@ -29,6 +29,7 @@ void add_conv_transpose(pybind11::module_& m);
 void add_direct(pybind11::module_& m);  // after add_weights()
 void add_direct_elementwise(pybind11::module_& m);
 void add_direct_images(pybind11::module_& m);
+void add_direct_normalize(pybind11::module_& m);
 void add_elementwise(pybind11::module_& m);
 void add_embedding(pybind11::module_& m);
 void add_images(pybind11::module_& m);

@@ -21,4 +21,5 @@ PYBIND11_MODULE(_C, m) {
   octavo::bind::add_direct(m);
   octavo::bind::add_direct_elementwise(m);
   octavo::bind::add_direct_images(m);
+  octavo::bind::add_direct_normalize(m);
 }

@@ -130,7 +130,7 @@ constexpr ElementwiseFns portable_elementwise() {
        {affine_portable<AffineKind::kPrelu, uint8_t>, affine_portable<AffineKind::kPrelu, int8_t>}},
       moments_portable,
       column_moments_portable,
-      softmax_rows<lookup_portable>};
+      softmax_rows};
 }
 
 }  // namespace

@@ -8,57 +8,63 @@
 namespace octavo {
 namespace {
 
-// A block of columns at a time, down all rows. Registers: 8 of scale and shift, 4 of values, 5
-// constants; where there are 16, the compiler takes parameters from memory.
-template <typename L, AffineKind kKind, bool kSigned>
-void affine_vectors(const AffineArgs* args) {
+// Row by row, as memory wants to be read; parameters come from the L1 cache. kBounded:
+// AffineArgs::stays_int32. Registers: 4 of values, 4 of packed ones, up to 5 constants.
+template <typename L, AffineKind kKind, bool kSigned, bool kBounded>
+void affine_rows(const AffineArgs& p) {
   using Floats = typename L::Floats;
-  const AffineArgs p = *args;
   const Floats center = L::set_float(p.center), factor = L::set_float(p.factor);
   const Floats limit = L::set_float(kAffineLimit), none = L::set_float(0.0f);
   const typename L::Vec zero = L::set16(p.out_zero), lo = L::set8(p.lo);
-  const auto value = [&](Floats q, Floats scale, Floats shift) OCTAVO_INLINE {
-    if constexpr (kKind == AffineKind::kScaleShift) return L::add(L::mul(q, scale), shift);
-    const Floats x = L::sub(q, center);
-    if constexpr (kKind == AffineKind::kPrelu) {  // one of the two summands is 0
-      return L::add(L::mul(L::max(x, none), factor), L::mul(L::min(x, none), scale));
+  for (int64_t r = 0; r < p.rows; ++r) {
+    Floats row_scale = none, row_shift = none;
+    if constexpr (kKind == AffineKind::kNormalize) {
+      row_scale = L::set_float(p.row_scale[r]);
+      row_shift = L::set_float(p.row_shift[r]);
     }
-    return L::add(L::mul(L::mul(x, factor), scale), shift);
-  };
-  for (int64_t c = 0; c < p.columns; c += L::kBytes) {
-    const int count = static_cast<int>(p.columns - c < L::kBytes ? p.columns - c : L::kBytes);
-    const int64_t at = p.uniform ? 0 : c;
-    Floats scale[4], shift[4];
-    unroll<4>([&](auto j) OCTAVO_INLINE {
-      scale[j] = L::load_floats(p.scale + at + j * (L::kBytes / 4));
-      shift[j] =
-          kKind == AffineKind::kPrelu ? none : L::load_floats(p.shift + at + j * (L::kBytes / 4));
-    });
-    const uint8_t* in = static_cast<const uint8_t*>(p.in) + c;
-    uint8_t* out = static_cast<uint8_t*>(p.out) + c;
-    for (int64_t r = 0; r < p.rows; ++r, in += p.in_stride, out += p.out_stride) {
-      alignas(64) uint8_t part[L::kBytes];
-      const uint8_t* from = in;
-      if (count < L::kBytes) {
-        L::store(part, L::load_part(in, count));
-        from = part;
-      }
+    const auto block = [&](const uint8_t* from, int64_t at) OCTAVO_INLINE {
       typename L::Vec q[4];
       unroll<4>([&](auto j) OCTAVO_INLINE {
         const Floats x = L::template to_floats<kSigned>(from + j * (L::kBytes / 4));
-        q[j] = L::round(L::min(value(x, scale[j], shift[j]), limit));
+        const Floats scale = L::load_floats(p.scale + at + j * (L::kBytes / 4));
+        Floats t;
+        if constexpr (kKind == AffineKind::kPrelu) {  // one of the two summands is 0
+          const Floats y = L::sub(x, center);
+          t = L::add(L::mul(L::max(y, none), factor), L::mul(L::min(y, none), scale));
+        } else {
+          const Floats shift = L::load_floats(p.shift + at + j * (L::kBytes / 4));
+          const Floats y = kKind == AffineKind::kNormalize ? L::fma(x, row_scale, row_shift) : x;
+          t = L::fma(y, scale, shift);
+        }
+        q[j] = L::round(kBounded ? t : L::min(t, limit));
       });
       const typename L::Vec low = L::adds16(L::pack32(q[0], q[1]), zero);
       const typename L::Vec high = L::adds16(L::pack32(q[2], q[3]), zero);
-      const typename L::Vec bytes =
-          L::in_order(p.out_signed ? L::max_s8(L::pack16_s8(low, high), lo)
-                                   : L::max_u8(L::pack16_u8(low, high), lo));
-      if (count < L::kBytes) {
-        L::store_part(out, bytes, count);
-      } else {
-        L::store(out, bytes);
-      }
+      return L::in_order(p.out_signed ? L::max_s8(L::pack16_s8(low, high), lo)
+                                      : L::max_u8(L::pack16_u8(low, high), lo));
+    };
+    const uint8_t* in = static_cast<const uint8_t*>(p.in) + r * p.in_stride;
+    uint8_t* out = static_cast<uint8_t*>(p.out) + r * p.out_stride;
+    int64_t c = 0;
+    for (; c + L::kBytes <= p.columns; c += L::kBytes) {
+      L::store(out + c, block(in + c, p.uniform ? 0 : c));
     }
+    if (c < p.columns) {
+      const int count = static_cast<int>(p.columns - c);
+      alignas(64) uint8_t part[L::kBytes];
+      L::store(part, L::load_part(in + c, count));
+      L::store_part(out + c, block(part, p.uniform ? 0 : c), count);
+    }
+  }
+}
+
+template <typename L, AffineKind kKind, bool kSigned>
+void affine_vectors(const AffineArgs* args) {
+  const AffineArgs p = *args;
+  if (kKind != AffineKind::kPrelu && p.stays_int32) {
+    affine_rows<L, kKind, kSigned, kKind != AffineKind::kPrelu>(p);
+  } else {
+    affine_rows<L, kKind, kSigned, false>(p);
   }
 }
 
