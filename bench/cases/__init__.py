@@ -9,6 +9,7 @@ from octavo.bench.cases.embedding import EmbeddingCase
 from octavo.bench.cases.image import ImageCase
 from octavo.bench.cases.linear import LinearCase
 from octavo.bench.cases.model import ModelCase
+from octavo.bench.cases.normalize import NormalizeCase
 from octavo.bench.cases.rnn import RnnCase
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "ImageCase",
     "LinearCase",
     "ModelCase",
+    "NormalizeCase",
     "RnnCase",
 ]

@@ -14,6 +14,7 @@ from octavo.bench.cases.base import Case, Check, compare_floats, compare_integer
 A_SCALE, A_ZERO = 0.02, 100
 B_SCALE, B_ZERO = 0.03, 90
 OUT_SCALE, OUT_ZERO = 0.04, 110
+UNIT_SCALE = 1 / 256  # of the results of sigmoid, from 0 on
 
 # Bytes that each element reads and writes.
 BYTES = {
@@ -24,7 +25,11 @@ BYTES = {
     "add": 3,
     "add_relu": 3,
     "mul": 3,
+    "sigmoid": 2,
 }
+
+# Of results, where they are not OUT_SCALE and OUT_ZERO.
+_QPARAMS = {"relu": (A_SCALE, A_ZERO), "sigmoid": (UNIT_SCALE, 0)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,7 @@ class ElementwiseCase(Case):
         if self.operation == "dequantize":
             return compare_floats(got, reference, 100.0)
         if got.is_floating_point():
-            scale, zero = (A_SCALE, A_ZERO) if self.operation == "relu" else (OUT_SCALE, OUT_ZERO)
+            scale, zero = _QPARAMS.get(self.operation, (OUT_SCALE, OUT_ZERO))
             got = _steps(got.double(), scale, zero)
         return compare_integers(got, reference)
 
@@ -90,6 +95,8 @@ def expected(case: ElementwiseCase) -> Tensor:
         return a * f32(A_SCALE)
     if case.operation == "relu":
         return values.a.clamp(min=A_ZERO)
+    if case.operation == "sigmoid":
+        return _steps(torch.sigmoid((a * f32(A_SCALE)).double()).float(), UNIT_SCALE, 0)
     if case.operation == "requantize":
         steps = a * (f32(A_SCALE) / f32(OUT_SCALE))
     elif case.operation == "mul":

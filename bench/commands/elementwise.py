@@ -14,7 +14,7 @@ _QUICK = {"tiny": 1000}
 
 class Elementwise(Suite):
     name = "elementwise"
-    help = "quantize, dequantize, requantize, add, mul, relu: bytes a second beside a copy"
+    help = "quantize, dequantize, requantize, add, mul, relu, sigmoid: bytes a second beside a copy"
     order = 3
     in_report = True
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.bench.cases import Case, ElementwiseCase, EmbeddingCase, ImageCase
+from octavo.bench.cases import Case, ElementwiseCase, EmbeddingCase, ImageCase, NormalizeCase
 from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
+from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.peers.base import Peer, Prepared
 
 
@@ -19,7 +20,8 @@ class Copy(Peer):
     order = 9
 
     def applies_to(self, kind: str) -> bool:
-        return kind in (ElementwiseCase.kind, EmbeddingCase.kind, ImageCase.kind)
+        kinds = (ElementwiseCase, EmbeddingCase, ImageCase, NormalizeCase)
+        return kind in [case.kind for case in kinds]
 
     def prepare_elementwise(self, case: ElementwiseCase) -> Prepared:
         return _copy(case, elementwise_data.expected(case))
@@ -29,6 +31,9 @@ class Copy(Peer):
 
     def prepare_image(self, case: ImageCase) -> Prepared:
         return _copy(case, image_data.expected(case))
+
+    def prepare_normalize(self, case: NormalizeCase) -> Prepared:
+        return _copy(case, normalize_data.expected(case))
 
 
 def _copy(case: Case, reference: Tensor) -> Prepared:

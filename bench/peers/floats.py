@@ -17,6 +17,7 @@ from octavo.bench.cases import (
     ImageCase,
     LinearCase,
     ModelCase,
+    NormalizeCase,
     RnnCase,
 )
 from octavo.bench.cases import accuracy as accuracy_data
@@ -26,6 +27,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.models import Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
 
@@ -107,10 +109,16 @@ class Float32(Float):
             "add": lambda: a + b,
             "add_relu": lambda: torch.relu(a + b),
             "mul": lambda: a * b,
+            "sigmoid": lambda: torch.sigmoid(a),
         }
         if case.operation not in calls:
             return Unavailable("float32 has no such operation")
         return Prepared(calls[case.operation])
+
+    def prepare_normalize(self, case: NormalizeCase) -> Prepared:
+        d = normalize_data.data(case)
+        x = d.values()
+        return Prepared(lambda: normalize_data.run(case, x, d))
 
     def prepare_embedding(self, case: EmbeddingCase) -> Prepared:
         table = embedding_data.values(case, torch.arange(case.rows))

@@ -23,6 +23,7 @@ from octavo.bench.cases import (
     ImageCase,
     LinearCase,
     ModelCase,
+    NormalizeCase,
     RnnCase,
 )
 from octavo.bench.cases import conv as conv_data
@@ -31,6 +32,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.models import MODELS, Parts, bert
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
 from octavo.nn.intrinsic.quantized.dynamic import LinearGELU
@@ -195,6 +197,9 @@ class Octavo(Peer):
             "add": lambda: ops.add(*two),
             "add_relu": lambda: ops.add(*two, relu=True),
             "mul": lambda: ops.mul(*two),
+            "sigmoid": lambda: ops.unary(
+                "sigmoid", a, d.A_SCALE, d.A_ZERO, d.UNIT_SCALE, 0, octavo.quint8
+            ),
         }
         return Prepared(calls[case.operation])
 
@@ -217,6 +222,26 @@ class Octavo(Peer):
             y = octavo.QTensor.from_int_repr(b, d.OTHER_SCALE, d.OTHER_ZERO)
             return Prepared(lambda: torch.cat([x, y], 1), _integers)
         return Prepared(lambda: d.CALLS[case.operation](x), _integers)
+
+    def prepare_normalize(self, case: NormalizeCase) -> Prepared:
+        d = normalize_data.data(case)
+        x = octavo.QTensor.from_int_repr(d.x, normalize_data.SCALE, normalize_data.ZERO)
+        nnq: Any = octavo.nn.quantized
+        output, rest, size = case.output, (d.weight, d.bias, *case.output), len(d.weight)
+        if case.operation == "layer_norm":
+            module = nnq.LayerNorm(size, *rest, normalize_data.EPS)
+        elif case.operation == "group_norm":
+            module = nnq.GroupNorm(case.groups, size, *rest, normalize_data.EPS)
+        elif case.operation == "instance_norm":
+            module = nnq.InstanceNorm2d(size, *rest, normalize_data.EPS)
+        elif case.operation == "softmax":
+            module = nnq.Softmax(-1, *output)
+        else:
+            module = nnq.BatchNorm2d(size, normalize_data.EPS)
+            module.scale, module.zero_point = output
+            module.weight, module.bias = d.weight, d.bias
+            module.running_mean, module.running_var = d.mean, d.variance
+        return Prepared(lambda: module(x), _integers)
 
     def prepare_rnn(self, case: RnnCase) -> Prepared | Unavailable:
         path = f"nn.quantized.dynamic.{case.cell}"

@@ -21,6 +21,7 @@ from octavo.bench.cases import (
     ImageCase,
     LinearCase,
     ModelCase,
+    NormalizeCase,
     RnnCase,
 )
 from octavo.bench.cases import conv as conv_data
@@ -29,6 +30,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.models import Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
 
@@ -173,6 +175,7 @@ class TorchEngine(Peer):
             "add": lambda: ops.add(qa, qb, scale, zero),
             "add_relu": lambda: ops.add_relu(qa, qb, scale, zero),
             "mul": lambda: ops.mul(qa, qb, scale, zero),
+            "sigmoid": lambda: ops.sigmoid(qa, d.UNIT_SCALE, 0),
         }
         if case.operation not in calls:
             return Unavailable("torch has no such operation without a way through float")
@@ -204,6 +207,23 @@ class TorchEngine(Peer):
             run = torch.ops.quantized.cat
             return self._prepared(lambda: run(both, 1, d.SCALE, d.ZERO))
         return self._prepared(lambda: d.CALLS[case.operation](x))
+
+    def prepare_normalize(self, case: NormalizeCase) -> Prepared:
+        d = normalize_data.data(case)
+        x = _per_tensor(d.x, normalize_data.SCALE, normalize_data.ZERO)
+        quantized: Any = torch.ops.quantized
+        scale, zero = case.output
+        eps, two = normalize_data.EPS, (d.weight, d.bias)
+        calls: dict[str, Callable[[], Any]] = {
+            "layer_norm": lambda: quantized.layer_norm(x, case.shape[-1:], *two, eps, scale, zero),
+            "batch_norm": lambda: quantized.batch_norm2d(
+                x, *two, d.mean, d.variance, eps, scale, zero
+            ),
+            "group_norm": lambda: quantized.group_norm(x, case.groups, *two, eps, scale, zero),
+            "instance_norm": lambda: quantized.instance_norm(x, *two, eps, scale, zero),
+            "softmax": lambda: quantized.softmax(x, -1, scale, zero),
+        }
+        return self._prepared(calls[case.operation])
 
     def prepare_rnn(self, case: RnnCase) -> Prepared:
         cell = getattr(nn, case.cell)

@@ -19,6 +19,7 @@ _TITLES = {
     "linear": "nn modules",
     "conv": "2-D convolutions, u8 x s8 per channel -> u8",
     "elementwise": "element-wise operations",
+    "normalize": "normalizations and softmax, u8 to u8",
     "image": "pooling, upsampling, concatenation, u8 to u8, channels last",
     "overhead": "1x32 to 64, the cost of a call",
     "rnn": "dynamic recurrent networks (time steps, batch, hidden)",

@@ -331,11 +331,13 @@ enum class CellKind : uint8_t { kLstm = 0, kGru = 1, kRnnTanh = 2, kRnnRelu = 3 
 constexpr int kCellKinds = 4;
 
 // Rows of bytes through a linear function of their own for each column:
-// out = saturate(rne(t) + out_zero), at least `lo`, where t is, in float32, one operation at a time
-//   kScaleShift: q * scale[c] + shift[c]
-//   kNormalize:  ((q - center) * factor) * scale[c] + shift[c]
+// out = saturate(rne(t) + out_zero), at least `lo`, where t is, in float32 with fma(a, b, c) =
+// a * b + c rounded once,
+//   kScaleShift: fma(q, scale[c], shift[c])
+//   kNormalize:  fma(fma(q, row_scale[r], row_shift[r]), scale[c], shift[c])
 //   kPrelu:      (q - center) * factor where q >= center, else (q - center) * scale[c]
-// No product or sum is NaN; infinities saturate.
+// No product or sum is NaN; infinities saturate. (One rounding for two operations costs scalar code
+// a detour, and saves vector code a quarter of its arithmetic.)
 enum class AffineKind : uint8_t { kScaleShift, kNormalize, kPrelu };
 constexpr int kAffineKinds = 3;
 struct AffineArgs {
@@ -346,15 +348,19 @@ struct AffineArgs {
   // [columns], or one value for all columns, kAffinePad times, where `uniform`. Padded to a
   // multiple of kAffinePad.
   const float *scale, *shift;
+  const float *row_scale, *row_shift;  // [rows], kNormalize only
   int32_t uniform;
-  float center, factor;
+  float center, factor;  // kPrelu only
   int32_t out_zero, lo;
-  int32_t out_signed;  // 0: uint8, 1: int8
+  int32_t out_signed;   // 0: uint8, 1: int8
+  int32_t stays_int32;  // 1 says that |t| is below 2^30 for every element; 0 that it may not be
 };
 constexpr int kAffinePad = 64;
 
 // What a column of column_moments() may have so that its sums are int32.
 constexpr int64_t kMomentRows = 32768;
+
+using LookupFn = void (*)(const uint8_t* table, const void* in, int64_t size, void* out);
 
 // Softmax along rows: with d = (largest q of the row) - q and S = the exact sum of exps[d],
 // out = saturate(rne(float(exps[d]) * float(inv_scale / S)) + out_zero); inv_scale / S in double.
@@ -363,7 +369,11 @@ struct SoftmaxArgs {
   void* out;
   int64_t rows, size;
   ptrdiff_t in_stride, out_stride;  // bytes between rows
-  const int32_t* exps;              // [256], exps[0] > 0, none above 2^30
+  // [256]: exps[d] = rne(high[d / 16] * low[d % 16]) in float32, at most 2^30 - 64, so that 4 of
+  // them fit 32 bits; exps[0] > 0.
+  const int32_t* exps;
+  const float *high, *low;  // [16]
+  LookupFn lookup;          // ElementwiseFns::lookup or lookup_vbmi
   double inv_scale;
   int32_t in_flip;  // xor-ed to the input's bytes: 0 for uint8, 128 for int8
   int32_t out_zero;
@@ -401,9 +411,9 @@ struct ElementwiseFns {
   CellFn cell[kCellKinds];                                          // [CellKind]
   EmbeddingFn embedding[2];                                         // [q are nibbles]
   // out[i] = table[in[i]], bytes; in place too.
-  void (*lookup)(const uint8_t* table, const void* in, int64_t size, void* out);
+  LookupFn lookup;
   // The same for CPUs that have AVX512_VBMI beside what the ISA requires; or null.
-  void (*lookup_vbmi)(const uint8_t* table, const void* in, int64_t size, void* out);
+  LookupFn lookup_vbmi;
   void (*affine[kAffineKinds][2])(const AffineArgs*);  // [input is int8]
   // Adds the sum and the sum of squares of the bytes, xor-ed with `flip`, to sums[0] and sums[1].
   void (*moments)(const void* q, int64_t size, int32_t flip, int64_t* sums);

@@ -31,6 +31,7 @@ void add_direct_elementwise(pybind11::module_& m);
 void add_direct_embedding(pybind11::module_& m);
 void add_direct_fake_quantize(pybind11::module_& m);
 void add_direct_images(pybind11::module_& m);
+void add_direct_normalize(pybind11::module_& m);
 void add_elementwise(pybind11::module_& m);
 void add_embedding(pybind11::module_& m);
 void add_images(pybind11::module_& m);

@@ -23,4 +23,5 @@ PYBIND11_MODULE(_C, m) {
   octavo::bind::add_direct_embedding(m);
   octavo::bind::add_direct_fake_quantize(m);
   octavo::bind::add_direct_images(m);
+  octavo::bind::add_direct_normalize(m);
 }

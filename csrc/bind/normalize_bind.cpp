@@ -46,8 +46,10 @@ void add_normalize(py::module_& m) {
     unary_table(name, values, {scale, zero}, is_signed, {out_scale, out_zero}, out_signed,
                 pointer<uint8_t>(table, 256));
   });
-  m.def("softmax_exps",
-        [](float scale, uintptr_t exps) { softmax_exps(scale, pointer<int32_t>(exps, 256)); });
+  m.attr("SOFTMAX_TABLE_BYTES") = sizeof(SoftmaxTable);
+  m.def("softmax_table", [](float scale, uintptr_t table) {
+    softmax_table(scale, *pointer<SoftmaxTable>(table, sizeof(SoftmaxTable)));
+  });
   m.def(
       "lookup",
       [](uintptr_t table, uintptr_t in, int64_t size, uintptr_t out) {
@@ -93,9 +95,9 @@ void add_normalize(py::module_& m) {
       Release());
   m.def(
       "softmax",
-      [](const InputTuple& x, int64_t rows, int64_t size, uintptr_t exps, const OutputTuple& y) {
-        softmax(input(x, rows * size), rows, size, pointer<const int32_t>(exps, 256),
-                output(y, rows * size));
+      [](const InputTuple& x, int64_t rows, int64_t size, uintptr_t table, const OutputTuple& y) {
+        softmax(input(x, rows * size), rows, size,
+                *pointer<const SoftmaxTable>(table, sizeof(SoftmaxTable)), output(y, rows * size));
       },
       Release());
 }

@@ -9,6 +9,7 @@
 #include "cpu/dispatch.h"
 #include "ops/copy_short.h"
 #include "ops/row_runs.h"
+#include "ops/unary_table.h"
 #include "parallel/parallel.h"
 #include "util/aligned_buffer.h"
 
@@ -100,7 +101,17 @@ class Concatenation {
     args.out_zero = output_.zero_point;
     args.lo = static_cast<float>((is_signed_ ? -128 : 0) - output_.zero_point);
     args.hi = static_cast<float>((is_signed_ ? 127 : 255) - output_.zero_point);
+    const Lookup find = active_lookup();
+    if (size < find.worth) return requantize_(&args);
+    uint8_t table[256];
+    args.in = kAllBytes.data();
+    args.out = table;
+    args.size = 256;
+    args.rows = 1;
     requantize_(&args);
+    for (int64_t r = 0; r < rows; ++r) {
+      find.run(table, from + r * part.stride, size, to + r * out_stride_);
+    }
   }
 
   const CatPart* parts_;

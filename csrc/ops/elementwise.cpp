@@ -7,6 +7,7 @@
 
 #include "cpu/dispatch.h"
 #include "ops/row_runs.h"
+#include "ops/unary_table.h"
 #include "parallel/parallel.h"
 
 namespace octavo {
@@ -163,13 +164,20 @@ void requantize(const void* q, int64_t size, QParams input, bool input_signed, Q
   all.lo = static_cast<float>(range.lo - output.zero_point);
   all.hi = static_cast<float>(range.hi - output.zero_point);
   const auto fn = fns().requantize[input_signed][output_signed];
-  for_chunks(size, [&](int64_t begin, int64_t count) {
+  const auto run = [&](const void* from, int64_t count, void* to) {
     UnaryArgs args = all;
-    args.in = bytes(q, begin);
-    args.out = bytes(out, begin);
+    args.in = from;
+    args.out = to;
     args.size = count;
     fn(&args);
-  });
+  };
+  if (size >= active_lookup().worth) {
+    uint8_t table[256];
+    run(kAllBytes.data(), 256, table);
+    return lookup(table, q, size, out);
+  }
+  for_chunks(size,
+             [&](int64_t begin, int64_t count) { run(bytes(q, begin), count, bytes(out, begin)); });
 }
 
 void add(const void* a, QParams a_params, const void* b, QParams b_params, int64_t size,

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kChunk = 1 << 14;  // bytes of a task, which stay in the L1 cache
 constexpr int64_t kRun = 1 << 16;    // bytes that a task sums up
+constexpr float kLargestByte = 255.0f;
 
 __extension__ typedef __int128 Int128;
 
@@ -37,6 +38,23 @@ AffineArgs affine_args(const ByteInput& x, const ByteOutput& y) {
   args.out_signed = y.is_signed;
   args.lo = y.relu ? y.qparams.zero_point : y.is_signed ? -128 : 0;
   return args;
+}
+
+// The largest of a linear function's parameters.
+struct Magnitudes {
+  float scale, shift;
+
+  // AffineArgs::stays_int32 where no input is beyond `x`. Not where anything is infinite.
+  bool admit(float x) const { return x * scale + shift < 0x1p29f; }
+};
+
+Magnitudes magnitudes(const float* scale, const float* shift, int64_t count) {
+  Magnitudes most{0.0f, 0.0f};
+  for (int64_t i = 0; i < count; ++i) {
+    most.scale = std::max(most.scale, std::fabs(scale[i]));
+    most.shift = std::max(most.shift, std::fabs(shift[i]));
+  }
+  return most;
 }
 
 // Calls body(image) for each image: on a thread of its own where there are enough of them, else
@@ -78,6 +96,7 @@ void affine_channels_last(AffineKind kind, AffineArgs all, const ByteInput& x, i
   std::fill(wide + padded + columns, wide + 2 * padded, 0.0f);
   all.scale = wide;
   all.shift = wide + padded;
+  all.stays_int32 = magnitudes(scale, shift, channels).admit(kLargestByte);
   all.in_stride = all.out_stride = columns;
   const auto fn = fns().affine[static_cast<int>(kind)][x.is_signed];
   const int64_t size = pixels * channels, rows = std::max<int64_t>(1, kChunk / columns);
@@ -99,7 +118,7 @@ void affine_channels_last(AffineKind kind, AffineArgs all, const ByteInput& x, i
   });
 }
 
-// A plane, with one scale and shift.
+// A plane, with one scale and shift: a function of 256 values.
 void affine_plane(AffineKind kind, AffineArgs args, const ByteInput& x, int64_t begin, int64_t size,
                   float scale, float shift, void* out) {
   float same[2][kAffinePad];
@@ -112,7 +131,16 @@ void affine_plane(AffineKind kind, AffineArgs args, const ByteInput& x, int64_t 
   args.scale = same[0];
   args.shift = same[1];
   args.uniform = 1;
-  fns().affine[static_cast<int>(kind)][x.is_signed](&args);
+  args.stays_int32 = magnitudes(&scale, &shift, 1).admit(kLargestByte);
+  const auto fn = fns().affine[static_cast<int>(kind)][x.is_signed];
+  const Lookup find = active_lookup();
+  if (size < find.worth) return fn(&args);
+  uint8_t table[256];
+  args.in = kAllBytes.data();
+  args.out = table;
+  args.columns = 256;
+  fn(&args);
+  find.run(table, bytes(x.data, begin), size, bytes(out, begin));
 }
 
 // Any layout; scale and shift are those of channels, the same in all images.
@@ -146,11 +174,17 @@ struct Statistics {
   double mean, factor;
 };
 
+// n Q - S^2 rounded to a double once; in 64 bits where they hold it.
+double spread_of(const Moments& m, int64_t n) {
+  constexpr int64_t kSmall = 1 << 23;  // n^2 255^2 < 2^63
+  if (n < kSmall) return static_cast<double>(n * m.square - m.sum * m.sum);
+  return static_cast<double>(Int128{n} * m.square - Int128{m.sum} * m.sum);
+}
+
 Statistics statistics(const Moments& m, int64_t n, const ByteInput& x, double eps,
                       double out_scale) {
   const double count = static_cast<double>(n), scale = static_cast<double>(x.qparams.scale);
-  const double spread = static_cast<double>(Int128{n} * m.square - Int128{m.sum} * m.sum);
-  const double variance = spread / (count * count) * (scale * scale) + eps;
+  const double variance = spread_of(m, n) / (count * count) * (scale * scale) + eps;
   const double mean = static_cast<double>(m.sum) / count - (x.is_signed ? 128.0 : 0.0);
   return {mean, variance > 0.0 ? scale / std::sqrt(variance) / out_scale : 0.0};
 }
@@ -272,6 +306,34 @@ void group_norm_planes(const AffineArgs& args, const ByteInput& x, const Channel
   });
 }
 
+// Some rows of a layer norm; args.in and args.out are those of row 0.
+void layer_norm_rows(const AffineArgs& all, const ByteInput& x, int64_t begin, int64_t end,
+                     int64_t columns, double eps, double out_scale, const Magnitudes& most) {
+  constexpr int64_t kRows = 32;
+  const auto fn = fns().affine[static_cast<int>(AffineKind::kNormalize)][x.is_signed];
+  while (begin < end) {
+    const int64_t rows = std::min(kRows, end - begin);
+    Moments moments[kRows];
+    for (int64_t r = 0; r < rows; ++r) add_moments(x, (begin + r) * columns, columns, moments[r]);
+    float row_scale[kRows], row_shift[kRows], largest = 0.0f;
+    for (int64_t r = 0; r < rows; ++r) {
+      const Statistics s = statistics(moments[r], columns, x, eps, out_scale);
+      row_scale[r] = bounded(s.factor);
+      row_shift[r] = bounded(-s.mean * s.factor);
+      largest = std::max(largest, 256.0f * row_scale[r] + std::fabs(row_shift[r]));
+    }
+    AffineArgs args = all;
+    args.in = bytes(all.in, begin * columns);
+    args.out = bytes(all.out, begin * columns);
+    args.rows = rows;
+    args.row_scale = row_scale;
+    args.row_shift = row_shift;
+    args.stays_int32 = most.admit(largest);
+    fn(&args);
+    begin += rows;
+  }
+}
+
 }  // namespace
 
 void scale_shift(const ByteInput& x, const ChannelLayout& layout, const double* factor,
@@ -313,7 +375,6 @@ void layer_norm(const ByteInput& x, int64_t rows, int64_t columns, const float* 
   if (rows == 0 || columns == 0) return;
   const double out_scale = static_cast<double>(y.qparams.scale);
   const Affine affine{weight, bias};
-  const auto fn = fns().affine[static_cast<int>(AffineKind::kNormalize)][x.is_signed];
   for (int64_t first = 0; first < columns; first += kBlock) {
     const int64_t count = std::min(kBlock, columns - first), padded = round_up(count, kAffinePad);
     float* const scale = reinterpret_cast<float*>(call_scratch(padded * 2 * sizeof(float)));
@@ -322,24 +383,18 @@ void layer_norm(const ByteInput& x, int64_t rows, int64_t columns, const float* 
       scale[c] = c < count ? affine.scale(first + c, 1.0) : 0.0f;
       shift[c] = c < count ? bounded(affine.shift_of(first + c, out_scale)) : 0.0f;
     }
+    AffineArgs args = all;
+    args.in = bytes(x.data, first);
+    args.out = bytes(y.data, first);
+    args.columns = count;
+    args.in_stride = args.out_stride = columns;
+    args.scale = scale;
+    args.shift = shift;
+    const Magnitudes most = magnitudes(scale, shift, count);
     const int64_t per_task = std::max<int64_t>(1, kChunk / columns);
     parallel_for(ceil_div(rows, per_task), rows * columns, [&](int64_t task) {
-      const int64_t end = std::min(rows, (task + 1) * per_task);
-      for (int64_t row = task * per_task; row < end; ++row) {
-        Moments moments;
-        add_moments(x, row * columns, columns, moments);
-        const Statistics s = statistics(moments, columns, x, eps, out_scale);
-        AffineArgs args = all;
-        args.in = bytes(x.data, row * columns + first);
-        args.out = bytes(y.data, row * columns + first);
-        args.rows = 1;
-        args.columns = count;
-        args.scale = scale;
-        args.shift = shift;
-        args.center = static_cast<float>(s.mean);
-        args.factor = bounded(s.factor);
-        fn(&args);
-      }
+      layer_norm_rows(args, x, task * per_task, std::min(rows, (task + 1) * per_task), columns, eps,
+                      out_scale, most);
     });
   }
 }
@@ -366,12 +421,13 @@ void group_norm(const ByteInput& x, const ChannelLayout& layout, int64_t groups,
   }
 }
 
-void softmax(const ByteInput& x, int64_t rows, int64_t size, const int32_t* exps,
+void softmax(const ByteInput& x, int64_t rows, int64_t size, const SoftmaxTable& table,
              const ByteOutput& y) {
   check_qparams("input", x.qparams, x.is_signed);
   check_qparams("output", y.qparams, y.is_signed);
   if (rows == 0 || size == 0) return;
   const auto fn = fns().softmax;
+  const LookupFn find = active_lookup().run;
   const int64_t per_task = std::max<int64_t>(1, kChunk / size);
   parallel_for(ceil_div(rows, per_task), rows * size * 4, [&](int64_t task) {
     SoftmaxArgs args{};
@@ -380,7 +436,10 @@ void softmax(const ByteInput& x, int64_t rows, int64_t size, const int32_t* exps
     args.rows = std::min(per_task, rows - task * per_task);
     args.size = size;
     args.in_stride = args.out_stride = size;
-    args.exps = exps;
+    args.exps = table.exps;
+    args.high = table.high;
+    args.low = table.low;
+    args.lookup = find;
     args.inv_scale = 1.0 / static_cast<double>(y.qparams.scale);
     args.in_flip = flip_of(x);
     args.out_zero = y.qparams.zero_point;

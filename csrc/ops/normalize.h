@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ops/quantized_weight.h"
+#include "ops/unary_table.h"
 
 namespace octavo {
 
@@ -49,8 +50,8 @@ void layer_norm(const ByteInput& x, int64_t rows, int64_t columns, const float* 
 void group_norm(const ByteInput& x, const ChannelLayout& layout, int64_t groups,
                 const float* weight, const float* bias, double eps, const ByteOutput& y);
 
-// Along dense rows; exps is softmax_exps() of the input's scale.
-void softmax(const ByteInput& x, int64_t rows, int64_t size, const int32_t* exps,
+// Along dense rows; the table is softmax_table() of the input's scale.
+void softmax(const ByteInput& x, int64_t rows, int64_t size, const SoftmaxTable& table,
              const ByteOutput& y);
 
 }  // namespace octavo

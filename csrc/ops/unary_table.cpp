@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -115,18 +116,27 @@ void unary_table(std::string_view name, const double (&parameters)[3], QParams i
   }
 }
 
-void softmax_exps(float scale, int32_t* exps) {
-  for (int d = 0; d < 256; ++d) {
-    exps[d] =
-        static_cast<int32_t>(std::nearbyint(exp_of(-static_cast<double>(scale) * d) * 0x1p30));
+void softmax_table(float scale, SoftmaxTable& table) {
+  const double step = -static_cast<double>(scale);
+  for (int i = 0; i < 16; ++i) {
+    table.high[i] = static_cast<float>(exp_of(step * (16 * i)) * (0x1p30 - 64.0));
+    table.low[i] = static_cast<float>(exp_of(step * i));
   }
+  for (int d = 0; d < 256; ++d) {
+    table.exps[d] = static_cast<int32_t>(std::nearbyint(table.high[d / 16] * table.low[d % 16]));
+  }
+}
+
+Lookup active_lookup() {
+  const ElementwiseFns& fns = cpu::kernels().elementwise;
+  if (!fns.lookup_vbmi) return {fns.lookup, std::numeric_limits<int64_t>::max()};
+  const bool vbmi = cpu::features() & cpu::bit(cpu::Feature::avx512_vbmi);
+  return vbmi ? Lookup{fns.lookup_vbmi, 1024} : Lookup{fns.lookup, 4096};
 }
 
 void lookup(const uint8_t* table, const void* in, int64_t size, void* out) {
   constexpr int64_t kChunk = 1 << 15;
-  const ElementwiseFns& fns = cpu::kernels().elementwise;
-  const bool vbmi = fns.lookup_vbmi && cpu::features() & cpu::bit(cpu::Feature::avx512_vbmi);
-  const auto fn = vbmi ? fns.lookup_vbmi : fns.lookup;
+  const LookupFn fn = active_lookup().run;
   parallel_for(ceil_div(size, kChunk), size, [&](int64_t task) {
     const int64_t begin = task * kChunk;
     fn(table, static_cast<const uint8_t*>(in) + begin, std::min(kChunk, size - begin),

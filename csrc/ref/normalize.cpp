@@ -16,14 +16,9 @@ void affine_kernel(const AffineArgs& args, AffineKind kind, bool is_signed) {
         t = q - args.center;
         t = t >= 0.0f ? t * args.factor : t * scale;
       } else {
-        if (kind == AffineKind::kNormalize) {
-          const float centered = q - args.center;
-          t = centered * args.factor;
-        } else {
-          t = q;
-        }
-        t = t * scale;
-        t = t + args.shift[args.uniform ? 0 : c];
+        t = q;
+        if (kind == AffineKind::kNormalize) t = std::fma(t, args.row_scale[r], args.row_shift[r]);
+        t = std::fma(t, scale, args.shift[args.uniform ? 0 : c]);
       }
       store_byte(args.out, r * args.out_stride + c, args.out_signed != 0,
                  args.out_zero + round_and_clamp(t, args.lo - args.out_zero, hi - args.out_zero));

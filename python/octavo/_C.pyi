@@ -62,6 +62,47 @@ def embedding_bag_direct(
 def cat_direct(
     tensors: object, dim: object, scale: object, zero_point: object, dtype: object, /
 ) -> Any: ...
+def lookup_direct(
+    q: object, table: object, scale: object, zero_point: object, qdtype: object, /
+) -> Any: ...
+def channel_affine_direct(
+    q: object,
+    constants: object,
+    channels: object,
+    relu: object,
+    scale: object,
+    zero_point: object,
+    qdtype: object,
+    /,
+) -> Any: ...
+def prelu_direct(
+    q: object, slope: object, scale: object, zero_point: object, qdtype: object, /
+) -> Any: ...
+def layer_norm_direct(
+    q: object,
+    normalized_shape: object,
+    weight: object,
+    bias: object,
+    eps: object,
+    scale: object,
+    zero_point: object,
+    qdtype: object,
+    /,
+) -> Any: ...
+def group_norm_direct(
+    q: object,
+    groups: object,
+    weight: object,
+    bias: object,
+    eps: object,
+    scale: object,
+    zero_point: object,
+    qdtype: object,
+    /,
+) -> Any: ...
+def softmax_direct(
+    q: object, dim: object, table: object, scale: object, zero_point: object, qdtype: object, /
+) -> Any: ...
 def max_pool_direct(
     q: object,
     dims: int,
@@ -197,7 +238,10 @@ def unary_table(
     table: int,
     /,
 ) -> None: ...
-def softmax_exps(scale: float, exps: int, /) -> None: ...
+
+SOFTMAX_TABLE_BYTES: int
+
+def softmax_table(scale: float, table: int, /) -> None: ...
 def lookup(table: int, x: int, size: int, out: int, /) -> None: ...
 def scale_shift(x: _Input, layout: _Layout, factor: int, offset: int, out: _Output, /) -> None: ...
 def prelu(x: _Input, layout: _Layout, slope: int, out: _Output, /) -> None: ...
@@ -207,7 +251,7 @@ def layer_norm(
 def group_norm(
     x: _Input, layout: _Layout, groups: int, weight: int, bias: int, eps: float, out: _Output, /
 ) -> None: ...
-def softmax(x: _Input, rows: int, size: int, exps: int, out: _Output, /) -> None: ...
+def softmax(x: _Input, rows: int, size: int, table: int, out: _Output, /) -> None: ...
 def max_pool(*args: int | bool | tuple[int, ...]) -> None: ...
 def avg_pool(*args: int | bool | tuple[int, ...]) -> None: ...
 def adaptive_max_pool(*args: int | bool | tuple[int, ...]) -> None: ...

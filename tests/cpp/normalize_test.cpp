@@ -5,6 +5,7 @@
 
 #include "cpu/features.h"
 #include "guard_buffer.h"
+#include "ops/unary_table.h"
 #include "ref/reference.h"
 #include "support.h"
 
@@ -121,9 +122,14 @@ TEST_P(NormalizeKernelTest, Affine) {
             uniform ? kAffinePad : (c.size + kAffinePad - 1) / kAffinePad * kAffinePad;
         float* scale = memory().scale.place_array<float>(count, c.side);
         float* shift = memory().shift.place_array<float>(count, c.side);
+        // Moderate ones, which AffineArgs::stays_int32 admits, or hard ones.
+        const bool moderate = random.chance(2);
+        const auto parameter = [&] {
+          return moderate ? random.real(-3.0f, 3.0f) : hard_parameter(random);
+        };
         for (size_t i = 0; i < count; ++i) {
-          scale[i] = uniform && i ? scale[0] : hard_parameter(random);
-          shift[i] = uniform && i ? shift[0] : hard_parameter(random) * 40.0f;
+          scale[i] = uniform && i ? scale[0] : parameter();
+          shift[i] = uniform && i ? shift[0] : parameter() * 40.0f;
         }
         AffineArgs args{};
         args.in = in;
@@ -136,6 +142,14 @@ TEST_P(NormalizeKernelTest, Affine) {
         args.center = random.chance(2) ? static_cast<float>(random.byte() - (s ? 128 : 0))
                                        : random.real(-130.0f, 260.0f);
         args.factor = hard_parameter(random);
+        float row_scale[3], row_shift[3];
+        for (int i = 0; i < 3; ++i) {
+          row_scale[i] = parameter();
+          row_shift[i] = parameter() * 40.0f;
+        }
+        args.row_scale = row_scale;
+        args.row_shift = row_shift;
+        args.stays_int32 = moderate && kind != static_cast<int>(AffineKind::kPrelu);
         args.out_signed = random.integer(0, 1);
         const int32_t qmin = args.out_signed ? -128 : 0;
         args.out_zero = qmin + random.byte();
@@ -226,9 +240,13 @@ TEST_P(NormalizeKernelTest, ColumnMoments) {
 TEST_P(NormalizeKernelTest, Softmax) {
   Random random(5);
   for (const double step : {0.0, 1e-3, 0.05, 0.7, 30.0}) {
-    std::vector<int32_t> exps(256);
+    SoftmaxTable table;
+    for (int i = 0; i < 16; ++i) {
+      table.high[i] = static_cast<float>(std::exp(-step * 16 * i) * (0x1p30 - 64));
+      table.low[i] = static_cast<float>(std::exp(-step * i));
+    }
     for (int d = 0; d < 256; ++d) {
-      exps[d] = static_cast<int32_t>(std::nearbyint(std::exp(-step * d) * 0x1p30));
+      table.exps[d] = static_cast<int32_t>(std::nearbyint(table.high[d / 16] * table.low[d % 16]));
     }
     for_each_size("softmax", [&](const NormalizeCase& each) {
       NormalizeCase c = each;
@@ -242,7 +260,10 @@ TEST_P(NormalizeKernelTest, Softmax) {
       args.in = in;
       args.rows = c.rows;
       args.size = c.size;
-      args.exps = exps.data();
+      args.exps = table.exps;
+      args.high = table.high;
+      args.low = table.low;
+      args.lookup = fns().lookup;
       args.inv_scale = random.chance(2) ? 256.0 : 1e9;
       args.in_flip = random.chance(2) ? 128 : 0;
       args.out_signed = random.integer(0, 1);

@@ -55,6 +55,21 @@ def unary(name: str, x: ref.Q, out: ref.Q, parameters: tuple[float, ...] | None 
     return ref.quantize(y, out.scale, out.zero, out.array.dtype)
 
 
+def fma(a: Array, b: Any, c: Any) -> Array:
+    """``a * b + c`` of float32 with one rounding; finite values only.
+
+    The product is exact in float64. Where the sum is not, its last bit is made odd, so that it
+    cannot be a tie when it is rounded again.
+    """
+    product, addend = a.astype(f64) * f64(b), np.asarray(c, f64)
+    total = np.asarray(product + addend)
+    part = total - product
+    lost = (product - (total - part)) + (addend - part)
+    even = np.frexp(total)[0] * 2.0**53 % 2 == 0
+    other = np.nextafter(total, np.where(lost > 0, np.inf, -np.inf))
+    return np.where((lost != 0) & even, other, total).astype(f32)
+
+
 def _steps(t: Array, out: ref.Q, relu: bool = False) -> Array:
     """float32 in steps of the output, saturated to its type."""
     lo, hi = ref.RANGES[out.array.dtype]
@@ -70,7 +85,7 @@ def channel_affine(x: ref.Q, factor: Array, offset: Array, out: ref.Q, relu: boo
     slope = factor * (f64(f32(x.scale)) / f64(f32(out.scale)))
     shift = offset / f64(f32(out.scale)) - x.zero * slope
     m, s = (_columns(v.astype(f32), x.array.ndim) for v in (slope, shift))
-    return _steps(x.array.astype(f32) * m + s, out, relu)
+    return _steps(fma(x.array.astype(f32), m, s), out, relu)
 
 
 def batch_norm_constants(
@@ -114,8 +129,8 @@ def layer_norm(
     for i, row in enumerate(rows):
         mean, factor = _statistics(x, _unsigned(row), eps, out)
         mean = mean - _offset(row)
-        t = (row.astype(f32) - f32(mean)) * f32(factor)
-        result[i] = _steps(t * scale + shift, out)
+        t = fma(row.astype(f32), f32(factor), f32(-mean * factor))
+        result[i] = _steps(fma(t, scale, shift), out)
     return result.reshape(x.array.shape)
 
 
@@ -142,14 +157,17 @@ def group_norm(
             for c in range(block.start, block.stop):
                 slope = factor * (1.0 if weight is None else f64(weight[c]))
                 shift = 0.0 if bias is None else f64(bias[c]) / f64(f32(out.scale))
-                t = x.array[image, c].astype(f32) * f32(slope) + f32(shift - mean * slope)
+                t = fma(x.array[image, c].astype(f32), f32(slope), f32(shift - mean * slope))
                 result[image, c] = _steps(t, out)
     return result
 
 
 def softmax(x: ref.Q, dim: int, out: ref.Q) -> Array:
     scale = f64(f32(x.scale))
-    exps = np.rint(np.exp(-scale * np.arange(256)) * 2.0**30).astype(np.int64)
+    steps = np.arange(16)
+    high = (np.exp(-scale * 16 * steps) * (2.0**30 - 64)).astype(f32)
+    low = np.exp(-scale * steps).astype(f32)
+    exps = np.rint(np.outer(high, low).reshape(-1)).astype(np.int64)
     along = np.moveaxis(x.array.astype(np.int64), dim, -1)
     if along.shape[-1] == 0:
         return x.array.astype(out.array.dtype)

@@ -242,3 +242,22 @@ def test_refusals() -> None:
         ops.softmax(x.float(), 0.1, 3, 1, *out)
     with pytest.raises(ValueError, match="scale"):
         ops.softmax(x, 0.1, 3, 1, float("nan"), 3, octavo.quint8)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("dtype", SIGNS, ids=str)
+@pytest.mark.parametrize("out_dtype", SIGNS, ids=str)
+def test_planes_that_are_worth_a_table(isa: str, dtype: Any, out_dtype: Any) -> None:
+    for pixels in (1023, 1024, 5000, 70001):
+        case = {"shape": (1, 2, pixels), "seed": pixels, "dtype": dtype, "layout": 0}
+        case |= {"out_dtype": out_dtype, "out_scale": 0.02, "out_zero": 77}
+        form, x, out, g = make(case)
+        factor, offset = (torch.randn(2, generator=g, dtype=torch.float64) for _ in range(2))
+        got = ops.channel_affine(form, x.scale, x.zero, factor, offset, *qparams(out), True)
+        want = nref.channel_affine(x, factor.numpy(), offset.numpy(), out, True)
+        np.testing.assert_array_equal(got.numpy(), want)
+        slope = torch.tensor([-0.3])
+        got = ops.prelu(form, x.scale, x.zero, slope, *qparams(out))
+        np.testing.assert_array_equal(got.numpy(), nref.prelu(x, slope.numpy(), out))
+        got = ops.requantize(form, x.scale, x.zero, *qparams(out))
+        np.testing.assert_array_equal(got.numpy(), ref.requantize(x, out))

@@ -131,7 +131,7 @@ constexpr ElementwiseFns portable_elementwise() {
        {affine_portable<AffineKind::kPrelu, uint8_t>, affine_portable<AffineKind::kPrelu, int8_t>}},
       moments_portable,
       column_moments_portable,
-      softmax_rows<lookup_portable>,
+      softmax_rows,
       fake_quantize_portable,
       masked_gradient_portable};
 }

@@ -1,7 +1,8 @@
 // Look-up tables, linear functions by column, moments and softmax in plain C++. Each ISA folder
-// compiles its own copy; softmax_rows is what all of them use.
+// compiles its own copy.
 #pragma once
 
+#include "abi/fused.h"
 #include "abi/kernel_abi.h"
 #include "abi/requantize.h"
 
@@ -25,11 +26,16 @@ static inline uint8_t to_byte(float t, int32_t out_zero, int32_t lo, int32_t hi)
 }
 
 template <AffineKind kKind>
-static inline float affine_value(float q, const AffineArgs& p, float scale, float shift) {
-  if (kKind == AffineKind::kScaleShift) return q * scale + shift;
-  const float x = q - p.center;
-  if (kKind == AffineKind::kPrelu) return x >= 0.0f ? x * p.factor : x * scale;
-  return x * p.factor * scale + shift;
+static inline float affine_value(float q, const AffineArgs& p, int64_t row, float scale,
+                                 float shift) {
+  if (kKind == AffineKind::kPrelu) {
+    const float x = q - p.center;
+    return x >= 0.0f ? x * p.factor : x * scale;
+  }
+  if (kKind == AffineKind::kNormalize) {
+    q = fused_multiply_add(q, p.row_scale[row], p.row_shift[row]);
+  }
+  return fused_multiply_add(q, scale, shift);
 }
 
 template <AffineKind kKind, typename T>
@@ -42,7 +48,7 @@ void affine_portable(const AffineArgs* args) {
     for (int64_t c = 0; c < p.columns; ++c) {
       const int64_t at = p.uniform ? 0 : c;
       const float shift = kKind == AffineKind::kPrelu ? 0.0f : p.shift[at];
-      const float t = affine_value<kKind>(static_cast<float>(in[c]), p, p.scale[at], shift);
+      const float t = affine_value<kKind>(static_cast<float>(in[c]), p, r, p.scale[at], shift);
       out[c] = to_byte(t, p.out_zero, p.lo, hi);
     }
   }
@@ -98,8 +104,7 @@ static inline void softmax_bytes(const int32_t* exps, int64_t size, float factor
   }
 }
 
-template <void (*kLookup)(const uint8_t*, const void*, int64_t, void*)>
-void softmax_rows(const SoftmaxArgs* args) {
+static void softmax_rows(const SoftmaxArgs* args) {
   const SoftmaxArgs p = *args;
   const int32_t lo = p.out_signed ? -128 : 0;
   const uint8_t mask = static_cast<uint8_t>(p.in_flip);
@@ -128,7 +133,7 @@ void softmax_rows(const SoftmaxArgs* args) {
     const double sum = static_cast<double>(sums[0] + sums[1] + sums[2] + sums[3]);
     uint8_t table[256];
     softmax_bytes(p.exps, 256, static_cast<float>(p.inv_scale / sum), p.out_zero, lo, table);
-    kLookup(table, out, p.size, out);
+    p.lookup(table, out, p.size, out);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/cell-inl.h"
+#include "isa/x86_shared/elementwise_bytes-inl.h"
 #include "isa/x86_shared/embedding_avx2-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 #include "isa/x86_shared/fake_quantize-inl.h"
@@ -14,6 +15,7 @@
 #include "isa/x86_shared/lookup_avx2-inl.h"
 #include "isa/x86_shared/normalize_avx2-inl.h"
 #include "isa/x86_shared/pooling_avx2-inl.h"
+#include "isa/x86_shared/softmax_avx2-inl.h"
 
 namespace octavo {
 namespace {
@@ -56,15 +58,6 @@ static inline OCTAVO_INLINE void map_to_bytes(int64_t size, void* to, const Step
   }
 }
 
-// 8 bytes less their zero point, as int32.
-template <bool kSigned>
-static inline __m256i centered(const void* bytes, int64_t i, int lanes, __m256i zero) {
-  const uint8_t* from = static_cast<const uint8_t*>(bytes) + i;
-  const __m128i q = lanes == 8 ? _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))
-                               : load_bytes8(from, lanes);
-  return _mm256_sub_epi32(kSigned ? _mm256_cvtepi8_epi32(q) : _mm256_cvtepu8_epi32(q), zero);
-}
-
 template <bool kSigned>
 void quantize_avx2(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
                    int32_t hi, void* q) {
@@ -74,51 +67,6 @@ void quantize_avx2(const float* x, int64_t size, float inv_scale, int32_t zero, 
     const __m256 in = lanes == 8 ? _mm256_loadu_ps(x + i) : load_floats8(x + i, lane_mask8(lanes));
     const __m256 v = _mm256_mul_ps(in, inv);
     return _mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));  // NaN: the zero point
-  });
-}
-
-template <bool kIn, bool kOut>
-void requantize_avx2(const UnaryArgs* args) {
-  const UnaryArgs& p = *args;
-  const __m256 scale = _mm256_set1_ps(p.scale);
-  const __m256i zero = _mm256_set1_epi32(p.in_zero);
-  const Steps8 steps(p.lo, p.hi, p.out_zero);
-  for (int64_t r = 0; r < p.rows; ++r) {
-    const uint8_t* in = static_cast<const uint8_t*>(p.in) + r * p.in_stride;
-    uint8_t* out = static_cast<uint8_t*>(p.out) + r * p.out_stride;
-    map_to_bytes<kOut>(p.size, out, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
-      return _mm256_mul_ps(_mm256_cvtepi32_ps(centered<kIn>(in, i, lanes, zero)), scale);
-    });
-  }
-}
-
-template <bool kSigned>
-void add_avx2(const BinaryArgs* args) {
-  const BinaryArgs& p = *args;
-  const __m256 a_scale = _mm256_set1_ps(p.a_scale), b_scale = _mm256_set1_ps(p.b_scale);
-  const __m256i a_zero = _mm256_set1_epi32(p.a_zero), b_zero = _mm256_set1_epi32(p.b_zero);
-  const Steps8 steps(p.lo, p.hi, p.out_zero);
-  map_to_bytes<kSigned>(p.size, p.out, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
-    const __m256i a = centered<kSigned>(p.a, i, lanes, a_zero);
-    const __m256i b = centered<kSigned>(p.b, i, lanes, b_zero);
-    return _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a), a_scale),
-                         _mm256_mul_ps(_mm256_cvtepi32_ps(b), b_scale));
-  });
-}
-
-// The factors are 9 bits wide, so vpmaddwd's lower halves give the product where the upper halves
-// of one are zero.
-template <bool kSigned>
-void mul_avx2(const BinaryArgs* args) {
-  const BinaryArgs& p = *args;
-  const __m256 scale = _mm256_set1_ps(p.a_scale);
-  const __m256i a_zero = _mm256_set1_epi32(p.a_zero), b_zero = _mm256_set1_epi32(p.b_zero);
-  const __m256i low = _mm256_set1_epi32(0xffff);
-  const Steps8 steps(p.lo, p.hi, p.out_zero);
-  map_to_bytes<kSigned>(p.size, p.out, steps, [&](int64_t i, int lanes) OCTAVO_INLINE {
-    const __m256i a = centered<kSigned>(p.a, i, lanes, a_zero);
-    const __m256i b = _mm256_and_si256(centered<kSigned>(p.b, i, lanes, b_zero), low);
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_madd_epi16(a, b)), scale);
   });
 }
 
@@ -198,14 +146,6 @@ constexpr ElementwiseFns elementwise_avx2() {
   ElementwiseFns fns = portable_elementwise();
   fns.quantize[0] = quantize_avx2<false>;
   fns.quantize[1] = quantize_avx2<true>;
-  fns.requantize[0][0] = requantize_avx2<false, false>;
-  fns.requantize[0][1] = requantize_avx2<false, true>;
-  fns.requantize[1][0] = requantize_avx2<true, false>;
-  fns.requantize[1][1] = requantize_avx2<true, true>;
-  fns.add[0] = add_avx2<false>;
-  fns.add[1] = add_avx2<true>;
-  fns.mul[0] = mul_avx2<false>;
-  fns.mul[1] = mul_avx2<true>;
   fns.dequantize[0] = dequantize_avx2<false>;
   fns.dequantize[1] = dequantize_avx2<true>;
   fns.range = range_avx2;
@@ -224,9 +164,10 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.embedding[0] = embedding_bags<VectorRows<TableFloats256, false>>;
   fns.embedding[1] = embedding_bags<VectorRows<TableFloats256, true>>;
   fns.lookup = lookup_avx2;
-  fns.softmax = softmax_rows<lookup_avx2>;
+  fns.softmax = softmax_vectors<SoftmaxBytes256>;
   fns.fake_quantize = fake_quantize_vectors<Floats256>;
   fns.masked_gradient = masked_gradient_vectors<Floats256>;
+  add_elementwise_bytes<FloatBytes256>(fns);
   add_normalize<FloatBytes256>(fns);
   return fns;
 }

@@ -7,6 +7,7 @@
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/x86_shared/cell-inl.h"
+#include "isa/x86_shared/elementwise_bytes-inl.h"
 #include "isa/x86_shared/embedding_avx512-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 #include "isa/x86_shared/fake_quantize-inl.h"
@@ -14,6 +15,7 @@
 #include "isa/x86_shared/lookup_avx512-inl.h"
 #include "isa/x86_shared/normalize_avx512-inl.h"
 #include "isa/x86_shared/pooling_avx512-inl.h"
+#include "isa/x86_shared/softmax_avx512-inl.h"
 
 namespace octavo {
 namespace {
@@ -56,13 +58,6 @@ static inline OCTAVO_INLINE void map_to_bytes(int64_t size, void* to, const Step
   }
 }
 
-// 16 bytes less their zero point, as int32.
-template <bool kSigned>
-static inline __m512i centered(const void* bytes, int64_t i, __mmask16 mask, __m512i zero) {
-  const __m128i q = _mm_maskz_loadu_epi8(mask, static_cast<const uint8_t*>(bytes) + i);
-  return _mm512_sub_epi32(kSigned ? _mm512_cvtepi8_epi32(q) : _mm512_cvtepu8_epi32(q), zero);
-}
-
 template <bool kSigned>
 void quantize_avx512(const float* x, int64_t size, float inv_scale, int32_t zero, int32_t lo,
                      int32_t hi, void* q) {
@@ -71,51 +66,6 @@ void quantize_avx512(const float* x, int64_t size, float inv_scale, int32_t zero
   map_to_bytes<kSigned>(size, q, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
     const __m512 v = _mm512_mul_ps(load_floats(x + i, mask), inv);
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v);  // NaN: the zero point
-  });
-}
-
-template <bool kIn, bool kOut>
-void requantize_avx512(const UnaryArgs* args) {
-  const UnaryArgs& p = *args;
-  const __m512 scale = _mm512_set1_ps(p.scale);
-  const __m512i zero = _mm512_set1_epi32(p.in_zero);
-  const Steps16 steps(p.lo, p.hi, p.out_zero);
-  for (int64_t r = 0; r < p.rows; ++r) {
-    const uint8_t* in = static_cast<const uint8_t*>(p.in) + r * p.in_stride;
-    uint8_t* out = static_cast<uint8_t*>(p.out) + r * p.out_stride;
-    map_to_bytes<kOut>(p.size, out, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
-      return _mm512_mul_ps(_mm512_cvtepi32_ps(centered<kIn>(in, i, mask, zero)), scale);
-    });
-  }
-}
-
-template <bool kSigned>
-void add_avx512(const BinaryArgs* args) {
-  const BinaryArgs& p = *args;
-  const __m512 a_scale = _mm512_set1_ps(p.a_scale), b_scale = _mm512_set1_ps(p.b_scale);
-  const __m512i a_zero = _mm512_set1_epi32(p.a_zero), b_zero = _mm512_set1_epi32(p.b_zero);
-  const Steps16 steps(p.lo, p.hi, p.out_zero);
-  map_to_bytes<kSigned>(p.size, p.out, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
-    const __m512i a = centered<kSigned>(p.a, i, mask, a_zero);
-    const __m512i b = centered<kSigned>(p.b, i, mask, b_zero);
-    return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a), a_scale),
-                         _mm512_mul_ps(_mm512_cvtepi32_ps(b), b_scale));
-  });
-}
-
-// The factors are 9 bits wide, so vpmaddwd's lower halves give the product where the upper halves
-// of one are zero.
-template <bool kSigned>
-void mul_avx512(const BinaryArgs* args) {
-  const BinaryArgs& p = *args;
-  const __m512 scale = _mm512_set1_ps(p.a_scale);
-  const __m512i a_zero = _mm512_set1_epi32(p.a_zero), b_zero = _mm512_set1_epi32(p.b_zero);
-  const __m512i low = _mm512_set1_epi32(0xffff);
-  const Steps16 steps(p.lo, p.hi, p.out_zero);
-  map_to_bytes<kSigned>(p.size, p.out, steps, [&](int64_t i, __mmask16 mask) OCTAVO_INLINE {
-    const __m512i a = centered<kSigned>(p.a, i, mask, a_zero);
-    const __m512i b = _mm512_and_si512(centered<kSigned>(p.b, i, mask, b_zero), low);
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(a, b)), scale);
   });
 }
 
@@ -184,14 +134,6 @@ constexpr ElementwiseFns elementwise_avx512() {
   ElementwiseFns fns = portable_elementwise();
   fns.quantize[0] = quantize_avx512<false>;
   fns.quantize[1] = quantize_avx512<true>;
-  fns.requantize[0][0] = requantize_avx512<false, false>;
-  fns.requantize[0][1] = requantize_avx512<false, true>;
-  fns.requantize[1][0] = requantize_avx512<true, false>;
-  fns.requantize[1][1] = requantize_avx512<true, true>;
-  fns.add[0] = add_avx512<false>;
-  fns.add[1] = add_avx512<true>;
-  fns.mul[0] = mul_avx512<false>;
-  fns.mul[1] = mul_avx512<true>;
   fns.dequantize[0] = dequantize_avx512<false>;
   fns.dequantize[1] = dequantize_avx512<true>;
   fns.range = range_avx512;
@@ -211,9 +153,10 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.embedding[1] = embedding_bags<VectorRows<TableFloats512, true>>;
   fns.lookup = lookup_avx512;
   fns.lookup_vbmi = lookup_avx512_vbmi;
-  fns.softmax = softmax_rows<lookup_avx512>;
+  fns.softmax = softmax_vectors<SoftmaxBytes512>;
   fns.fake_quantize = fake_quantize_vectors<Floats512>;
   fns.masked_gradient = masked_gradient_vectors<Floats512>;
+  add_elementwise_bytes<FloatBytes512>(fns);
   add_normalize<FloatBytes512>(fns);
   return fns;
 }

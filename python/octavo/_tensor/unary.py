@@ -15,7 +15,32 @@ from octavo import ops
 from octavo._tensor.compute import need_per_tensor
 from octavo._tensor.dispatch import refuse, register
 from octavo.dtypes import QDType
+from octavo.ops import direct
 from octavo.tensor import QTensor
+
+
+def unary_direct(
+    name: str,
+    q: QTensor,
+    scale: float,
+    zero_point: int,
+    qdtype: QDType,
+    parameters: tuple[float, ...],
+) -> QTensor | None:
+    """:func:`apply_unary` of an 8-bit tensor with one scale, or None as in
+    :mod:`octavo.ops.direct`."""
+    table = ops.unary_table(
+        name,
+        parameters,
+        q._scale,
+        q._zero_point,
+        q._qdtype.signed,
+        scale,
+        zero_point,
+        qdtype.signed,
+    )
+    quick: QTensor | None = direct.lookup(q, table, scale, zero_point, qdtype)
+    return quick
 
 
 def apply_unary(
@@ -28,6 +53,9 @@ def apply_unary(
 ) -> QTensor:
     """The function ``name`` of :func:`octavo.ops.unary` with these output parameters."""
     need_per_tensor(name, q, eight_bit=True)
+    quick = unary_direct(name, q, scale, zero_point, qdtype, parameters)
+    if quick is not None:
+        return quick
     out = ops.unary(name, q._int, q._scale, q._zero_point, scale, zero_point, qdtype, parameters)
     return QTensor._wrap(out, scale, zero_point, qdtype)
 
@@ -105,5 +133,9 @@ def softmax(q: QTensor, dim: Any = None, *args: Any, dtype: Any = None, **kwargs
     if dim is None:
         raise ValueError("softmax: dim must be given")
     scale, zero_point, qdtype = unit_qparams(q)
+    table = ops.softmax_table(q._scale)
+    quick: QTensor | None = direct.softmax(q, dim, table, scale, zero_point, qdtype)
+    if quick is not None:
+        return quick
     out = ops.softmax(q._int, q._scale, q._zero_point, dim, scale, zero_point, qdtype)
     return QTensor._wrap(out, scale, zero_point, qdtype)

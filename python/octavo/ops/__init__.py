@@ -26,6 +26,7 @@ from octavo.ops.normalize import (
     layer_norm,
     prelu,
     softmax,
+    softmax_table,
 )
 from octavo.ops.pooling import (
     adaptive_avg_pool1d,
@@ -43,7 +44,7 @@ from octavo.ops.pooling import (
 )
 from octavo.ops.recurrent import recurrent
 from octavo.ops.transposed import ConvTransposeWeight
-from octavo.ops.unary import unary, unary_
+from octavo.ops.unary import unary, unary_, unary_table
 from octavo.ops.upsample import upsample_linear, upsample_nearest
 from octavo.ops.weights import LinearWeight
 
@@ -84,8 +85,10 @@ __all__ = [
     "recurrent",
     "requantize",
     "softmax",
+    "softmax_table",
     "unary",
     "unary_",
+    "unary_table",
     "upsample_linear",
     "upsample_nearest",
 ]

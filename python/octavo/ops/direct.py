@@ -14,15 +14,21 @@ from octavo._C import adaptive_max_pool_direct as adaptive_max_pool
 from octavo._C import add_direct as add
 from octavo._C import avg_pool_direct as avg_pool
 from octavo._C import cat_direct as cat
+from octavo._C import channel_affine_direct as channel_affine
 from octavo._C import clamp_direct as clamp
 from octavo._C import dequantize_direct as dequantize
 from octavo._C import embedding_bag_direct as embedding_bag
 from octavo._C import embedding_direct as embedding
 from octavo._C import fake_quantize_direct as fake_quantize
+from octavo._C import group_norm_direct as group_norm
+from octavo._C import layer_norm_direct as layer_norm
+from octavo._C import lookup_direct as lookup
 from octavo._C import masked_gradient_direct as masked_gradient
 from octavo._C import max_pool_direct as max_pool
 from octavo._C import mul_direct as mul
+from octavo._C import prelu_direct as prelu
 from octavo._C import quantize_direct as quantize
+from octavo._C import softmax_direct as softmax
 from octavo._C import spatial_mean_direct as spatial_mean
 from octavo._C import upsample_linear_direct as upsample_linear
 from octavo._C import upsample_nearest_direct as upsample_nearest
@@ -34,16 +40,22 @@ __all__ = [
     "add",
     "avg_pool",
     "cat",
+    "channel_affine",
     "clamp",
     "connect",
     "dequantize",
     "embedding",
     "embedding_bag",
     "fake_quantize",
+    "group_norm",
+    "layer_norm",
+    "lookup",
     "masked_gradient",
     "max_pool",
     "mul",
+    "prelu",
     "quantize",
+    "softmax",
     "spatial_mean",
     "upsample_linear",
     "upsample_nearest",

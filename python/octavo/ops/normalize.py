@@ -71,7 +71,8 @@ def channel_affine(
 
     With ``m = float32(factor * scale / out_scale)`` and ``s = float32(offset / out_scale -
     zero_point * factor * scale / out_scale)``, both computed in float64, the result is
-    ``out_zero_point + round_half_even(q * m + s)`` in float32, saturated.
+    ``out_zero_point + round_half_even(fma(q, m, s))`` in float32, saturated; ``fma`` is ``q * m +
+    s`` rounded once.
 
     Args:
         q: uint8 or int8 [N, C, *]; channels last is computed as it lies.
@@ -147,9 +148,10 @@ def layer_norm(
 ) -> Tensor:
     """Layer normalization over the last dimensions.
 
-    ``out_zero_point + round_half_even(((q - mean) * r) * weight + bias / out_scale)`` in float32,
-    saturated; ``mean`` and ``r = scale / sqrt(variance * scale**2 + eps) / out_scale`` come from
-    exact sums and are rounded to float32 once, and so is ``bias / out_scale``.
+    ``out_zero_point + round_half_even(fma(fma(q, r, -mean * r), weight, bias / out_scale))`` in
+    float32, saturated, ``fma(a, b, c)`` being ``a * b + c`` rounded once; ``mean`` and
+    ``r = scale / sqrt(variance * scale**2 + eps) / out_scale`` come from exact sums, and ``r``,
+    ``-mean * r`` and ``bias / out_scale`` are rounded to float32 once.
 
     Args:
         q: uint8 or int8 [*, *normalized_shape].
@@ -199,7 +201,7 @@ def group_norm(
     """Normalization by the statistics of each group of channels of an image; with a group for each
     channel, instance normalization.
 
-    ``out_zero_point + round_half_even(q * m + s)`` in float32, saturated, where ``m = r *
+    ``out_zero_point + round_half_even(fma(q, m, s))`` in float32, saturated, where ``m = r *
     weight[c]`` and ``s = bias[c] / out_scale - mean * m`` are rounded to float32 once; mean and r
     as in :func:`layer_norm`.
 
@@ -230,10 +232,11 @@ def group_norm(
 
 
 @lru_cache(maxsize=256)
-def _exps(scale: float) -> Tensor:
-    exps = torch.empty(256, dtype=torch.int32)
-    _C.softmax_exps(scale, exps.data_ptr())
-    return exps
+def softmax_table(scale: float) -> Tensor:
+    """What the kernel of :func:`softmax` and :func:`octavo.ops.direct.softmax` look up."""
+    table = torch.empty(_C.SOFTMAX_TABLE_BYTES // 4, dtype=torch.int32)
+    _C.softmax_table(scale, table.data_ptr())
+    return table
 
 
 def softmax(
@@ -247,9 +250,10 @@ def softmax(
 ) -> Tensor:
     """Softmax along one dimension.
 
-    With ``e[d] = round_half_even(exp(-scale * d) * 2**30)``, d the distance from the largest
-    integer, and the exact sum S of e, the result is ``out_zero_point +
-    round_half_even(float32(e[d]) * float32(1 / out_scale / S))``, saturated.
+    With ``e[d] = round_half_even(high[d // 16] * low[d % 16])``, d the distance from the largest
+    integer, ``high[j] = exp(-16 * scale * j) * (2**30 - 64)`` and ``low[i] = exp(-scale * i)``
+    rounded to float32 like their product, and the exact sum S of e, the result is
+    ``out_zero_point + round_half_even(float32(e[d]) * float32(1 / out_scale / S))``, saturated.
 
     Args:
         q: uint8 or int8 of any shape.
@@ -270,7 +274,7 @@ def softmax(
         (along.data_ptr(), q.dtype == torch.int8, scale, zero_point),
         along.numel() // size if size else 0,
         size,
-        _exps(scale).data_ptr(),
+        softmax_table(scale).data_ptr(),
         (out.data_ptr(), out_dtype.signed, out_scale, out_zero_point, False),
     )
     return out if q.dim() == 0 else out.movedim(-1, dim)

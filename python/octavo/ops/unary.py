@@ -14,7 +14,7 @@ _Parameters = tuple[float, ...]
 
 
 @lru_cache(maxsize=1024)
-def _table(
+def unary_table(
     name: str,
     parameters: _Parameters,
     scale: float,
@@ -24,6 +24,7 @@ def _table(
     out_zero_point: int,
     out_signed: bool,
 ) -> Tensor:
+    """The table of :func:`unary`, uint8 [256], for :func:`octavo.ops.direct.lookup`."""
     table = torch.empty(256, dtype=torch.uint8)
     first, second, third = (*parameters, 0.0, 0.0, 0.0)[:3]
     _C.unary_table(
@@ -53,7 +54,7 @@ def _table_for(
     check_storage(name, q, EIGHT_BIT)
     if out_dtype.name not in OUT_KIND:
         raise TypeError(f"{name}: out_dtype must be quint8 or qint8, got {out_dtype}")
-    return _table(
+    return unary_table(
         name,
         parameters,
         scale,

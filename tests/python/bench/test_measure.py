@@ -18,11 +18,13 @@ from octavo.bench.cases import (
     ImageCase,
     LinearCase,
     ModelCase,
+    NormalizeCase,
     RnnCase,
     image,
 )
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.cases.base import compare_integers
+from octavo.bench.cases.normalize import OPERATIONS
 from octavo.bench.peers import Peer, Prepared, Unavailable, all_peers
 from octavo.bench.peers.ours import OCTAVO
 from octavo.bench.worker import Request
@@ -62,7 +64,29 @@ CASES: list[Case] = [
     RnnCase(command="rnn", name="GRU", cell="GRU", steps=3, batch=2, hidden=16),
     *(
         ElementwiseCase(command="elementwise", name=name, operation=name, size=333)
-        for name in ("quantize", "dequantize", "requantize", "relu", "add", "add_relu", "mul")
+        for name in (
+            "quantize",
+            "dequantize",
+            "requantize",
+            "relu",
+            "add",
+            "add_relu",
+            "mul",
+            "sigmoid",
+        )
+    ),
+    *(
+        NormalizeCase(
+            command="normalize",
+            name=f"{operation} {last}",
+            operation=operation,
+            shape=(3, 70) if operation in ("layer_norm", "softmax") else (2, 12, 5, 7),
+            channels_last=last,
+            groups=3,
+        )
+        for operation in OPERATIONS
+        for last in (False, True)
+        if not (last and operation in ("layer_norm", "softmax"))
     ),
     *(
         EmbeddingCase(

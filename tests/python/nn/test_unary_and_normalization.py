@@ -541,3 +541,14 @@ def test_reads_as_in_torch() -> None:
     assert output_of(sigmoid).zero == 3
     norm = nnq.LayerNorm((2, 3), None, None, 0.5, 3)
     assert repr(norm) == "QuantizedLayerNorm((2, 3), eps=1e-05, scale=0.5, zero_point=3)"
+
+
+def test_batch_norm_of_inference_mode() -> None:
+    _, module, x, _ = calibrated("BatchNorm2d")
+    expected = module(x)._int
+    with torch.inference_mode():
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            setattr(module, name, getattr(module, name).clone())
+        assert torch.equal(module(x)._int, expected)
+        module.bias.add_(1.0)
+        assert not torch.equal(module(x)._int, expected)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from octavo import ops
 from octavo.nn.quantized.modules.parametrized import FloatParameters
 from octavo.nn.quantized.modules.utils import source_label
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "ChannelAffine"]
@@ -21,14 +22,16 @@ class ChannelAffine(FloatParameters):
     eps: float
     _relu = False
 
-    def _constants(self) -> tuple[Tensor, Tensor]:
-        """Factor and offset of each channel, float64; kept until a parameter changes."""
+    def _constants(self) -> Tensor:
+        """Factors and offsets of the channels, float64 [2, C]; kept until a parameter changes."""
         parameters: tuple[Any, ...] = tuple(
             getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")
         )
-        key = (self.eps, *((id(p), getattr(p, "_version", 0)) for p in parameters))
+        # Tensors of inference mode do not count their changes; nothing is kept for them.
+        counts = not any(p is not None and p.is_inference() for p in parameters)
+        key = (self.eps, *((id(p), getattr(p, "_version", 0) if counts else 0) for p in parameters))
         known: Any = self.__dict__.get("_known_constants")
-        if known is None or known[0] != key:
+        if known is None or known[0] != key or not counts:
             weight, bias, mean, variance = (
                 None if p is None else p.to(torch.float64) for p in parameters
             )
@@ -38,29 +41,40 @@ class ChannelAffine(FloatParameters):
             factor = factor if weight is None else weight * factor
             offset = -(mean * factor) if bias is None else bias - mean * factor
             # The parameters are kept so that their ids are not used again.
-            known = (key, factor.contiguous(), offset.contiguous(), parameters)
+            known = (key, torch.stack((factor, offset)), parameters)
             self.__dict__["_known_constants"] = known
-        return known[1], known[2]
+        constants: Tensor = known[1]
+        return constants
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_known_constants"}
 
     def _affine(self, x: Tensor, input: QTensor) -> QTensor:
         qdtype = self._out_qdtype or input._qdtype
+        constants = self._constants()
+        scale, zero_point, relu = self._scale, self._zero_point, self._relu
+        if x is input._int:
+            address, channels = constants.data_ptr(), constants.shape[1]
+            quick: QTensor | None = direct.channel_affine(
+                input, address, channels, relu, scale, zero_point, qdtype
+            )
+            if quick is not None:
+                return quick
         try:
             out = ops.channel_affine(
                 x,
                 input._scale,
                 input._zero_point,
-                *self._constants(),
-                self._scale,
-                self._zero_point,
+                constants[0],
+                constants[1],
+                scale,
+                zero_point,
                 qdtype,
-                self._relu,
+                relu,
             )
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._named(error) from error
-        return QTensor._wrap(out, self._scale, self._zero_point, qdtype)
+        return QTensor._wrap(out, scale, zero_point, qdtype)
 
     def _check_shape(self, x: Tensor, ranks: tuple[int, ...], channels: int) -> None:
         if x.dim() not in ranks or x.shape[1] != channels:

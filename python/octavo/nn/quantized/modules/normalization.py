@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from octavo import ops
 from octavo.nn.quantized.modules.batchnorm import ChannelAffine
 from octavo.nn.quantized.modules.parametrized import FloatParameters
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = ["GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm"]
@@ -70,6 +71,18 @@ class LayerNorm(FloatParameters):
         )
 
     def forward(self, input: QTensor) -> QTensor:
+        quick: QTensor | None = direct.layer_norm(
+            input,
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.eps,
+            self._scale,
+            self._zero_point,
+            self._out_qdtype,
+        )
+        if quick is not None:
+            return quick
         x = self._activation(input)
         qdtype = self._out_qdtype or input._qdtype
         try:
@@ -125,6 +138,12 @@ def _group_norm(
 ) -> QTensor:
     qdtype = module._out_qdtype or input._qdtype
     scale, zero_point = module._scale, module._zero_point
+    if x is input._int:
+        quick: QTensor | None = direct.group_norm(
+            input, groups, weight, bias, eps, scale, zero_point, module._out_qdtype
+        )
+        if quick is not None:
+            return quick
     try:
         out = ops.group_norm(
             x,

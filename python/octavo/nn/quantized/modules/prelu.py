@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from octavo import ops
 from octavo.nn.quantized.modules.parametrized import FloatParameters
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = ["PReLU"]
@@ -85,6 +86,9 @@ class PReLU(FloatParameters):
             )
         qdtype = self._out_qdtype or input._qdtype
         scale, zero_point = self._scale, self._zero_point
+        quick: QTensor | None = direct.prelu(input, self.weight, scale, zero_point, qdtype)
+        if quick is not None:
+            return quick
         try:
             out = ops.prelu(
                 x, input._scale, input._zero_point, self.weight, scale, zero_point, qdtype

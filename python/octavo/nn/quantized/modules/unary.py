@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from octavo import ops
-from octavo._tensor.unary import gelu_name
+from octavo._tensor.unary import gelu_name, unary_direct
 from octavo.dtypes import QDType
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.utils import output_qparams, source_label
+from octavo.ops import direct
 from octavo.tensor import QTensor
 
 __all__ = [
@@ -45,6 +46,10 @@ class _Activation(QuantizedOutput):
     def _compute(self, x: Tensor, input: QTensor, qdtype: QDType) -> Tensor:
         raise NotImplementedError
 
+    def _direct(self, input: QTensor, qdtype: QDType) -> QTensor | None:
+        """The result, or None as in :mod:`octavo.ops.direct`."""
+        return None
+
     def _options(self) -> str:
         return ""
 
@@ -58,6 +63,9 @@ class _Activation(QuantizedOutput):
         x = self._activation(input)
         qdtype = self._out_qdtype or input._qdtype
         try:
+            quick = self._direct(input, qdtype)
+            if quick is not None:
+                return quick
             out = self._compute(x, input, qdtype)
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise self._named(error) from error
@@ -94,6 +102,10 @@ class _Unary(_Activation):
 
     def _name_and_parameters(self) -> tuple[str, tuple[float, ...]]:
         return self._function, ()
+
+    def _direct(self, input: QTensor, qdtype: QDType) -> QTensor | None:
+        name, parameters = self._name_and_parameters()
+        return unary_direct(name, input, self._scale, self._zero_point, qdtype, parameters)
 
     def _compute(self, x: Tensor, input: QTensor, qdtype: QDType) -> Tensor:
         name, parameters = self._name_and_parameters()
@@ -300,6 +312,12 @@ class Softmax(_Activation):
 
     def _options(self) -> str:
         return f"dim={self.dim}, "
+
+    def _direct(self, input: QTensor, qdtype: QDType) -> QTensor | None:
+        table = ops.softmax_table(input._scale)
+        scale, zero_point = self._scale, self._zero_point
+        quick: QTensor | None = direct.softmax(input, self.dim, table, scale, zero_point, qdtype)
+        return quick
 
     def _compute(self, x: Tensor, input: QTensor, qdtype: QDType) -> Tensor:
         if self.dim is None:
