@@ -343,6 +343,7 @@ def test_static_mapping_is_a_subset_of_torchs() -> None:
     ours = spelled(tq.get_default_static_quant_module_mappings())
     for rank in (1, 2, 3):  # Octavo's own
         assert ours.pop(f"ConvHardtanh{rank}d") == f"ConvHardtanh{rank}d"
+        assert ours.pop(f"ConvBnHardtanh{rank}d") == f"ConvHardtanh{rank}d"
     for name in ("BatchNorm1d", "GELU", "SiLU"):  # likewise
         assert ours.pop(name) == name
     theirs = spelled(quietly(oracle().get_default_static_quant_module_mappings))
