@@ -232,6 +232,35 @@ for _name in ("ELU", "GELU", "Hardsigmoid", "Hardswish", "LeakyReLU", "SiLU", "S
     STATIC[getattr(nnq, _name)] = Case(scaled(getattr(nnq, _name)), on_q(3, 6))
 for _name, _args in {"LinearLeakyReLU": (0.1,), "LinearTanh": ()}.items():
     STATIC[getattr(nniq, _name)] = Case(activation(getattr(nniq, _name), *_args), on_q(3, 6))
+
+
+class Fed(nn.Module):
+    """A float module that a quantized tensor is given to."""
+
+    def __init__(self, part: nn.Module, run: Any) -> None:
+        super().__init__()
+        self.quant, self.part, self.run = tq.QuantStub(), part, run
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(self.part, self.quant(x))
+
+
+def of_parts(name: str, *args: Any, run: Any) -> None:
+    """Adds a module that is observed part by part."""
+
+    def make(seed: int) -> Any:
+        model: Any = Fed(filled(getattr(nn, name)(*args), seed), run).eval()
+        model.qconfig = tq.default_qconfig
+        prepared = tq.prepare(model)
+        prepared(torch.randn(3, 2, 6, generator=generator(seed)))
+        return tq.convert(prepared).part
+
+    STATIC[getattr(nnq, name)] = Case(make, lambda m: run(m, random_q((3, 2, 6), generator(1))))
+
+
+if hasattr(nnq, "LSTM"):
+    of_parts("LSTM", 6, 5, run=lambda m, x: m(x))
+    of_parts("MultiheadAttention", 6, 2, run=lambda m, x: m(x, x, x))
 for _rank in RANKS:
     STATIC |= {
         getattr(nnq, f"Conv{_rank}d"): Case(
