@@ -239,8 +239,9 @@ class Octavo(Peer):
         else:
             module = nnq.BatchNorm2d(size, normalize_data.EPS)
             module.scale, module.zero_point = output
-            module.weight, module.bias = d.weight, d.bias
-            module.running_mean, module.running_var = d.mean, d.variance
+            with torch.inference_mode(False):  # ordinary tensors, as modules have that were loaded
+                module.weight, module.bias = d.weight.clone(), d.bias.clone()
+                module.running_mean, module.running_var = d.mean.clone(), d.variance.clone()
         return Prepared(lambda: module(x), _integers)
 
     def prepare_rnn(self, case: RnnCase) -> Prepared | Unavailable:
