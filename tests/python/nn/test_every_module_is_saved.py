@@ -443,6 +443,9 @@ OBSERVERS: dict[Any, Case] = {
         ).enable_param_learning(),
         on_floats(4, 3),
     ),
+    tq.ChannelScale: Case(
+        lambda seed: tq.ChannelScale(torch.full((3,), seed + 1.0)), on_floats(4, 3)
+    ),
     tq.QuantStub: Case(lambda seed: tq.QuantStub(), on_floats(4, 3), True),
     tq.DeQuantStub: Case(lambda seed: tq.DeQuantStub(), on_floats(4, 3), True),
     tq.QuantWrapper: Case(

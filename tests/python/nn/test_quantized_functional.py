@@ -76,7 +76,8 @@ def test_every_function_is_tested() -> None:
         f"conv_transpose{rank}d" for rank in (1, 2, 3)
     }  # test_quantized_conv_transpose.py
     embeddings = {"embedding", "embedding_bag"}  # test_embedding.py
-    assert set(SAME) | convolutions | transposed | embeddings | WITH_QPARAMS == set(qF.__all__)
+    elsewhere = convolutions | transposed | embeddings | {"linear"}  # test_functional_linear.py
+    assert set(SAME) | elsewhere | WITH_QPARAMS == set(qF.__all__)
 
 
 @pytest.mark.parametrize("dtype", [octavo.quint8, octavo.qint8], ids=str)

@@ -171,6 +171,3 @@ def test_a_clamp_with_a_padding_mode_and_its_refusals() -> None:
         nniq.ConvHardtanh1d(1, 1, 1, min_val=1.0, max_val=0.0)
     with pytest.raises(TypeError, match=r"expected octavo\.nn\.intrinsic\.ConvHardtanh2d"):
         nniq.ConvHardtanh2d.from_float(nn.Conv2d(1, 1, 1))
-    parts = [nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU6()]
-    with pytest.raises(NotImplementedError, match="no fused form for training"):
-        tq.fuse_modules_qat(nn.Sequential(*parts).train(), [["0", "1", "2"]])
