@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,13 +83,14 @@ class Table:
         return f"<table><thead>{head}</thead><tbody>\n{body}\n</tbody></table>{below}"
 
 
-class Tabular:
+class Tabular(ABC):
     """What has a :class:`Table`: ``print`` gives plain text, ``rich.print`` a table of rich's,
     notebooks show HTML.
     """
 
+    @abstractmethod
     def _table(self) -> Table:
-        raise NotImplementedError
+        """The table as it is now."""
 
     def __str__(self) -> str:
         return self._table().text()

@@ -203,9 +203,10 @@ def test_sources() -> None:
         nnqa.MultiheadAttention.from_float(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="no qconfig"):
         nnqa.MultiheadAttention.from_float(nn.MultiheadAttention(2, 1))
-    for call in (nnq.MultiheadAttention.from_float, nnqa.MultiheadAttention.from_observed):
-        with pytest.raises(NotImplementedError, match="quantiz"):
-            call(nn.MultiheadAttention(2, 1))
+    with pytest.raises(NotImplementedError, match=r"quantizable.MultiheadAttention.from_float"):
+        nnq.MultiheadAttention.from_float(nn.MultiheadAttention(2, 1))
+    with pytest.raises(NotImplementedError, match=r"quantized.MultiheadAttention.from_observed"):
+        nnqa.MultiheadAttention.from_observed(nn.MultiheadAttention(2, 1))
     with pytest.raises(ValueError, match="divisible"):
         nnqa.MultiheadAttention(5, 2)
 

@@ -7,6 +7,7 @@ the weight in ``forward`` as ``convert`` will. What it returns is rounded by the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from octavo.nn.quantized.modules.utils import source_label
 __all__ = ["QATModule"]
 
 
-class QATModule(nn.Module):
+# nn.Module comes first, which keeps the memory layout of torch's classes: objects of torch.ao's get
+# these classes, see octavo.quantization.torch_ao.
+class QATModule(nn.Module, ABC):
     """Base of the modules of quantization-aware training.
 
     Subclasses inherit from a layer of ``torch.nn`` too. They say what that layer's arguments are
@@ -46,9 +49,9 @@ class QATModule(nn.Module):
             self.weight_fake_quant.to(self.weight.device)
 
     @classmethod
+    @abstractmethod
     def _arguments_of(cls, layer: Any) -> dict[str, Any]:
         """The arguments with which the class of a layer makes one like it."""
-        raise NotImplementedError
 
     @classmethod
     def _options_of(cls, mod: Any) -> dict[str, Any]:

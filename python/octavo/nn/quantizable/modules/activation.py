@@ -264,8 +264,9 @@ class MultiheadAttention(AttentionMath):
     def from_observed(cls, other: nn.Module) -> Any:
         """Raises NotImplementedError: :class:`octavo.nn.quantized.MultiheadAttention` has it."""
         raise NotImplementedError(
-            f"{cls.__name__}.from_observed: this class is what is observed; "
-            "octavo.nn.quantized.MultiheadAttention.from_observed makes a quantized module of it"
+            f"{cls.__name__}.from_observed: an octavo.nn.quantizable.MultiheadAttention is what is "
+            "observed; convert(), or octavo.nn.quantized.MultiheadAttention.from_observed, makes a "
+            "quantized module of it"
         )
 
 

@@ -402,6 +402,7 @@ class LSTM(nn.Module):
     def from_observed(cls, other: nn.Module) -> Any:
         """Raises NotImplementedError: :class:`octavo.nn.quantized.LSTM` has it."""
         raise NotImplementedError(
-            f"{cls.__name__}.from_observed: this class is what is observed; "
-            "octavo.nn.quantized.LSTM.from_observed makes a quantized module of it"
+            f"{cls.__name__}.from_observed: an octavo.nn.quantizable.LSTM is what is "
+            "observed; convert(), or octavo.nn.quantized.LSTM.from_observed, makes a "
+            "quantized module of it"
         )

@@ -13,6 +13,7 @@ it is that of the input).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -38,13 +39,14 @@ __all__ = [
 ]
 
 
-class _Activation(QuantizedOutput):
+class _Activation(QuantizedOutput, ABC):
     """What follows is the same for all activation functions with output parameters."""
 
     _FLOAT_MODULE: ClassVar[type[nn.Module]]
 
+    @abstractmethod
     def _compute(self, x: Tensor, input: QTensor, qdtype: QDType) -> Tensor:
-        raise NotImplementedError
+        """The integers of the output, from those of the input."""
 
     def _direct(self, input: QTensor, qdtype: QDType) -> QTensor | None:
         """The result, or None as in :mod:`octavo.ops.direct`."""

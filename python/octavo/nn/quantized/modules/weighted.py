@@ -24,6 +24,7 @@ zero point loads too, and leaves the output dtype as it is.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -95,7 +96,7 @@ class CallableBias(Tensor):
         return self.detach().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
-class PackedWeightModule(QuantizedModule):
+class PackedWeightModule(QuantizedModule, ABC):
     """A module with a packed int8 weight, whatever its output.
 
     Attributes:
@@ -111,16 +112,18 @@ class PackedWeightModule(QuantizedModule):
     _relu: bool = False
     _weight_axis: ClassVar[int] = 0  # of the output channels
 
+    @abstractmethod
     def _weight_shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
+        """Of the float weight."""
 
     def _outputs(self) -> int:
         return self._weight_shape()[0]
 
+    @abstractmethod
     def _pack(
         self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
     ) -> Any:
-        raise NotImplementedError
+        """The packed weight: called with an input, it gives the output."""
 
     def _reset_weight(self, bias: bool) -> None:
         """Zero weights of scale 1, and a zero bias: what a module that was constructed directly

@@ -17,6 +17,7 @@ section 3.2.2, and ``torch.ao.nn.intrinsic.qat``, which gives NaN there.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -83,9 +84,9 @@ class WithBatchNorm(QATModule):
             self.bn.eval()
         return self
 
+    @abstractmethod
     def _transform(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What the layer computes with a weight and a bias."""
-        raise NotImplementedError
 
     def _factor(self) -> Tensor:
         factor: Tensor = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)

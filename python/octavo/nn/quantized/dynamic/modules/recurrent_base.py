@@ -13,6 +13,7 @@ State dict, plain tensors only; for each weight ``weight_ih_l0`` of the float mo
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -50,13 +51,14 @@ def check_weight_dtype(label: str, dtype: Any) -> None:
         raise ValueError(f"{label}: the weights' dtype must be octavo.qint8, got {dtype}")
 
 
-class RecurrentWeights(QuantizedModule):
+class RecurrentWeights(QuantizedModule, ABC):
     """A module with several packed int8 weights, under the names of the float module."""
 
     _packed: dict[str, ops.LinearWeight]
 
+    @abstractmethod
     def _parts(self) -> dict[str, Part]:
-        raise NotImplementedError
+        """All weights, by their names in the float module."""
 
     def _reset_weights(self) -> None:
         """Zero weights of scale 1, and zero biases."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -141,9 +142,9 @@ class _Recurrent(RecurrentWeights):
 
     # Forward.
 
+    @abstractmethod
     def _states(self, hx: Any) -> tuple[Any, ...]:
         """The initial states in ``hx``, given as forward() takes them."""
-        raise NotImplementedError
 
     def _initial(
         self, hx: Any, x: Tensor, batch: int, unbatched: bool, order: Tensor | None
