@@ -220,7 +220,7 @@ def test_within_a_step_of_torch_quantized(
 ) -> None:
     """Integers so small that none of torch's engines saturates them."""
     if backend.emulated_features():
-        pytest.skip("torch's engines would run on the emulated CPU")
+        pytest.skip("torch's engines are not run under the AMX instruction emulator")
     c_in, c_out, kernel = shape
     module = random_conv(c_in, c_out, kernel, rank=rank, **args)
     arrays = weight_arrays(module)

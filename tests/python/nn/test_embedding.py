@@ -65,12 +65,10 @@ def test_bags_equal_the_definition(isa: str, case: dict[str, Any]) -> None:
         assert torch.equal(got[i], wanted), i
 
 
-@given(case=lookups())
+@given(case=lookups().filter(lambda case: len(case["bags"]) > 0))
 def test_bags_are_near_those_of_a_float_table(case: dict[str, Any]) -> None:
     weight, arguments = call(case)
     indices, offsets, mode, weights, last, padding_idx = arguments
-    if not case["bags"]:
-        return
     wanted = F.embedding_bag(
         indices.long(),
         weight.dequantize().double(),
@@ -197,14 +195,10 @@ def test_near_torchs_operators(dtype: Any, weighted: bool) -> None:
     indices = torch.randint(0, 60, (200,))
     offsets = torch.tensor([0, 17, 17, 90, 150])
     weights = torch.randn(200) if weighted else None
-    operators: Any = torch.ops.quantized
-    if byte and not hasattr(operators, "embedding_bag_byte_rowwise_offsets"):
-        pytest.skip("this torch lacks the operator")
-    operator = (
-        operators.embedding_bag_byte_rowwise_offsets
-        if byte
-        else operators.embedding_bag_4bit_rowwise_offsets
-    )
+    name = f"embedding_bag_{'byte' if byte else '4bit'}_rowwise_offsets"
+    operator = getattr(torch.ops.quantized, name, None)
+    if operator is None:
+        pytest.skip(f"this torch lacks its operator {name}")
     wanted = operator(packed, indices, offsets, False, 0, False, weights, None, False)
     got = ops.embedding_bag(weight, indices, offsets, "sum", weights)
     # 110 rows of values below 60 in float32, in another order and with fused multiply-add.
