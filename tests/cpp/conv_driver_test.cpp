@@ -409,9 +409,10 @@ TEST_P(ConvDriverTest, EqualsReferenceOnRandomGeometry) {
   }
 }
 
+class LineConvDriverTest : public ConvDriverTest {};
+
 // What the line kernel is for goes to it, and nothing that it cannot do.
-TEST_P(ConvDriverTest, FewChannelsGoToTheLineKernel) {
-  if (!set().lines) GTEST_SKIP() << GetParam() << " has no line kernel";
+TEST_P(LineConvDriverTest, FewChannelsGoToTheLineKernel) {
   const auto kernel_for = [&](int32_t k, const ConvGeometry& g, int32_t zero, int64_t width) {
     const std::vector<uint8_t> x(9 * width * k);
     const std::vector<int8_t> w(size_t(8) * g.taps() * k, 1);
@@ -465,6 +466,7 @@ TEST_P(ConvDriverTest, RefusesBadArguments) {
 }
 
 OCTAVO_INSTANTIATE_ISA_TESTS(ConvDriverTest);
+OCTAVO_INSTANTIATE_LINE_TESTS(LineConvDriverTest);
 
 }  // namespace
 }  // namespace octavo::testing

@@ -83,6 +83,13 @@ TEST(DispatchTest, RefusesKernelsOfOtherIsas) {
 }
 
 // Drivers say which kernel they ran, and it belongs to the ISA that was forced.
+TEST(DispatchTest, OnlyAvxWithoutVnniHasLineKernels) {
+  for (const cpu::IsaInfo& isa : cpu::isas()) {
+    const std::string name = isa.name;
+    EXPECT_EQ(isa.table->lines != nullptr, name == "avx2" || name == "avx512") << name;
+  }
+}
+
 TEST(DispatchTest, LastKernelIsTheForcedIsas) {
   const std::vector<int8_t> w(9 * 16, 1);
   for (const cpu::IsaInfo& isa : cpu::isas()) {

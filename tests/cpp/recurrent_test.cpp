@@ -223,7 +223,6 @@ TEST_P(RecurrentTest, EqualsReference) {
 
 // More gates than are computed at once, and batches whose gates do not fit the scratch.
 TEST_P(RecurrentTest, EqualsReferenceAcrossBlocks) {
-  if (emulated()) GTEST_SKIP() << "too many instructions to emulate";
   Random random(23);
   for (const Shape& shape :
        {Shape{150, 3, 8, 200, 200, false, false}, Shape{150, 3, 8, 200, 200, true, true},

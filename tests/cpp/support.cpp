@@ -19,6 +19,14 @@ std::vector<std::string> isas_under_test() {
   return names;
 }
 
+std::vector<std::string> isas_with_lines() {
+  std::vector<std::string> names;
+  for (const std::string& name : isas_under_test()) {
+    if (const cpu::IsaInfo* isa = find_isa(name); isa && isa->table->lines) names.push_back(name);
+  }
+  return names;
+}
+
 const cpu::IsaInfo* find_isa(const std::string& name) {
   for (const cpu::IsaInfo& isa : cpu::isas()) {
     if (name == isa.name) return &isa;

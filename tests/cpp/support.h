@@ -18,6 +18,9 @@ namespace octavo::testing {
 // run.
 std::vector<std::string> isas_under_test();
 
+// Those of them with a line kernel: of x86, the ones without VNNI (avx2, avx512).
+std::vector<std::string> isas_with_lines();
+
 // The row of cpu::isas() with this name, or nullptr.
 const cpu::IsaInfo* find_isa(const std::string& name);
 
@@ -67,6 +70,12 @@ std::string isa_test_name(const ::testing::TestParamInfo<std::string>& info);
 
 #define OCTAVO_INSTANTIATE_ISA_TESTS(suite)                                                     \
   INSTANTIATE_TEST_SUITE_P(Isa, suite, ::testing::ValuesIn(octavo::testing::isas_under_test()), \
+                           octavo::testing::isa_test_name)
+
+// For suites of what only some ISAs have; a process that tests none of these runs nothing.
+#define OCTAVO_INSTANTIATE_LINE_TESTS(suite)                                                    \
+  GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(suite);                                         \
+  INSTANTIATE_TEST_SUITE_P(Isa, suite, ::testing::ValuesIn(octavo::testing::isas_with_lines()), \
                            octavo::testing::isa_test_name)
 
 // Deterministic; each case seeds its own.
