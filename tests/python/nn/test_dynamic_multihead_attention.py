@@ -212,8 +212,9 @@ def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], mess
 
 def test_wrong_sizes_and_modules() -> None:
     for wrong in ((8, 3), (0, 1), (8, 0)):
-        with pytest.raises(AssertionError, match="divisible by num_heads"):
+        with pytest.raises(AssertionError, match="divisible by num_heads") as caught:
             nnqd.MultiheadAttention(*wrong)
+        assert isinstance(caught.value, ValueError)
     with pytest.raises(ValueError, match="device must be the CPU"):
         nnqd.MultiheadAttention(8, 2, device="meta")
     with pytest.raises(TypeError, match=r"expected a torch\.nn\.MultiheadAttention"):

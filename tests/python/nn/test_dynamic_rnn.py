@@ -347,8 +347,10 @@ def test_wrong_constructor_arguments(arguments: dict[str, Any], message: str) ->
 
 
 def test_constructor_warnings_and_dtype() -> None:
-    with pytest.warns(UserWarning, match="does nothing"):
-        nnqd.LSTM(4, 5, 1, dropout=0.5)
+    for kind in (nnqd.LSTM, nnqd.GRU):
+        with pytest.warns(UserWarning, match=f"{kind.__name__}: .* does nothing") as caught:
+            kind(4, 5, 1, dropout=0.5)
+        assert caught[0].filename == __file__
     with pytest.raises(ValueError, match="qint8"):
         nnqd.GRU(4, 5, dtype=torch.float16)
     assert repr(nnqd.LSTM(4, 5, 2, batch_first=True)) == (

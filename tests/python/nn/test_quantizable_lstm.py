@@ -233,14 +233,25 @@ def test_wrong_shapes(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_layers": 0}, "num_layers must be > 0"),
+        ({"num_layers": 0}, "num_layers must be greater than zero, got 0"),
+        ({"num_layers": 1.5}, "num_layers must be an int, got float 1.5"),
         ({"dropout": 1.5}, "dropout must be"),
+        ({"dropout": "1"}, "dropout must be"),
         ({"proj_size": HIDDEN}, "proj_size must be"),
     ],
 )
-def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        nnqa.LSTM(INPUTS, HIDDEN, **arguments)
+@pytest.mark.parametrize("kind", [nnqa.LSTM, nnq.LSTM])
+def test_wrong_arguments(kind: Any, arguments: dict[str, Any], message: str) -> None:
+    error = TypeError if "an int" in message else ValueError
+    with pytest.raises(error, match=f"^LSTM: {message}"):
+        kind(INPUTS, HIDDEN, **arguments)
+
+
+def test_dropout_of_one_layer_is_warned_of() -> None:
+    for kind in (nnqa.LSTM, nnq.LSTM):
+        with pytest.warns(UserWarning, match="LSTM: .* does nothing") as caught:
+            kind(INPUTS, HIDDEN, dropout=0.5)
+        assert caught[0].filename == __file__
 
 
 def test_sources() -> None:

@@ -39,7 +39,8 @@ class MultiheadAttention(AttentionMath):
     but outputs and attention weights of a converted module are quantized.
 
     Raises:
-        ValueError: in the constructor, ``embed_dim`` not divisible by ``num_heads``.
+        ValueError, AssertionError: one that is both, in the constructor, for ``embed_dim`` not
+            divisible by ``num_heads``.
         RuntimeError: in ``forward``, wrong ranks or sizes of inputs or masks.
 
     Source: ``torch.ao.nn.quantizable.MultiheadAttention``. Differences: ``is_causal``, inputs
@@ -48,8 +49,6 @@ class MultiheadAttention(AttentionMath):
     """
 
     _FLOAT_MODULE: ClassVar[Any] = nn.MultiheadAttention
-    # torch.nn.TransformerEncoderLayer reads it: it must not take weights out of here.
-    _qkv_same_embed_dim = False
 
     bias_k: Any
     bias_v: Any
@@ -72,17 +71,8 @@ class MultiheadAttention(AttentionMath):
         from octavo.quantization.stubs import DeQuantStub, QuantStub
 
         super().__init__()
-        if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
-            raise ValueError(
-                f"{self._label()}: embed_dim and num_heads must be > 0 and embed_dim divisible by "
-                f"num_heads, got {embed_dim} and {num_heads}"
-            )
+        self._set_sizes(embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first)
         made = {"device": device, "dtype": dtype}
-        self.embed_dim, self.num_heads = embed_dim, num_heads
-        self.head_dim = embed_dim // num_heads
-        self.kdim = embed_dim if kdim is None else kdim
-        self.vdim = embed_dim if vdim is None else vdim
-        self.dropout, self.batch_first, self.add_zero_attn = dropout, batch_first, add_zero_attn
         self.linear_Q: Any = nn.Linear(embed_dim, embed_dim, bias, **made)
         self.linear_K: Any = nn.Linear(self.kdim, embed_dim, bias, **made)
         self.linear_V: Any = nn.Linear(self.vdim, embed_dim, bias, **made)
@@ -103,15 +93,8 @@ class MultiheadAttention(AttentionMath):
     def _get_name(self) -> str:
         return "QuantizableMultiheadAttention"
 
-    def extra_repr(self) -> str:
-        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
-
-    @property
-    def in_proj_bias(self) -> Tensor | None:
-        """The biases of query, key and value in one, ``[3 * embed_dim]``, or None."""
-        biases = [_float_parameters(part)[1] for part in self._projections()]
-        present = [bias for bias in biases if bias is not None]
-        return torch.cat(present) if present else None
+    def _projection_biases(self) -> list[Tensor | None]:
+        return [_float_parameters(part)[1] for part in self._projections()]
 
     def _projections(self) -> tuple[Any, Any, Any]:
         return self.linear_Q, self.linear_K, self.linear_V

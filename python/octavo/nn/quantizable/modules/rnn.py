@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from octavo.nn.quantizable.modules.lstm_cell import LSTMCell, State, check_plain_parameters
 from octavo.nn.quantized.modules.functional_modules import FloatFunctional, QFunctional
+from octavo.nn.quantized.modules.recurrent_arguments import check_recurrent_arguments
 from octavo.nn.quantized.modules.utils import source_label
 from octavo.tensor import QTensor
 
@@ -186,7 +187,8 @@ class LSTM(nn.Module):
         ValueError: in the constructor, sizes that are not positive, ``dropout`` outside [0, 1],
             ``proj_size`` not below ``hidden_size``.
         RuntimeError: in ``forward``, wrong shapes.
-        TypeError: in ``forward``, float states for a quantized input, or the other way round.
+        TypeError: in the constructor, sizes that are no ints; in ``forward``, float states for a
+            quantized input, or the other way round.
 
     Source: ``torch.ao.nn.quantizable.LSTM``. Differences: both directions, and the final states of
     several layers, are joined by observed functionals; torch joins quantized ones with the scale
@@ -212,23 +214,9 @@ class LSTM(nn.Module):
         proj_size: int = 0,
     ) -> None:
         super().__init__()
-        label = type(self).__name__
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
-        for name, value in sizes.items():
-            if value <= 0:
-                raise ValueError(f"{label}: {name} must be > 0, got {value}")
-        if isinstance(dropout, bool) or not 0 <= dropout <= 1:
-            raise ValueError(f"{label}: dropout must be a number in [0, 1], got {dropout}")
-        if not 0 <= proj_size < hidden_size:
-            raise ValueError(
-                f"{label}: proj_size must be 0 or less than hidden_size, got {proj_size}"
-            )
-        if dropout > 0 and num_layers == 1:
-            warnings.warn(
-                f"{label}: dropout acts between layers, and there is one layer; got "
-                f"dropout={dropout}",
-                stacklevel=2,
-            )
+        check_recurrent_arguments(
+            type(self).__name__, input_size, hidden_size, num_layers, dropout, proj_size, 2
+        )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, proj_size

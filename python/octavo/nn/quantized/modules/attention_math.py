@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from octavo._errors import HeadsError
 from octavo.nn.quantized.modules.utils import describe
 
 __all__ = ["AttentionMath", "Heads"]
@@ -22,7 +24,7 @@ class Heads(NamedTuple):
     value: Tensor
 
 
-class AttentionMath(nn.Module):
+class AttentionMath(nn.Module, ABC):
     """What forms of ``torch.nn.MultiheadAttention`` do between their projections.
 
     Query, key and value are ``[batch, length, size]`` here, whatever ``batch_first`` says.
@@ -39,8 +41,50 @@ class AttentionMath(nn.Module):
     bias_k: Tensor | None
     bias_v: Tensor | None
 
+    # torch.nn.TransformerEncoderLayer reads it: it must not take weights out of here.
+    _qkv_same_embed_dim = False
+
+    def _set_sizes(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float,
+        add_zero_attn: bool,
+        kdim: int | None,
+        vdim: int | None,
+        batch_first: bool,
+    ) -> None:
+        """The arguments of the constructor, as ``torch.nn.MultiheadAttention`` keeps them.
+
+        Raises:
+            HeadsError: ``embed_dim`` not divisible by ``num_heads``, or one of them not positive.
+        """
+        if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
+            raise HeadsError(
+                f"{self._label()}: embed_dim and num_heads must be > 0 and embed_dim divisible by "
+                f"num_heads, got {embed_dim} and {num_heads}"
+            )
+        self.embed_dim, self.num_heads = embed_dim, num_heads
+        self.head_dim = embed_dim // num_heads
+        self.kdim = embed_dim if kdim is None else kdim
+        self.vdim = embed_dim if vdim is None else vdim
+        self.dropout, self.batch_first, self.add_zero_attn = dropout, batch_first, add_zero_attn
+
     def _label(self) -> str:
         return type(self).__name__
+
+    def extra_repr(self) -> str:
+        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
+
+    @abstractmethod
+    def _projection_biases(self) -> Sequence[Tensor | None]:
+        """Those of query, key and value, one after the other."""
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        """The biases of query, key and value in one, ``[3 * embed_dim]``, or None."""
+        present = [bias for bias in self._projection_biases() if bias is not None]
+        return torch.cat(present) if present else None
 
     def _check_inputs(self, query: Any, key: Any, value: Any) -> bool:
         """Whether the inputs have a batch dimension; raises where they do not fit each other."""

@@ -39,7 +39,8 @@ class MultiheadAttention(QuantizedModule, AttentionMath):
     Shape, masks, arguments and results of ``forward`` are those of ``torch.nn.MultiheadAttention``.
 
     Raises:
-        AssertionError: in the constructor, ``embed_dim`` not divisible by ``num_heads``.
+        AssertionError, ValueError: one that is both, in the constructor, for ``embed_dim`` not
+            divisible by ``num_heads``.
         TypeError: in ``forward``, query, key or value that are no float tensors.
         RuntimeError: in ``forward``, wrong ranks or sizes of inputs or masks.
 
@@ -64,22 +65,11 @@ class MultiheadAttention(QuantizedModule, AttentionMath):
         reduce_range: bool = False,
     ) -> None:
         super().__init__()
-        if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
-            raise AssertionError(
-                f"{self._label()}: embed_dim and num_heads must be > 0 and embed_dim divisible by "
-                f"num_heads, got {embed_dim} and {num_heads}"
-            )
+        self._set_sizes(embed_dim, num_heads, dropout, add_zero_attn, kdim, vdim, batch_first)
         if device is not None and torch.device(device).type != "cpu":
             raise ValueError(f"{self._label()}: device must be the CPU, got {device}")
         if dtype is not None:
             raise ValueError(f"{self._label()}: dtype must be None, got {dtype}")
-        self.embed_dim, self.num_heads = embed_dim, num_heads
-        self.head_dim = embed_dim // num_heads
-        self.kdim = embed_dim if kdim is None else kdim
-        self.vdim = embed_dim if vdim is None else vdim
-        self.dropout, self.batch_first, self.add_zero_attn = dropout, batch_first, add_zero_attn
-        # torch.nn.TransformerEncoderLayer reads it: it must not take float weights out of here.
-        self._qkv_same_embed_dim = False
         activations = {"per_tensor": per_tensor, "reduce_range": reduce_range}
         if self.kdim == self.vdim == embed_dim:
             self.in_proj: Linear | None = Linear(embed_dim, 3 * embed_dim, bias, **activations)
@@ -102,17 +92,10 @@ class MultiheadAttention(QuantizedModule, AttentionMath):
     def _get_name(self) -> str:
         return "DynamicQuantizedMultiheadAttention"
 
-    def extra_repr(self) -> str:
-        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
-
-    @property
-    def in_proj_bias(self) -> Tensor | None:
-        """The biases of query, key and value in one, ``[3 * embed_dim]``, or None."""
+    def _projection_biases(self) -> list[Tensor | None]:
         if self.in_proj is not None:
-            return self.in_proj.bias()
-        biases = [part.bias() for part in (self.q_proj, self.k_proj, self.v_proj)]
-        present = [bias for bias in biases if bias is not None]
-        return torch.cat(present) if present else None
+            return [self.in_proj.bias()]
+        return [part.bias() for part in (self.q_proj, self.k_proj, self.v_proj)]
 
     def split_projections_(self) -> None:
         """Replaces ``in_proj`` by ``q_proj``, ``k_proj`` and ``v_proj``, which give the same bits.

@@ -18,6 +18,7 @@ from octavo.nn.quantized.dynamic.modules.recurrent_base import (
     RecurrentWeights,
     check_weight_dtype,
 )
+from octavo.nn.quantized.modules.recurrent_arguments import check_recurrent_arguments
 from octavo.nn.quantized.modules.utils import describe, source_label
 
 __all__ = ["GRU", "LSTM"]
@@ -59,31 +60,12 @@ class _Recurrent(RecurrentWeights):
     ) -> None:
         super().__init__()
         label = self._label()
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
-        for name, size in sizes.items():
-            if not isinstance(size, int):
-                raise TypeError(f"{label}: {name} must be an int, got {describe(size)}")
-            if size <= 0:
-                raise ValueError(f"{label}: {name} must be greater than zero, got {size}")
-        given: Any = dropout
-        is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
-        if not is_number or not 0 <= given <= 1:
-            raise ValueError(
-                f"{label}: dropout must be a probability, a number from 0 to 1, got {dropout!r}"
-            )
-        if not 0 <= proj_size < hidden_size:
-            raise ValueError(
-                f"{label}: proj_size must be 0 (no projection) or positive and less than "
-                f"hidden_size = {hidden_size}, got {proj_size}"
-            )
+        derived = type(self).__init__ is not _Recurrent.__init__  # one more call in between
+        check_recurrent_arguments(
+            label, input_size, hidden_size, num_layers, dropout, proj_size, 3 if derived else 2
+        )
         if proj_size and self.mode != "LSTM":
             raise ValueError(f"{label}: only an LSTM has a projection; proj_size must be 0")
-        if dropout > 0 and num_layers == 1:
-            warnings.warn(
-                f"{label}: dropout comes after all but the last layer, so dropout={dropout} with "
-                "num_layers=1 does nothing",
-                stacklevel=3,
-            )
         check_weight_dtype(label, dtype)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first = bool(bias), bool(batch_first)

@@ -14,6 +14,7 @@ from octavo.nn.quantized.dynamic.modules.recurrent_base import (
     RecurrentWeights,
     check_weight_dtype,
 )
+from octavo.nn.quantized.modules.recurrent_arguments import check_sizes
 from octavo.nn.quantized.modules.utils import describe, source_label
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
@@ -44,11 +45,7 @@ class _Cell(RecurrentWeights):
     ) -> None:
         super().__init__()
         label = self._label()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, int):
-                raise TypeError(f"{label}: {name} must be an int, got {describe(size)}")
-            if size <= 0:
-                raise ValueError(f"{label}: {name} must be greater than zero, got {size}")
+        check_sizes(label, input_size=input_size, hidden_size=hidden_size)
         check_weight_dtype(label, dtype)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bool(bias)
         self.weight_dtype = dtype
