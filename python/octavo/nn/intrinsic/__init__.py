@@ -9,59 +9,12 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from octavo.nn.intrinsic.modules.fused import (
-    BNReLU2d,
-    BNReLU3d,
-    ConvAdd2d,
-    ConvAddReLU2d,
-    ConvBn1d,
-    ConvBn2d,
-    ConvBn3d,
-    ConvBnHardtanh1d,
-    ConvBnHardtanh2d,
-    ConvBnHardtanh3d,
-    ConvBnReLU1d,
-    ConvBnReLU2d,
-    ConvBnReLU3d,
-    ConvHardtanh1d,
-    ConvHardtanh2d,
-    ConvHardtanh3d,
-    ConvReLU1d,
-    ConvReLU2d,
-    ConvReLU3d,
-    LinearBn1d,
-    LinearLeakyReLU,
-    LinearReLU,
-    LinearTanh,
-    _FusedModule,
-)
+from octavo.nn.intrinsic import modules
+from octavo.nn.intrinsic.modules import *  # noqa: F403
+from octavo.nn.intrinsic.modules import __all__ as _modules_all
+from octavo.nn.intrinsic.modules.fused import _FusedModule
 
-__all__ = [
-    "BNReLU2d",
-    "BNReLU3d",
-    "ConvAdd2d",
-    "ConvAddReLU2d",
-    "ConvBn1d",
-    "ConvBn2d",
-    "ConvBn3d",
-    "ConvBnHardtanh1d",
-    "ConvBnHardtanh2d",
-    "ConvBnHardtanh3d",
-    "ConvBnReLU1d",
-    "ConvBnReLU2d",
-    "ConvBnReLU3d",
-    "ConvHardtanh1d",
-    "ConvHardtanh2d",
-    "ConvHardtanh3d",
-    "ConvReLU1d",
-    "ConvReLU2d",
-    "ConvReLU3d",
-    "LinearBn1d",
-    "LinearLeakyReLU",
-    "LinearReLU",
-    "LinearTanh",
-    "_FusedModule",
-]
+__all__ = ["_FusedModule", "modules", *_modules_all]
 
 
 def __getattr__(name: str) -> ModuleType:
