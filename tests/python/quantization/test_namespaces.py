@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from quantization_support import oracle, quietly
 
@@ -21,17 +23,29 @@ ABSENT = DOCS[DOCS.index("## Absent names") : DOCS.index("## Names of Octavo's o
 NAMESPACES = (
     "nn.intrinsic",
     "nn.intrinsic.modules",
+    "nn.intrinsic.modules.fused",
     "nn.intrinsic.qat",
     "nn.intrinsic.qat.modules",
     "nn.intrinsic.qat.modules.conv_fused",
+    "nn.intrinsic.qat.modules.linear_fused",
+    "nn.intrinsic.qat.modules.linear_relu",
     "nn.intrinsic.quantized",
     "nn.intrinsic.quantized.dynamic",
+    "nn.intrinsic.quantized.dynamic.modules",
     "nn.intrinsic.quantized.dynamic.modules.linear_relu",
     "nn.intrinsic.quantized.modules",
+    "nn.intrinsic.quantized.modules.bn_relu",
+    "nn.intrinsic.quantized.modules.conv_add",
+    "nn.intrinsic.quantized.modules.conv_relu",
+    "nn.intrinsic.quantized.modules.linear_relu",
     "nn.qat",
     "nn.qat.dynamic",
     "nn.qat.dynamic.modules",
+    "nn.qat.dynamic.modules.linear",
     "nn.qat.modules",
+    "nn.qat.modules.conv",
+    "nn.qat.modules.embedding_ops",
+    "nn.qat.modules.linear",
     "nn.quantizable",
     "nn.quantizable.modules",
     "nn.quantizable.modules.activation",
@@ -68,11 +82,17 @@ NAMESPACES = (
     "quantization.stubs",
     "quantization.utils",
 )
+ELSEWHERE = re.compile(
+    r"""nn\.sparse | nn\.quantized\.reference | ns\.fx | ns\._numeric_suite_fx
+    | quantization\.(experimental | fx | pt2e | quantizer | backend_config | quantize_\w+)""",
+    re.VERBOSE,
+)
 # What these take differs, and the page of differences says how.
 OTHER_ARGUMENTS = {
     "nn.quantized.dynamic.modules.rnn.RNNBase",
     "nn.quantized.dynamic.modules.rnn.RNNCellBase",
 }
+OTHER_METHODS = {"MultiheadAttention.from_float"}  # that of the quantized one only raises
 
 
 def theirs_of(name: str) -> Any:
@@ -91,6 +111,17 @@ def public_names(name: str) -> list[str]:
         for key, value in vars(module).items()
         if not key.startswith("_") and getattr(value, "__module__", "").startswith(home)
     ]
+
+
+def test_no_namespace_is_forgotten() -> None:
+    names: set[str] = set()
+    for root in ("nn", "ns", "quantization"):
+        walk = pkgutil.walk_packages(theirs_of(root).__path__, f"torch.ao.{root}.")
+        names |= {found.name.removeprefix("torch.ao.") for found in quietly(list, walk)}
+    private = {"quantization._correct_bias", "quantization._equalize"}
+    private.add("quantization._learnable_fake_quantize")  # exports nothing
+    public = {n for n in names if not ELSEWHERE.match(n)} - private
+    assert {n for n in public - set(NAMESPACES) if public_names(n)} == set()
 
 
 def documented(name: str) -> bool:
@@ -112,6 +143,31 @@ def test_what_is_called_absent_is() -> None:
     assert "script_qconfig" in names
     ours = importlib.import_module("octavo.quantization")
     assert [n for n in names if hasattr(ours, n)] == []
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_methods_exist_or_are_documented(name: str) -> None:
+    ours = importlib.import_module(f"octavo.{name}")
+    inherited = {*dir(nn.Module), *dir(tuple), *dir(dict), *dir(int)}
+    missing, wrong = {}, {}
+    for key in public_names(name):
+        other, mine = getattr(theirs_of(name), key, None), getattr(ours, key, None)
+        if not inspect.isclass(other) or mine is None:
+            continue
+        methods = [m for m in dir(other) if not m.startswith("_") and m not in inherited]
+        absent = [m for m in methods if not hasattr(mine, m)]
+        missing[key] = [
+            m for m in absent if not documented(m) and not documented(f"observer.{key}.{m}")
+        ]
+        for method in methods:
+            own = getattr(mine, method, None)  # a property: torch's method works on it
+            if not inspect.isroutine(own) or f"{key}.{method}" in OTHER_METHODS:
+                continue
+            expected, got = positional(getattr(other, method)), positional(own)
+            if got[: len(expected)] != expected:
+                wrong[f"{key}.{method}"] = (expected, got)
+    assert {key: found for key, found in missing.items() if found} == {}
+    assert wrong == {}
 
 
 def positional(thing: Any) -> list[str]:

@@ -7,10 +7,11 @@ from typing import Any
 from torch import nn
 
 from octavo.dtypes import qint8
+from octavo.nn.intrinsic.quantized.modules.linear_function import LinearLeakyReLU, LinearTanh
 from octavo.nn.quantized.modules.linear import Linear
 from octavo.nn.quantized.modules.utils import source_label
 
-__all__ = ["LinearReLU"]
+__all__ = ["LinearLeakyReLU", "LinearReLU", "LinearTanh"]  # as torch's module has them
 
 
 class LinearReLU(Linear):

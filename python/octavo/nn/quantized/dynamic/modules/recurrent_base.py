@@ -133,12 +133,12 @@ class RecurrentWeights(QuantizedModule, ABC):
             if part.bias is not None and packed.bias is not None
         }
 
-    def set_weight_bias(self, weight_bias: Mapping[str, Any]) -> None:
+    def set_weight_bias(self, weight_bias_dict: Mapping[str, Any]) -> None:
         """Replaces all weights and biases.
 
         Args:
-            weight_bias: by the names of the float module; weights are qint8 QTensors, per tensor
-                or per channel on axis 0, and biases float tensors.
+            weight_bias_dict: by the names of the float module; weights are qint8 QTensors, per
+                tensor or per channel on axis 0, and biases float tensors.
 
         Raises:
             TypeError: a weight that is no qint8 QTensor, a bias that is no float tensor.
@@ -146,13 +146,14 @@ class RecurrentWeights(QuantizedModule, ABC):
         """
         label, parts = self._label(), self._parts()
         names = {*parts, *(part.bias for part in parts.values() if part.bias)}
-        if set(weight_bias) != names:
+        given = weight_bias_dict
+        if set(given) != names:
             raise ValueError(
-                f"{label}: expected exactly the entries {sorted(names)}, got {sorted(weight_bias)}"
+                f"{label}: expected exactly the entries {sorted(names)}, got {sorted(given)}"
             )
         taken = {}
         for name, part in parts.items():
-            w = weight_bias[name]
+            w = given[name]
             if not isinstance(w, QTensor) or w._qdtype is not qint8:
                 raise TypeError(
                     f"{label}: {name} must be a quantized tensor of dtype octavo.qint8, got "
@@ -166,7 +167,7 @@ class RecurrentWeights(QuantizedModule, ABC):
             scales = torch.tensor([w._scale]) if w._axis is None else w._scales
             zeros = torch.tensor([w._zero_point]) if w._axis is None else w._zero_points
             try:
-                bias = self._checked_bias(part, weight_bias[part.bias] if part.bias else None)
+                bias = self._checked_bias(part, given[part.bias] if part.bias else None)
                 taken[name] = shared_weight(ops.LinearWeight, w._int, scales.float(), zeros, bias)
             except (TypeError, ValueError) as error:
                 raise relabel(error, label) from error
