@@ -8,6 +8,7 @@ from octavo.bench.cases.elementwise import ElementwiseCase
 from octavo.bench.cases.embedding import EmbeddingCase
 from octavo.bench.cases.image import ImageCase
 from octavo.bench.cases.linear import LinearCase
+from octavo.bench.cases.linear_function import LinearFunctionCase
 from octavo.bench.cases.model import ModelCase
 from octavo.bench.cases.normalize import NormalizeCase
 from octavo.bench.cases.rnn import RnnCase
@@ -22,6 +23,7 @@ __all__ = [
     "EmbeddingCase",
     "ImageCase",
     "LinearCase",
+    "LinearFunctionCase",
     "ModelCase",
     "NormalizeCase",
     "RnnCase",

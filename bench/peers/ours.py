@@ -22,6 +22,7 @@ from octavo.bench.cases import (
     EmbeddingCase,
     ImageCase,
     LinearCase,
+    LinearFunctionCase,
     ModelCase,
     NormalizeCase,
     RnnCase,
@@ -32,6 +33,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import linear_function as function_data
 from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.models import MODELS, Parts, bert
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
@@ -143,6 +145,20 @@ class Octavo(Peer):
         q_weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)
         module.set_weight_bias(q_weight, None)
         return Prepared(lambda: module(x), kernel=backend.last_kernel)
+
+    def prepare_linear_function(self, case: LinearFunctionCase) -> Prepared:
+        values = function_data.data(case)
+        fused: Any = octavo.nn.intrinsic.quantized
+        if case.function == "tanh":
+            module = fused.LinearTanh(case.k, case.n, bias=False)
+        else:
+            module = fused.LinearLeakyReLU(case.k, case.n, function_data.SLOPE, bias=False)
+        zeros = torch.zeros(case.n, dtype=torch.int64)
+        weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)
+        module.set_weight_bias(weight, None)
+        module.scale, module.zero_point = case.output
+        q = octavo.QTensor.from_int_repr(values.x, function_data.X_SCALE, function_data.X_ZERO)
+        return Prepared(lambda: module(q), _integers, kernel=backend.last_kernel)
 
     def prepare_conv(self, case: ConvCase) -> Prepared:
         values = conv_data.data(case)

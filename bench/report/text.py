@@ -17,6 +17,7 @@ NOTHING = "-"  # the cell of a time that there is not
 _TITLES = {
     "gemm": "linear operator, u8 x s8 per channel -> u8",
     "linear": "nn modules",
+    "linear_function": "a linear layer and its activation function, u8 x s8 per channel -> u8",
     "conv": "2-D convolutions, u8 x s8 per channel -> u8",
     "elementwise": "element-wise operations",
     "normalize": "normalizations and softmax, u8 to u8",
