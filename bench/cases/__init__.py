@@ -2,10 +2,12 @@
 
 from octavo.bench.cases.accuracy import AccuracyCase
 from octavo.bench.cases.base import Case, Check
+from octavo.bench.cases.calibration import CalibrationCase
 from octavo.bench.cases.conv import ConvCase
 from octavo.bench.cases.conv_transpose import ConvTransposeCase
 from octavo.bench.cases.elementwise import ElementwiseCase
 from octavo.bench.cases.embedding import EmbeddingCase
+from octavo.bench.cases.fake_quantize import FakeQuantizeCase
 from octavo.bench.cases.image import ImageCase
 from octavo.bench.cases.linear import LinearCase
 from octavo.bench.cases.linear_function import LinearFunctionCase
@@ -15,12 +17,14 @@ from octavo.bench.cases.rnn import RnnCase
 
 __all__ = [
     "AccuracyCase",
+    "CalibrationCase",
     "Case",
     "Check",
     "ConvCase",
     "ConvTransposeCase",
     "ElementwiseCase",
     "EmbeddingCase",
+    "FakeQuantizeCase",
     "ImageCase",
     "LinearCase",
     "LinearFunctionCase",

@@ -16,10 +16,12 @@ from octavo.bench import layers
 from octavo.bench.accuracy.settings import DYNAMIC, Library
 from octavo.bench.cases import (
     AccuracyCase,
+    CalibrationCase,
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
     EmbeddingCase,
+    FakeQuantizeCase,
     ImageCase,
     LinearCase,
     LinearFunctionCase,
@@ -259,6 +261,15 @@ class Octavo(Peer):
                 module.weight, module.bias = d.weight.clone(), d.bias.clone()
                 module.running_mean, module.running_var = d.mean.clone(), d.variance.clone()
         return Prepared(lambda: module(x), _integers)
+
+    def prepare_fake_quantize(self, case: FakeQuantizeCase) -> Prepared:
+        return Prepared(case.work(case.module(octavo.quantization, octavo)), torch.stack)
+
+    def prepare_calibration(self, case: CalibrationCase) -> Prepared:
+        def result(qparams: tuple[Tensor, Tensor]) -> Tensor:
+            return torch.stack([part.double() for part in qparams])
+
+        return Prepared(lambda: case.work(octavo.quantization), result)
 
     def prepare_rnn(self, case: RnnCase) -> Prepared | Unavailable:
         path = f"nn.quantized.dynamic.{case.cell}"

@@ -78,7 +78,8 @@ class TorchEngine(Peer):
         return None
 
     def applies_to(self, kind: str) -> bool:
-        return not (self.name == "qnnpack" and kind == AccuracyCase.kind)
+        is_left_out = self.name == "qnnpack" and kind == AccuracyCase.kind
+        return super().applies_to(kind) and not is_left_out
 
     def keeps_to(self, isa: str) -> bool:
         return not (self.name == "fbgemm" and isa == "scalar")

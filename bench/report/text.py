@@ -26,6 +26,8 @@ _TITLES = {
     "rnn": "dynamic recurrent networks (time steps, batch, hidden)",
     "model": "whole networks",
     "embedding": "look-ups and sums of bags in tables of 8 and 4 bits",
+    "fake_quantize": "steps of quantization-aware training, float32",
+    "calibration": "observers, all batches and then scale and zero point",
     "accuracy": "trained models on real data",
 }
 

@@ -11,10 +11,12 @@ import torch
 
 from octavo.bench import measure, process, timing
 from octavo.bench.cases import (
+    CalibrationCase,
     Case,
     ConvCase,
     ElementwiseCase,
     EmbeddingCase,
+    FakeQuantizeCase,
     ImageCase,
     LinearCase,
     LinearFunctionCase,
@@ -109,6 +111,31 @@ CASES: list[Case] = [
         )
         for bits in (8, 4)
         for length in (1, 9)
+    ),
+    *(
+        FakeQuantizeCase(
+            command="fake_quantize",
+            name=f"{per_channel} {observes} {backward}",
+            shape=(7, 5, 3, 11),
+            per_channel=per_channel,
+            observes=observes,
+            backward=backward,
+        )
+        for per_channel in (False, True)
+        for observes in (False, True)
+        for backward in (False, True)
+    ),
+    *(
+        CalibrationCase(
+            command="calibration", name=name, observer=name, shape=(5, 7, 30), batches=4
+        )
+        for name in (
+            "MinMaxObserver",
+            "MovingAverageMinMaxObserver",
+            "PerChannelMinMaxObserver",
+            "MovingAveragePerChannelMinMaxObserver",
+            "HistogramObserver",
+        )
     ),
     *(
         ImageCase(command="image", name=name, operation=name, channels=17, height=9, width=6)
