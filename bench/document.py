@@ -89,7 +89,7 @@ def _against_roofs(
         found["gbs"] = 1e-3 * moved / microseconds
         if same_threads:
             level = memory_level(moved, cold)
-            kind = "read" if case.is_bandwidth_bound else "copy"
+            kind = "read" if case.is_bandwidth_bound or case.only_reads else "copy"
             found["memory"] = level
             limit = roofs["bandwidth"][level][kind]
             found["fraction_of_bandwidth"] = float(found["gbs"]) / limit

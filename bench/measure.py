@@ -57,7 +57,7 @@ def measure(
     checks: dict[str, Check] = {}
     kernel: str | None = None
     layers: list[dict[str, Any]] = []
-    with torch.inference_mode():
+    with torch.inference_mode(not case.trains):
         for name, peer in contenders.items():
             if name in absent:
                 continue

@@ -36,9 +36,11 @@ class Case(ABC):
         command: the subcommand it belongs to.
         name: unique within the subcommand.
         threads: torch threads to run on.
+        trains: needs gradients, which are switched off for all others.
     """
 
     kind: ClassVar[str]
+    trains: ClassVar[bool] = False
     command: str
     name: str
     threads: int = 1
@@ -82,6 +84,11 @@ class Case(ABC):
     @property
     def is_bandwidth_bound(self) -> bool:
         """Whether every weight is used once only, so that reading them is the limit."""
+        return False
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether all of ``traffic`` is reading."""
         return False
 
     @abstractmethod

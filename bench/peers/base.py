@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from octavo.bench.cases import AccuracyCase, Case
+from octavo.bench.cases import AccuracyCase, CalibrationCase, Case, FakeQuantizeCase
+
+# Kinds that libraries without a method for them have nothing to do with.
+_OF_FEW = (AccuracyCase.kind, CalibrationCase.kind, FakeQuantizeCase.kind)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Peer:
 
     def applies_to(self, kind: str) -> bool:
         """Whether it means anything to compare cases of this kind with the peer."""
-        return kind != AccuracyCase.kind or hasattr(self, f"prepare_{kind}")
+        return kind not in _OF_FEW or hasattr(self, f"prepare_{kind}")
 
     def keeps_to(self, isa: str) -> bool:
         """Whether the peer can be told to keep to a level. Reports mark those that cannot."""

@@ -5,9 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo.bench.cases import Case, ElementwiseCase, EmbeddingCase, ImageCase, NormalizeCase
+from octavo.bench.cases import (
+    Case,
+    ElementwiseCase,
+    EmbeddingCase,
+    FakeQuantizeCase,
+    ImageCase,
+    NormalizeCase,
+)
 from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
+from octavo.bench.cases import fake_quantize as fake_quantize_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.peers.base import Peer, Prepared
@@ -20,7 +28,7 @@ class Copy(Peer):
     order = 9
 
     def applies_to(self, kind: str) -> bool:
-        kinds = (ElementwiseCase, EmbeddingCase, ImageCase, NormalizeCase)
+        kinds = (ElementwiseCase, EmbeddingCase, FakeQuantizeCase, ImageCase, NormalizeCase)
         return kind in [case.kind for case in kinds]
 
     def prepare_elementwise(self, case: ElementwiseCase) -> Prepared:
@@ -28,6 +36,9 @@ class Copy(Peer):
 
     def prepare_embedding(self, case: EmbeddingCase) -> Prepared:
         return _copy(case, embedding_data.expected(case))
+
+    def prepare_fake_quantize(self, case: FakeQuantizeCase) -> Prepared:
+        return _copy(case, fake_quantize_data.expected(case).results)
 
     def prepare_image(self, case: ImageCase) -> Prepared:
         return _copy(case, image_data.expected(case))

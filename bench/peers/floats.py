@@ -16,6 +16,7 @@ from octavo.bench.cases import (
     EmbeddingCase,
     ImageCase,
     LinearCase,
+    LinearFunctionCase,
     ModelCase,
     NormalizeCase,
     RnnCase,
@@ -27,6 +28,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import linear_function as function_data
 from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.models import Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
@@ -49,6 +51,15 @@ class Float(Peer):
         layer = nn.Linear(case.k, case.n, bias=False)
         layer.weight = nn.Parameter(weight, requires_grad=False)
         return Prepared(lambda: layer(x), Tensor.float)
+
+    def prepare_linear_function(self, case: LinearFunctionCase) -> Prepared:
+        values = function_data.data(case)
+        linear = nn.Linear(case.k, case.n, bias=False)
+        weight = values.weight_float().to(self._dtype)
+        linear.weight = nn.Parameter(weight, requires_grad=False)
+        function = nn.Tanh() if case.function == "tanh" else nn.LeakyReLU(function_data.SLOPE)
+        layers, x = nn.Sequential(linear, function), values.x_float().to(self._dtype)
+        return Prepared(lambda: layers(x), Tensor.float)
 
     def prepare_conv(self, case: ConvCase) -> Prepared:
         values = conv_data.data(case)

@@ -10,10 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.bench.cases import ConvCase, ConvTransposeCase, LinearCase, ModelCase
+from octavo.bench.cases import (
+    ConvCase,
+    ConvTransposeCase,
+    LinearCase,
+    LinearFunctionCase,
+    ModelCase,
+)
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import linear_function as function_data
 from octavo.bench.peers import onnx_models
 from octavo.bench.peers.base import Peer, Prepared, Unavailable, not_installed
 
@@ -60,6 +67,20 @@ class OpenVino(Peer):
         model = ov.Model([y], [x], "linear")
         # One scale for each row of activations, where they are quantized on the way.
         return _request(ov, model, inputs, outputs, case.threads, str(case.k))
+
+    def prepare_linear_function(self, case: LinearFunctionCase) -> Prepared:
+        ov: Any = importlib.import_module("openvino")
+        op: Any = importlib.import_module("openvino.opset13")
+        values = function_data.data(case)
+        weight = _weight(op, values.weight.numpy(), values.scales.numpy().reshape(-1, 1))
+        x = op.parameter([case.m, case.k], np.uint8)
+        xf = _dequantized(op, x, function_data.X_SCALE, function_data.X_ZERO)
+        y = op.matmul(xf, weight, False, True)
+        slope = op.constant(np.float32(function_data.SLOPE))
+        y = op.tanh(y) if case.function == "tanh" else op.prelu(y, slope)
+        y = _quantized(op, y, *case.output)
+        outputs = np.empty((case.m, case.n), np.uint8)
+        return _request(ov, ov.Model([y], [x], "linear"), values.x.numpy(), outputs, case.threads)
 
     def prepare_conv(self, case: ConvCase) -> Prepared:
         ov: Any = importlib.import_module("openvino")

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.bench.cases import ConvCase, LinearCase, ModelCase
+from octavo.bench.cases import ConvCase, LinearCase, LinearFunctionCase, ModelCase
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import linear_function as function_data
 from octavo.bench.peers import onnx_models
 from octavo.bench.peers.base import Peer, Prepared, not_installed
 
@@ -113,6 +114,21 @@ class OnnxRuntime(Peer):
             graph.output_to(yf, values.out_scale, linear_data.OUT_ZERO)
             x, y = values.x.numpy(), np.empty((case.m, case.n), np.uint8)
         return self._bound(graph, x, y, case.threads)
+
+    def prepare_linear_function(self, case: LinearFunctionCase) -> Prepared:
+        values = function_data.data(case)
+        graph = _Graph()
+        xf = graph.input_from(function_data.X_SCALE, function_data.X_ZERO)
+        wf = graph.weight(values.weight.numpy().T, values.scales.numpy(), 1)
+        yf = graph.node("MatMul", [xf, wf], "yf")
+        if case.function == "tanh":
+            result = graph.node("Tanh", [yf], "fy")
+        else:
+            result = graph.node("LeakyRelu", [yf], "fy", alpha=function_data.SLOPE)
+        graph.output_to(result, *case.output)
+        return self._bound(
+            graph, values.x.numpy(), np.empty((case.m, case.n), np.uint8), case.threads
+        )
 
     def prepare_conv(self, case: ConvCase) -> Prepared:
         values = conv_data.data(case)

@@ -16,12 +16,15 @@ from octavo.bench import layers
 from octavo.bench.accuracy.settings import DYNAMIC, Library
 from octavo.bench.cases import (
     AccuracyCase,
+    CalibrationCase,
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
     EmbeddingCase,
+    FakeQuantizeCase,
     ImageCase,
     LinearCase,
+    LinearFunctionCase,
     ModelCase,
     NormalizeCase,
     RnnCase,
@@ -32,6 +35,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import linear_function as function_data
 from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.models import MODELS, Parts, bert
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
@@ -144,6 +148,20 @@ class Octavo(Peer):
         module.set_weight_bias(q_weight, None)
         return Prepared(lambda: module(x), kernel=backend.last_kernel)
 
+    def prepare_linear_function(self, case: LinearFunctionCase) -> Prepared:
+        values = function_data.data(case)
+        fused: Any = octavo.nn.intrinsic.quantized
+        if case.function == "tanh":
+            module = fused.LinearTanh(case.k, case.n, bias=False)
+        else:
+            module = fused.LinearLeakyReLU(case.k, case.n, function_data.SLOPE, bias=False)
+        zeros = torch.zeros(case.n, dtype=torch.int64)
+        weight = octavo.QTensor.from_int_repr(values.weight, values.scales, zeros, axis=0)
+        module.set_weight_bias(weight, None)
+        module.scale, module.zero_point = case.output
+        q = octavo.QTensor.from_int_repr(values.x, function_data.X_SCALE, function_data.X_ZERO)
+        return Prepared(lambda: module(q), _integers, kernel=backend.last_kernel)
+
     def prepare_conv(self, case: ConvCase) -> Prepared:
         values = conv_data.data(case)
         module = octavo.nn.quantized.Conv2d(
@@ -243,6 +261,15 @@ class Octavo(Peer):
                 module.weight, module.bias = d.weight.clone(), d.bias.clone()
                 module.running_mean, module.running_var = d.mean.clone(), d.variance.clone()
         return Prepared(lambda: module(x), _integers)
+
+    def prepare_fake_quantize(self, case: FakeQuantizeCase) -> Prepared:
+        return Prepared(case.work(case.module(octavo.quantization, octavo)), torch.stack)
+
+    def prepare_calibration(self, case: CalibrationCase) -> Prepared:
+        def result(qparams: tuple[Tensor, Tensor]) -> Tensor:
+            return torch.stack([part.double() for part in qparams])
+
+        return Prepared(lambda: case.work(octavo.quantization), result)
 
     def prepare_rnn(self, case: RnnCase) -> Prepared | Unavailable:
         path = f"nn.quantized.dynamic.{case.cell}"

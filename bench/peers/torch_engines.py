@@ -20,6 +20,7 @@ from octavo.bench.cases import (
     EmbeddingCase,
     ImageCase,
     LinearCase,
+    LinearFunctionCase,
     ModelCase,
     NormalizeCase,
     RnnCase,
@@ -30,6 +31,7 @@ from octavo.bench.cases import elementwise as elementwise_data
 from octavo.bench.cases import embedding as embedding_data
 from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
+from octavo.bench.cases import linear_function as function_data
 from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.models import Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
@@ -54,6 +56,13 @@ def _weight(plain: Tensor, scales: Tensor) -> Any:
     return torch._make_per_channel_quantized_tensor(plain, scales.double(), zeros, 0)
 
 
+def _linear_and_function(case: LinearFunctionCase) -> Any:
+    fused = _ao("nn.intrinsic.quantized")
+    if case.function == "tanh":
+        return fused.LinearTanh(case.k, case.n, bias=False)
+    return fused.LinearLeakyReLU(case.k, case.n, function_data.SLOPE, bias=False)
+
+
 class TorchEngine(Peer):
     """One engine of ``torch.backends.quantized``."""
 
@@ -69,7 +78,8 @@ class TorchEngine(Peer):
         return None
 
     def applies_to(self, kind: str) -> bool:
-        return not (self.name == "qnnpack" and kind == AccuracyCase.kind)
+        is_left_out = self.name == "qnnpack" and kind == AccuracyCase.kind
+        return super().applies_to(kind) and not is_left_out
 
     def keeps_to(self, isa: str) -> bool:
         return not (self.name == "fbgemm" and isa == "scalar")
@@ -125,6 +135,24 @@ class TorchEngine(Peer):
         run = torch.ops.quantized.linear
         qx = _per_tensor(values.x, linear_data.X_SCALE, linear_data.X_ZERO)
         return self._prepared(lambda: run(qx, packed, values.out_scale, linear_data.OUT_ZERO))
+
+    def prepare_linear_function(self, case: LinearFunctionCase) -> Prepared:
+        values = function_data.data(case)
+        weight = _weight(values.weight, values.scales)
+        x = _per_tensor(values.x, function_data.X_SCALE, function_data.X_ZERO)
+        if self.name == "onednn":  # the one engine that has both in one call
+            fused = _linear_and_function(case)
+            fused.set_weight_bias(weight, None)
+            fused.scale, fused.zero_point = case.output
+            return self._prepared(lambda: fused(x))
+        quantized = _ao("nn.quantized")
+        linear = quantized.Linear(case.k, case.n, bias_=False)
+        linear.set_weight_bias(weight, None)
+        linear.scale, linear.zero_point = function_data.MIDDLE_SCALE, function_data.MIDDLE_ZERO
+        function: Any = torch.tanh  # whose scale and zero point the case has
+        if case.function == "leaky_relu":
+            function = quantized.LeakyReLU(*case.output, function_data.SLOPE)
+        return self._prepared(lambda: function(linear(x)))
 
     def prepare_conv(self, case: ConvCase) -> Prepared:
         values = conv_data.data(case)

@@ -16,9 +16,9 @@ Each row times Octavo and its peers in turn in one process and gives medians of 
 microseconds, Octavo's with the interquartile range. Peers are told to keep to the instruction set
 of the row; those that cannot are marked with \\*. In brackets: the peer's time over Octavo's, above
 1 where Octavo is faster. *Of peak* compares with the multiply-accumulate instructions of that level
-on registers alone, *of bandwidth* with reading (M = 1: the weights) or copying (element-wise) as
-many bytes, both measured in the same run. A result that differs from exact arithmetic by more than
-one step is marked with ≠."""
+on registers alone, *of bandwidth* with reading (M = 1: the weights; calibration: the values) or
+copying (element-wise) as many bytes, both measured in the same run. A result that differs from
+exact arithmetic by more than one step is marked with ≠."""
 
 
 def write(document: Document, path: Path) -> None:

@@ -17,6 +17,7 @@ NOTHING = "-"  # the cell of a time that there is not
 _TITLES = {
     "gemm": "linear operator, u8 x s8 per channel -> u8",
     "linear": "nn modules",
+    "linear_function": "a linear layer and its activation function, u8 x s8 per channel -> u8",
     "conv": "2-D convolutions, u8 x s8 per channel -> u8",
     "elementwise": "element-wise operations",
     "normalize": "normalizations and softmax, u8 to u8",
@@ -25,6 +26,8 @@ _TITLES = {
     "rnn": "dynamic recurrent networks (time steps, batch, hidden)",
     "model": "whole networks",
     "embedding": "look-ups and sums of bags in tables of 8 and 4 bits",
+    "fake_quantize": "steps of quantization-aware training, float32",
+    "calibration": "observers, all batches and then scale and zero point",
     "accuracy": "trained models on real data",
 }
 

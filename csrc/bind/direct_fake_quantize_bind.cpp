@@ -1,8 +1,11 @@
-// The direct entry points of fake quantization: a step of a module on float32 tensors, and the
-// gradient of one.
+// The direct entry points of fake quantization and calibration: a step of a module on float32
+// tensors, the gradient of one, and what observers take notice of.
+#include <limits>
+
 #include "bind/bindings.h"
 #include "bind/direct.h"
 #include "ops/fake_quantize.h"
+#include "ops/histogram.h"
 
 namespace py = pybind11;
 
@@ -141,15 +144,112 @@ PyObject* masked_gradient_direct(PyObject*, PyObject* const* args, Py_ssize_t co
   }));
 }
 
+// Reads what fake_quantize_step() takes statistics of: a dense float32 tensor and its channel axis
+// or None.
+bool read_observed(PyObject* tensor, PyObject* axis, FakeQuantizeStep& step) {
+  TensorView x;
+  if (!read_tensor(tensor, x) || x.type != ElementType::kF32 || !x.is_dense() ||
+      !read_grid(axis, x, step.grid) || is_tracing()) {
+    return false;
+  }
+  step.x = static_cast<const float*>(x.data);
+  step.observe = true;
+  return true;
+}
+
+int64_t observe(const FakeQuantizeStep& step) {
+  const GilRelease release(step.grid.elements());
+  return fake_quantize_step(step);
+}
+
+// A dense float32 tensor, channel axis or None, minimum, maximum, averaging constant or None.
+// Updates minimum and maximum; returns how many values were not finite.
+PyObject* observe_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  FakeQuantizeStep step{};
+  if (count != 5 || !read_observed(args[0], args[1], step)) Py_RETURN_NONE;
+  const int64_t channels = step.grid.channels;
+  step.min = static_cast<float*>(read_values(args[2], ElementType::kF32, channels));
+  step.max = static_cast<float*>(read_values(args[3], ElementType::kF32, channels));
+  step.rule.averages = args[4] != Py_None;
+  if (!step.min || !step.max || (step.rule.averages && !read_number(args[4], step.rule.constant))) {
+    Py_RETURN_NONE;
+  }
+  return PyLong_FromLongLong(observe(step));
+}
+
+// A dense float32 tensor. Returns (minimum, maximum, number of values that are not finite), of the
+// finite values: +inf and -inf where there are none.
+PyObject* extremes_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  float min = kInfinity, max = -kInfinity;
+  FakeQuantizeStep step{};
+  if (count != 1 || !read_observed(args[0], Py_None, step)) Py_RETURN_NONE;
+  step.min = &min;
+  step.max = &max;
+  const int64_t others = observe(step);
+  return Py_BuildValue("ddL", double{min}, double{max}, static_cast<long long>(others));
+}
+
+// A dense float32 tensor, number of bins, low and high. Returns the counts, float32.
+PyObject* count_bins_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  TensorView x;
+  int32_t bins;
+  float low, high;
+  if (count != 4 || !read_tensor(args[0], x) || x.type != ElementType::kF32 || !x.is_dense() ||
+      !read_int32(args[1], bins) || bins < 1 || bins > kMostBins || !read_float(args[2], low) ||
+      !read_float(args[3], high) || !(low < high) || is_tracing()) {
+    Py_RETURN_NONE;
+  }
+  TensorView out{};
+  out.type = ElementType::kF32;
+  out.ndim = 1;
+  out.size[0] = bins;
+  out.stride[0] = 1;
+  const int64_t size = x.elements();
+  return or_none(run_into_new(out, size, [&](void* to) {
+    count_bins(static_cast<const float*>(x.data), size, low, high, bins, static_cast<float*>(to));
+  }));
+}
+
+// Counts, middles of pieces and borders, float32: the arguments of move_counts(). Returns the
+// counts of the new bins.
+PyObject* move_counts_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  TensorView out, middles;
+  if (count != 3 || !read_tensor(args[0], out) || out.type != ElementType::kF32 || out.ndim != 1 ||
+      !out.is_contiguous() || out.size[0] > kMostBins || !read_tensor(args[1], middles) ||
+      middles.type != ElementType::kF32 || middles.ndim != 1 || !middles.is_contiguous() ||
+      is_tracing()) {
+    Py_RETURN_NONE;
+  }
+  const int64_t bins = out.size[0], pieces = middles.size[0] / bins;
+  const auto* borders =
+      static_cast<const float*>(read_values(args[2], ElementType::kF32, bins + 1));
+  if (!borders || pieces * bins != middles.size[0] || pieces > kMostBins) Py_RETURN_NONE;
+  const auto* from = static_cast<const float*>(out.data);
+  PyObject* const moved = new_tensor(out);
+  if (!moved ||
+      !move_counts(from, static_cast<int32_t>(bins), static_cast<const float*>(middles.data),
+                   static_cast<int32_t>(pieces), borders, static_cast<float*>(out.data))) {
+    Py_XDECREF(moved);
+    Py_RETURN_NONE;
+  }
+  return moved;
+}
+
 PyMethodDef fake_quantize_function = fast_method("fake_quantize_direct", fake_quantize_direct);
 PyMethodDef masked_gradient_function =
     fast_method("masked_gradient_direct", masked_gradient_direct);
+PyMethodDef observer_functions[] = {fast_method("observe_direct", observe_direct),
+                                    fast_method("extremes_direct", extremes_direct),
+                                    fast_method("count_bins_direct", count_bins_direct),
+                                    fast_method("move_counts_direct", move_counts_direct)};
 
 }  // namespace
 
 void add_direct_fake_quantize(py::module_& m) {
   add_function(m, &fake_quantize_function);
   add_function(m, &masked_gradient_function);
+  for (PyMethodDef& function : observer_functions) add_function(m, &function);
 }
 
 }  // namespace octavo::bind

@@ -82,6 +82,7 @@ void derive(float min, float max, const ObserveRule& rule, float& scale, int32_t
 void take(const FakeQuantizeStep& s, int64_t channel, FloatRange latest) {
   s.min[channel] = updated(s.min[channel], latest.lo, true, s.rule);
   s.max[channel] = updated(s.max[channel], latest.hi, false, s.rule);
+  if (!s.scale) return;
   derive(s.min[channel], s.max[channel], s.rule, s.scale[channel], s.zero_point[channel]);
 }
 

@@ -30,8 +30,8 @@ struct FakeQuantizeStep {
   bool observe;  // update min, max, scale and zero_point by `rule`
   ObserveRule rule;
   float *min, *max;     // [channels]; +inf and -inf where nothing was seen
-  float* scale;         // [channels], > 0
-  int32_t* zero_point;  // [channels]
+  float* scale;         // [channels], > 0; or null: update min and max only, and do not round
+  int32_t* zero_point;  // [channels]; or null with scale
   IntRange range;       // levels to round to, at most 2^23 steps
   float* out;           // or null: do not round
   uint8_t* inside;      // 1 where a value lies within the range; or null

@@ -275,6 +275,15 @@ TEST_P(FakeQuantizeTest, Halves) {
   step.out = nullptr;
   EXPECT_EQ(fake_quantize_step(step), 0);
   EXPECT_EQ(m.min[1], *std::min_element(m.x.begin() + m.grid.inner, m.x.end()));
+  const std::vector<float> scale = m.scale;
+  step.scale = nullptr;  // observing alone
+  step.zero_point = nullptr;
+  step.rule = {true, 0.5f, 0.0f, {}, false, 0};
+  const float before = m.max[1];
+  m.x.back() = 11.0f;
+  EXPECT_EQ(fake_quantize_step(step), 0);
+  EXPECT_EQ(m.max[1], before + 0.5f * (11.0f - before));
+  EXPECT_EQ(m.scale, scale);
   for (uint8_t& b : m.inside) b = random.chance(2);
   masked_gradient(m.x.data(), m.inside.data(), m.grid.elements(), m.out.data());
   for (int64_t i = 0; i < m.grid.elements(); ++i) {

@@ -16,16 +16,20 @@ from octavo._C import avg_pool_direct as avg_pool
 from octavo._C import cat_direct as cat
 from octavo._C import channel_affine_direct as channel_affine
 from octavo._C import clamp_direct as clamp
+from octavo._C import count_bins_direct as count_bins
 from octavo._C import dequantize_direct as dequantize
 from octavo._C import embedding_bag_direct as embedding_bag
 from octavo._C import embedding_direct as embedding
+from octavo._C import extremes_direct as extremes
 from octavo._C import fake_quantize_direct as fake_quantize
 from octavo._C import group_norm_direct as group_norm
 from octavo._C import layer_norm_direct as layer_norm
 from octavo._C import lookup_direct as lookup
 from octavo._C import masked_gradient_direct as masked_gradient
 from octavo._C import max_pool_direct as max_pool
+from octavo._C import move_counts_direct as move_counts
 from octavo._C import mul_direct as mul
+from octavo._C import observe_direct as observe
 from octavo._C import prelu_direct as prelu
 from octavo._C import quantize_direct as quantize
 from octavo._C import softmax_direct as softmax
@@ -43,16 +47,20 @@ __all__ = [
     "channel_affine",
     "clamp",
     "connect",
+    "count_bins",
     "dequantize",
     "embedding",
     "embedding_bag",
+    "extremes",
     "fake_quantize",
     "group_norm",
     "layer_norm",
     "lookup",
     "masked_gradient",
     "max_pool",
+    "move_counts",
     "mul",
+    "observe",
     "prelu",
     "quantize",
     "softmax",

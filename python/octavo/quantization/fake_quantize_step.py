@@ -14,33 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from octavo.ops import direct
-from octavo.quantization.minmax_observer import (
-    MinMaxObserver,
-    MovingAverageMinMaxObserver,
-    MovingAveragePerChannelMinMaxObserver,
-    PerChannelMinMaxObserver,
-)
-from octavo.quantization.statistics import on_host, process_group
+from octavo.quantization.minmax_observer import AVERAGES
+from octavo.quantization.statistics import kernels_see, mark_written, process_group
 from octavo.quantization.utils import SYMMETRIC_SCHEMES, symmetric_zero_point
 
 __all__ = ["fused_step", "observes_extremes", "straight_through"]
 
-# Classes themselves, not subclasses, which may observe in a way of their own; whether they average.
-_EXTREMES: dict[type, bool] = {
-    MinMaxObserver: False,
-    PerChannelMinMaxObserver: False,
-    MovingAverageMinMaxObserver: True,
-    MovingAveragePerChannelMinMaxObserver: True,
-}
-
 _zero_point_of = functools.lru_cache(maxsize=64)(symmetric_zero_point)
-_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
 
 
 def observes_extremes(observer: nn.Module) -> bool:
     """Whether :func:`fused_step` can take the place of calling the observer."""
     return (
-        type(observer) in _EXTREMES
+        type(observer) in AVERAGES
         and not observer._forward_hooks
         and not observer._forward_pre_hooks
     )
@@ -57,7 +43,7 @@ def fused_step(module: Any, x: Tensor, observes: bool, rounds: bool) -> Tensor |
             scale and zero point.
         rounds: return ``x`` rounded, with a gradient; otherwise ``x`` itself.
     """
-    if not on_host(x) or _dispatch_modes() or (observes and process_group() is not None):
+    if not kernels_see(x) or (observes and process_group() is not None):
         return None
     plain = x.detach() if type(x) is nn.Parameter else x
     keeps = rounds and x.requires_grad and torch.is_grad_enabled()
@@ -73,7 +59,7 @@ def fused_step(module: Any, x: Tensor, observes: bool, rounds: bool) -> Tensor |
         return None
     out, inside, others = done
     if observes:
-        _mark_written((scale, zero_point, rule[0], rule[1]))
+        mark_written((scale, zero_point, rule[0], rule[1]))
         if others:
             module.activation_post_process._nonfinite += others
     if out is None:
@@ -92,17 +78,8 @@ def _rule(observer: Any) -> tuple[Any, ...]:
     if observer.qscheme in SYMMETRIC_SCHEMES:
         customized = observer.has_customized_qrange
         zero_point = _zero_point_of(low, high, observer.dtype, customized)
-    constant = observer.averaging_constant if _EXTREMES[type(observer)] else None
+    constant = observer.averaging_constant if AVERAGES[type(observer)] else None
     return buffers["min_val"], buffers["max_val"], buffers["eps"], constant, low, high, zero_point
-
-
-def _mark_written(tensors: tuple[Tensor, ...]) -> None:
-    """Tells autograd that the tensors hold other values now."""
-    try:
-        torch.autograd.graph.increment_version(tensors)
-    except (TypeError, RuntimeError):  # a torch that takes one at a time
-        for tensor in tensors:
-            torch.autograd.graph.increment_version(tensor)
 
 
 def straight_through(x: Tensor, out: Tensor, inside: Tensor) -> Tensor:
@@ -123,7 +100,7 @@ class _StraightThrough(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (inside,) = ctx.saved_tensors
         gradient = gradients[0]
-        if on_host(gradient) and not gradient.requires_grad and not _dispatch_modes():
+        if kernels_see(gradient) and not gradient.requires_grad:
             result = direct.masked_gradient(gradient, inside)
             if result is not None:
                 return result, None

@@ -7,6 +7,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from octavo.ops import direct
+from octavo.quantization.statistics import kernels_see
+
 __all__ = ["count", "count_on_device", "moved", "moved_on_device"]
 
 _PIECES = 16  # into which a bin is cut when the histogram moves to a wider interval
@@ -25,7 +28,8 @@ def count(x: Tensor, bins: int, low: float, high: float) -> Tensor:
         x = x.to(torch.float64)  # histc multiplies by the bins first, which overflows float32
     if low == high or x.dtype is not torch.float32 or not x.is_cpu:
         return torch.histc(x, bins, min=low, max=high)
-    return _count_in_parts(x, bins, low, high)
+    counted = direct.count_bins(x, bins, low, high) if kernels_see(x) else None
+    return _count_in_parts(x, bins, low, high) if counted is None else counted
 
 
 def _count_in_parts(x: Tensor, bins: int, low: float, high: float) -> Tensor:
@@ -48,13 +52,16 @@ def moved(counts: Tensor, old_low: float, old_high: float, low: float, high: flo
     bins = counts.numel()
     if old_low == old_high:
         return count(counts.new_tensor([old_low]), bins, low, high).to(counts) * counts.sum()
-    pieces = counts.repeat_interleave(_PIECES) / _PIECES
     piece_width = (counts.new_tensor(old_high) - counts.new_tensor(old_low)) / (bins * _PIECES)
     middles = (
         torch.linspace(old_low, old_high, bins * _PIECES + 1, device=counts.device)[:-1]
         + 0.5 * piece_width
     )
     borders = torch.linspace(low, high, bins + 1, device=counts.device)
+    result = direct.move_counts(counts, middles, borders) if kernels_see(counts) else None
+    if result is not None:
+        return result
+    pieces = counts.repeat_interleave(_PIECES) / _PIECES
     target = (torch.bucketize(middles, borders, right=True) - 1).clamp_(0, bins - 1)
     return torch.bincount(target, weights=pieces, minlength=bins)
 

@@ -37,7 +37,12 @@ from octavo.quantization.observer_base import (
     UniformQuantizationObserverBase,
     _tensor_options,
 )
-from octavo.quantization.statistics import on_host, process_group
+from octavo.quantization.statistics import (
+    all_reduce_extremes,
+    host_extremes,
+    on_host,
+    process_group,
+)
 from octavo.quantization.utils import DEFAULT_EPS, storage_dtype
 
 __all__ = ["HistogramObserver"]
@@ -123,17 +128,20 @@ class HistogramObserver(UniformQuantizationObserverBase):
         group = process_group()
         if x.numel() == 0 and group is None:
             return x_orig
-        ignored = self._nonfinite
-        smallest, largest = self._extremes(x, group)
         if not on_host(x):
+            smallest, largest = self._extremes(x, group)
             lower = torch.minimum(self.min_val, smallest)
             upper = torch.maximum(self.max_val, largest)
             self._add(count_on_device(x, self.bins, lower, upper), lower, upper, group)
             return x_orig
-        low, high = smallest.item(), largest.item()
+        low, high, others = host_extremes(x)
+        self._nonfinite += others
+        if group is not None:
+            smallest, largest = all_reduce_extremes(x.new_tensor(low), x.new_tensor(high), group)
+            low, high = smallest.item(), largest.item()
         if low > high:  # nothing finite
             return x_orig
-        if self._nonfinite != ignored:
+        if others:
             x = x[torch.isfinite(x)]
         if self.is_calibrated:
             low, high = min(low, self.min_val.item()), max(high, self.max_val.item())

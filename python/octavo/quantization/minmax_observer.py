@@ -10,14 +10,20 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from octavo.dtypes import per_channel_affine, per_tensor_affine, quint8
+from octavo.ops import direct
 from octavo.quantization.observer_base import (
     UniformQuantizationObserverBase,
     _tensor_options,
 )
-from octavo.quantization.statistics import process_group, running_average
+from octavo.quantization.statistics import (
+    kernels_see,
+    mark_written,
+    process_group,
+    running_average,
+)
 from octavo.quantization.utils import DEFAULT_EPS, host_qparams, is_per_channel, is_per_tensor
 
 __all__ = [
@@ -79,6 +85,8 @@ class MinMaxObserver(UniformQuantizationObserverBase):
 
     def forward(self, x_orig: Any) -> Any:
         """Takes notice of a tensor of any shape and returns it."""
+        if _observed(self, x_orig, None):
+            return x_orig
         x = self._plain(x_orig, self.min_val)
         group = process_group()
         if x.numel() or group is not None:
@@ -231,6 +239,8 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
 
     def forward(self, x_orig: Any) -> Any:
         """Takes notice of a tensor that has the channel axis and returns it."""
+        if _observed(self, x_orig, self.ch_axis):
+            return x_orig
         x = self._plain(x_orig, self.min_val)
         group = process_group()
         if x.numel() == 0 and group is None:
@@ -334,3 +344,35 @@ class MovingAveragePerChannelMinMaxObserver(PerChannelMinMaxObserver):
     def _update(self, low: Tensor, high: Tensor) -> None:
         running_average(self.min_val, low, self.averaging_constant)
         running_average(self.max_val, high, self.averaging_constant)
+
+
+# Whether they average. The classes themselves, not subclasses, which may observe in their own way.
+AVERAGES: dict[type, bool] = {
+    MinMaxObserver: False,
+    PerChannelMinMaxObserver: False,
+    MovingAverageMinMaxObserver: True,
+    MovingAveragePerChannelMinMaxObserver: True,
+}
+
+
+def _observed(observer: Any, x: Any, axis: int | None) -> bool:
+    """Takes notice of ``x`` in one call, or returns False with nothing changed: for other devices,
+    dtypes and observers, for gaps in memory, the first tensor of a per-channel observer, whatever
+    is wrong with ``x``, and where processes share statistics. Results are equal to the bit, but for
+    the sign of zeros.
+    """
+    averages = AVERAGES.get(type(observer))
+    if averages is None or not isinstance(x, Tensor) or not kernels_see(x):
+        return False
+    if process_group() is not None:
+        return False
+    low, high = observer._buffers["min_val"], observer._buffers["max_val"]
+    constant = observer.averaging_constant if averages else None
+    plain = x.detach() if type(x) is nn.Parameter else x
+    others = direct.observe(plain, axis, low, high, constant)
+    if others is None:
+        return False
+    mark_written((low, high))
+    if others:
+        observer._nonfinite += others
+    return True

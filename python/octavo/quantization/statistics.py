@@ -19,10 +19,15 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from octavo.ops import direct
+
 __all__ = [
     "all_reduce_extremes",
     "finite_extremes",
     "float32",
+    "host_extremes",
+    "kernels_see",
+    "mark_written",
     "on_host",
     "process_group",
     "running_average",
@@ -32,6 +37,34 @@ __all__ = [
 def on_host(x: Tensor) -> bool:
     """Whether to read numbers of ``x``: it is on the CPU, and no graph is being traced."""
     return x.is_cpu and not torch.compiler.is_compiling()
+
+
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
+
+
+def kernels_see(x: Tensor) -> bool:
+    """Whether an entry point of :mod:`octavo.ops.direct`, which torch does not see, may take the
+    place of torch's operations on ``x``. It decides itself whether it can."""
+    return on_host(x) and not _dispatch_modes()
+
+
+def mark_written(tensors: tuple[Tensor, ...]) -> None:
+    """Tells autograd that the tensors hold other values now."""
+    try:
+        torch.autograd.graph.increment_version(tensors)
+    except (TypeError, RuntimeError):  # a torch that takes one at a time
+        for tensor in tensors:
+            torch.autograd.graph.increment_version(tensor)
+
+
+def host_extremes(x: Tensor) -> tuple[float, float, int]:
+    """:func:`finite_extremes` of all of a tensor on the CPU, as numbers."""
+    if kernels_see(x):
+        found = direct.extremes(x)
+        if found is not None:
+            return found
+    low, high, others = finite_extremes(x)
+    return low.item(), high.item(), int(others)
 
 
 def finite_extremes(x: Tensor, dim: int | None = None) -> tuple[Tensor, Tensor, int | Tensor]:

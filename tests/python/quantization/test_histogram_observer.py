@@ -148,19 +148,18 @@ def test_memory_does_not_grow_with_data_or_range() -> None:
     observer = HistogramObserver()
     observer(torch.tensor([1.0, 1.0 + 1e-6]))
     sizes = []
-    original = torch.Tensor.repeat_interleave
+    original = torch.linspace  # the middles of the pieces that are moved
 
-    def spy(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        result = original(self, *args, **kwargs)
+    def spy(*args: Any, **kwargs: Any) -> torch.Tensor:
+        result = original(*args, **kwargs)
         sizes.append(result.numel())
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, "repeat_interleave", spy)
+        patch.setattr(torch, "linspace", spy)
         for exponent in range(-5, 30, 3):
             observer(torch.tensor([-(10.0**exponent), 10.0**exponent]))
-    assert sizes
-    assert max(sizes) <= 16 * observer.bins
+    assert max(sizes) == 16 * observer.bins + 1
 
 
 def test_candidates_are_nested_and_end() -> None:
