@@ -15,7 +15,7 @@ import torch
 def torch_quantized() -> Iterator[ModuleType]:
     """`torch` without its deprecation warnings; skips the test where the dtypes are gone."""
     if not hasattr(torch, "quantize_per_tensor") or not hasattr(torch, "quint8"):
-        pytest.skip("this torch has no quantized dtypes")
+        pytest.skip("this torch has no quantized dtypes (torch.quint8)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield torch

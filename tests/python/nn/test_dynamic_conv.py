@@ -236,7 +236,7 @@ def test_agrees_with_torch(isa: str, rank: int) -> None:
     float_module = conv(rank, 16, 12, padding=1)
     with torch_quantized() as t:
         if "fbgemm" not in t.backends.quantized.supported_engines:
-            pytest.skip("this torch has no fbgemm")
+            pytest.skip("this torch has no fbgemm engine")
         t.backends.quantized.engine = "fbgemm"
         weight, bias = float_module.weight.detach(), float_module.bias.detach()
         scales = weight.abs().flatten(1).amax(1) / 127.5
@@ -268,7 +268,7 @@ def test_every_way_in_gives_the_same(access: str, rank: int) -> None:
     x = images(2, 6, SPATIAL[rank])
     want = module(x)
     if not _C.set_tensor_access(access):
-        pytest.skip("this torch has no exchange table")
+        pytest.skip("this torch has no __dlpack_c_exchange_api__")
     try:
         for layout in LAYOUTS:
             y = module(laid_out(x, layout))

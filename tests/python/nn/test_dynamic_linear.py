@@ -207,7 +207,7 @@ def test_agrees_with_torch(isa: str) -> None:
     float_module = linear(128, 48)
     with torch_quantized() as t:
         if "fbgemm" not in t.backends.quantized.supported_engines:
-            pytest.skip("this torch has no fbgemm")
+            pytest.skip("this torch has no fbgemm engine")
         t.backends.quantized.engine = "fbgemm"
         scales = float_module.weight.detach().abs().amax(1) / 127.5
         zeros = torch.zeros(48, dtype=torch.int64)
@@ -253,7 +253,7 @@ def test_every_way_in_gives_the_same(access: str) -> None:
     x = torch.randn(4, 20, generator=generator(6))
     want = module(x)
     if not _C.set_tensor_access(access):
-        pytest.skip("this torch has no exchange table")
+        pytest.skip("this torch has no __dlpack_c_exchange_api__")
     try:
         for dtype in FLOATS:
             assert torch.equal(module(x.to(dtype)), module._forward(x.to(dtype)))

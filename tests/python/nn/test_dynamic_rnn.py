@@ -208,7 +208,7 @@ def test_is_close_to_float_and_not_worse_than_torch(mode: str, batch: int) -> No
     assert ours < 0.02
     with torch_quantized() as t:
         if "fbgemm" not in t.backends.quantized.supported_engines:
-            pytest.skip("this torch has no fbgemm")
+            pytest.skip("this torch has no fbgemm engine")
         t.backends.quantized.engine = "fbgemm"
         tq = pytest.importorskip("torch.ao.quantization")
         theirs = tq.quantize_dynamic(nn.Sequential(module), {getattr(nn, mode)}, t.qint8)
@@ -222,7 +222,7 @@ def test_torch_compatible_settings_agree_with_torch(mode: str) -> None:
     module = float_module(mode, 64, 96)
     with torch_quantized() as t:
         if "fbgemm" not in t.backends.quantized.supported_engines:
-            pytest.skip("this torch has no fbgemm")
+            pytest.skip("this torch has no fbgemm engine")
         t.backends.quantized.engine = "fbgemm"
         tq = pytest.importorskip("torch.ao.quantization")
         theirs = tq.quantize_dynamic(nn.Sequential(module), {getattr(nn, mode)}, t.qint8)

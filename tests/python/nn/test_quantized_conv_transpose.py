@@ -342,7 +342,7 @@ def test_against_torch(isa: str, rank: int) -> None:
     before = torch.backends.quantized.engine
     with torch_quantized():
         if "fbgemm" not in torch.backends.quantized.supported_engines:
-            pytest.skip("this torch has no fbgemm")
+            pytest.skip("this torch has no fbgemm engine")
         torch.backends.quantized.engine = "fbgemm"
         try:
             theirs_w = torch._make_per_tensor_quantized_tensor(w, float(scales), 0)

@@ -26,7 +26,7 @@ def access(request: pytest.FixtureRequest) -> Iterator[str]:
     """The two ways in which the kernels read tensors."""
     before = _C.tensor_access()
     if not _C.set_tensor_access(request.param):
-        pytest.skip("this torch has no exchange table")
+        pytest.skip("this torch has no __dlpack_c_exchange_api__")
     yield request.param
     _C.set_tensor_access(before)
 
