@@ -203,23 +203,26 @@ class Octavo(Peer):
     def prepare_elementwise(self, case: ElementwiseCase) -> Prepared:
         d = elementwise_data
         values = d.data(case)
-        a, b, x = values.a, values.b, values.x
-        two = (a, d.A_SCALE, d.A_ZERO, b, d.B_SCALE, d.B_ZERO, d.OUT_SCALE, d.OUT_ZERO)
-        calls: dict[str, Callable[[], Tensor]] = {
-            "quantize": lambda: ops.quantize(x, d.A_SCALE, d.A_ZERO, octavo.quint8),
-            "dequantize": lambda: ops.dequantize(a, d.A_SCALE, d.A_ZERO),
+        x, plain = values.x, values.a
+        a = octavo.QTensor.from_int_repr(values.a, d.A_SCALE, d.A_ZERO)
+        b = octavo.QTensor.from_int_repr(values.b, d.B_SCALE, d.B_ZERO)
+        nnq: Any = octavo.nn.quantized
+        functional, sigmoid = nnq.QFunctional(), nnq.Sigmoid(d.UNIT_SCALE, 0)
+        functional.scale, functional.zero_point = d.OUT_SCALE, d.OUT_ZERO
+        calls: dict[str, Callable[[], Any]] = {
+            "quantize": lambda: octavo.quantize_per_tensor(x, d.A_SCALE, d.A_ZERO, octavo.quint8),
+            "dequantize": lambda: a.dequantize(),
             "requantize": lambda: ops.requantize(
-                a, d.A_SCALE, d.A_ZERO, d.OUT_SCALE, d.OUT_ZERO, octavo.quint8
+                plain, d.A_SCALE, d.A_ZERO, d.OUT_SCALE, d.OUT_ZERO, octavo.quint8
             ),
-            "relu": lambda: ops.clamp(a, d.A_ZERO, 255),
-            "add": lambda: ops.add(*two),
-            "add_relu": lambda: ops.add(*two, relu=True),
-            "mul": lambda: ops.mul(*two),
-            "sigmoid": lambda: ops.unary(
-                "sigmoid", a, d.A_SCALE, d.A_ZERO, d.UNIT_SCALE, 0, octavo.quint8
-            ),
+            "relu": lambda: torch.relu(a),
+            "add": lambda: functional.add(a, b),
+            "add_relu": lambda: functional.add_relu(a, b),
+            "mul": lambda: functional.mul(a, b),
+            "sigmoid": lambda: sigmoid(a),
         }
-        return Prepared(calls[case.operation])
+        is_plain = case.operation in ("dequantize", "requantize")
+        return Prepared(calls[case.operation], (lambda out: out) if is_plain else _integers)
 
     def prepare_embedding(self, case: EmbeddingCase) -> Prepared | Unavailable:
         if _lookup("ops.EmbeddingWeight") is None:

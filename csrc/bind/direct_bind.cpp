@@ -6,6 +6,7 @@
 #include "ops/dynamic_linear.h"
 #include "ops/elementwise.h"
 #include "ops/linear.h"
+#include "ops/linear_function.h"
 
 namespace py = pybind11;
 
@@ -32,6 +33,34 @@ PyObject* linear_direct(PyObject* self, PyObject* const* args, Py_ssize_t count)
                                                     weight.channels());
                                            }),
                               a.objects));
+}
+
+// Input, output scale, output zero point, output dtype, False, FloatFunction, slope.
+PyObject* linear_function_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  const auto& weight = self_of<QuantizedWeight>(self);
+  const int32_t k = weight.shape().k;
+  LayerArguments a;
+  int64_t rows;
+  ptrdiff_t stride;
+  int32_t function;
+  float slope;
+  if (count != 7 || !a.read(args) || a.output.relu || !as_rows(a.x.ints, k, rows, stride) ||
+      !read_int32(args[5], function) || function < 0 || function >= kFloatFunctions ||
+      !read_float(args[6], slope)) {
+    Py_RETURN_NONE;
+  }
+  const MatrixView x{a.x.ints.data, rows, k, stride, a.x.is_signed()};
+  const bool is_signed = a.output.kind == OutKind::kS8;
+  TensorView out = a.x.ints;
+  out.type = a.type;
+  out.size[out.ndim - 1] = weight.channels();
+  make_contiguous(out);
+  const auto run = [&](void* to) {
+    linear_function(weight, x, a.x.qparams, static_cast<FloatFunction>(function), slope,
+                    a.output.out, is_signed, to, weight.channels());
+  };
+  const int64_t cost = rows * weight.shape().elements();
+  return or_none(wrap_qtensor(run_into_new(out, cost, run), a.objects));
 }
 
 // A float32 tensor without gaps, scale, zero point and dtype.
@@ -103,6 +132,7 @@ PyObject* dynamic_linear_direct(PyObject* self, PyObject* const* args, Py_ssize_
 }
 
 PyMethodDef linear_method = fast_method("run_direct", linear_direct);
+PyMethodDef linear_function_method = fast_method("run_function_direct", linear_function_direct);
 PyMethodDef dynamic_linear_method = fast_method("run_dynamic_direct", dynamic_linear_direct);
 PyMethodDef quantize_function = fast_method("quantize_direct", quantize_direct);
 PyMethodDef dequantize_function = fast_method("dequantize_direct", dequantize_direct);
@@ -118,6 +148,7 @@ void add_direct(py::module_& m) {
                 static_cast<int>(Storage::kS8) == static_cast<int>(ElementType::kS8) &&
                 static_cast<int>(Storage::kI32) == static_cast<int>(ElementType::kI32));
   add_method(py::type::of<QuantizedWeight>(), &linear_method);
+  add_method(py::type::of<QuantizedWeight>(), &linear_function_method);
   add_method(py::type::of<QuantizedWeight>(), &dynamic_linear_method);
   add_function(m, &quantize_function);
   add_function(m, &dequantize_function);

@@ -356,6 +356,17 @@ class LinearWeight:
     def run_direct(
         self, x: object, scale: object, zero_point: object, dtype: object, relu: bool, /
     ) -> torch.Tensor | None: ...
+    def run_function_direct(
+        self,
+        x: object,
+        scale: object,
+        zero_point: object,
+        dtype: object,
+        relu: bool,
+        function: int,
+        slope: float,
+        /,
+    ) -> torch.Tensor | None: ...
     def run_function(
         self,
         x: int,

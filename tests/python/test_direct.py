@@ -237,6 +237,10 @@ def test_quantize_and_dequantize(
             q = module(form)
             same(q, ordinary(lambda form=form: module(form)))
             same(back(q), ordinary(lambda q=q: back(q)))
+            args = (form, 0.013, zero, getattr(octavo, dtype))
+            got = octavo.quantize_per_tensor(*args)
+            same(got, ordinary(lambda args=args: octavo.quantize_per_tensor(*args)))
+            same(torch.relu(q), ordinary(lambda q=q: torch.relu(q)))
     assert direct.quantize(x, 0.013, zero, getattr(octavo, dtype)) is not None
     assert direct.dequantize(module(x)) is not None
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import octavo
+from direct_support import ordinary, same
 from octavo import QTensor
 from tensor_support import DTYPES, EITHER, per_channel, per_tensor, send_back
 from torch_oracle import torch_quantized
@@ -118,6 +119,22 @@ def test_wrong_quantize_arguments() -> None:
         octavo.quantize_per_tensor(x.to("meta"), 0.1, 0, octavo.quint8)
     with pytest.raises(ValueError, match="axis: 1 is out of range"):
         octavo.quantize_per_channel(x, torch.ones(3), torch.zeros(3).long(), 1, octavo.quint8)
+
+
+def test_scales_at_the_ends_of_float32(reading: str) -> None:
+    """The ways to quantize, one of which has C++ decide, accept the same ones."""
+    x = torch.ones(3)
+    for end in (2.0**128 - 2.0**103, 2.0**-128 + 2.0**-150):
+        for scale in (math.nextafter(end, 0.0), end, math.nextafter(end, math.inf)):
+            try:
+                expected = ordinary(
+                    lambda s=scale: octavo.quantize_per_tensor(x, s, 0, octavo.quint8)
+                )
+            except ValueError:
+                with pytest.raises(ValueError, match="outside the range of float32"):
+                    octavo.quantize_per_tensor(x, scale, 0, octavo.quint8)
+            else:
+                same(octavo.quantize_per_tensor(x, scale, 0, octavo.quint8), expected)
 
 
 def test_input_that_requires_grad() -> None:

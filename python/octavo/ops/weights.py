@@ -19,7 +19,7 @@ from octavo.ops._common import (
     check_storage,
 )
 
-_FUNCTIONS = {"leaky_relu": 0, "tanh": 1}  # FloatFunction of csrc/ops/linear_function.h
+FUNCTION_CODE = {"leaky_relu": 0, "tanh": 1}  # FloatFunction of csrc/ops/linear_function.h
 
 
 def _expand(name: str, values: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
@@ -111,6 +111,7 @@ class LinearWeight(_Weight):
             _bias_address(self.bias),
         )
         self.direct = self._packed.run_direct
+        self.function_direct = self._packed.run_function_direct
         self.dynamic_direct = self._packed.run_dynamic_direct
         del self._scales, self._zero_points
 
@@ -165,12 +166,12 @@ class LinearWeight(_Weight):
         x = self._rows(x)
         out = torch.empty((*x.shape[:-1], self.out_features), dtype=out_dtype.storage)
         if function is not None:
-            if function not in _FUNCTIONS or relu:
+            if function not in FUNCTION_CODE or relu:
                 raise ValueError(
-                    f"function: expected one of {sorted(_FUNCTIONS)} without relu, got "
+                    f"function: expected one of {sorted(FUNCTION_CODE)} without relu, got "
                     f"{function!r} and relu={relu}"
                 )
-            kind = (_FUNCTIONS[function], slope, _out_kind(out_dtype) == OUT_KIND[qint8.name])
+            kind = (FUNCTION_CODE[function], slope, _out_kind(out_dtype) == OUT_KIND[qint8.name])
             self._run_function(x, x_scale, x_zero, *kind, out_scale, out_zero, out)
             return out
         self._run(x, x_scale, x_zero, _out_kind(out_dtype), out_scale, out_zero, relu, out)

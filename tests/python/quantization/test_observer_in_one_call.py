@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import octavo.quantization as tq
-from direct_support import READING, ordinary
-from octavo import _C, backend
+from direct_support import ordinary
+from octavo import backend
 from octavo.ops import direct
 from octavo.quantization import minmax_observer
 from octavo.quantization.histogram import moved
@@ -23,14 +23,6 @@ from octavo.quantization.histogram import moved
 TENSOR: list[Any] = [tq.MinMaxObserver, tq.MovingAverageMinMaxObserver]
 CHANNEL: list[Any] = [tq.PerChannelMinMaxObserver, tq.MovingAveragePerChannelMinMaxObserver]
 ALL = [*TENSOR, *CHANNEL, tq.HistogramObserver]
-
-
-@pytest.fixture(params=READING)
-def access(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _C.tensor_access()
-    _C.set_tensor_access(request.param)
-    yield request.param
-    _C.set_tensor_access(before)
 
 
 def state(observer: Any) -> list[torch.Tensor]:
@@ -69,7 +61,7 @@ def test_statistics_equal_those_in_torchs_operations(cls: Any, size: int, isa: s
 
 
 @pytest.mark.parametrize("cls", [*TENSOR, *CHANNEL])
-def test_the_kernels_are_taken(cls: Any, access: str) -> None:
+def test_the_kernels_are_taken(cls: Any, reading: str) -> None:
     observer = cls()
     x = torch.randn(4, 6)
     observer(x)
@@ -84,7 +76,7 @@ def test_the_kernels_are_taken(cls: Any, access: str) -> None:
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "permuted", "sliced"])
 @pytest.mark.parametrize("cls", CHANNEL)
-def test_layouts_and_axes(cls: Any, axis: int, layout: str, access: str) -> None:
+def test_layouts_and_axes(cls: Any, axis: int, layout: str, reading: str) -> None:
     x = torch.randn(3, 8, 9, 10) * 3
     if layout == "channels_last":
         x = x.to(memory_format=torch.channels_last)
@@ -197,7 +189,7 @@ def test_threads_do_not_matter(cls: Any) -> None:
 
 
 @pytest.mark.parametrize("bins", [1, 2, 7, 2048, 65536, 70_000])
-def test_counts_equal_histc(bins: int, access: str) -> None:
+def test_counts_equal_histc(bins: int, reading: str) -> None:
     """Values at the borders of bins and at both ends, and many that are equal."""
     for x in (
         torch.randn(70_003),
@@ -216,7 +208,7 @@ def test_counts_equal_histc(bins: int, access: str) -> None:
         assert int(counts.sum()) == x.numel()
 
 
-def test_counting_stays_within_the_bins(access: str) -> None:
+def test_counting_stays_within_the_bins(reading: str) -> None:
     """Whatever is asked, even of values that the interval does not hold."""
     x = torch.tensor([torch.nan, torch.inf, -torch.inf, -7.0, 9.0, 0.0, 1.0, 3e38])
     counts = direct.count_bins(x, 4, 0.0, 1.0)
@@ -243,7 +235,7 @@ def test_moved_counts_equal_those_of_torchs_operations(
     assert torch.equal(got, expected)
 
 
-def test_counts_that_cannot_be_moved_in_one_call(access: str) -> None:
+def test_counts_that_cannot_be_moved_in_one_call(reading: str) -> None:
     counts, middles = torch.ones(2), torch.linspace(0, 1, 32)
     assert direct.move_counts(counts, middles, torch.tensor([0.0, 0.5, 1.0])) is not None
     for wrong in (

@@ -39,6 +39,8 @@ class _EmptyWeight:
     def direct(self, *args: Any) -> None:
         return None
 
+    function_direct = direct
+
     def __call__(self, x: Tensor, x_scale: float, x_zero: int, *output: Any) -> Tensor:
         if self._bias_only is None:
             qdtype: QDType = output[2]

@@ -128,6 +128,9 @@ class DeQuantize(QuantizedModule):
         return "" if self.dtype is torch.float32 else f"dtype={self.dtype}"
 
     def forward(self, Xq: Tensor) -> Tensor:
+        values: Tensor | None = direct.dequantize(Xq)
+        if values is not None:
+            return values if self.dtype is torch.float32 else values.to(self.dtype)
         if isinstance(Xq, QTensor):
             return Xq.dequantize().to(self.dtype)
         if isinstance(Xq, Tensor) and Xq.is_floating_point():

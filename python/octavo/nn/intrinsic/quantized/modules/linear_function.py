@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from octavo.dtypes import qint8
 from octavo.nn.quantized.modules.linear import Linear
 from octavo.nn.quantized.modules.utils import source_label
+from octavo.ops.weights import FUNCTION_CODE
 from octavo.tensor import QTensor
 
 __all__ = ["LinearLeakyReLU", "LinearTanh"]
@@ -31,7 +32,16 @@ class _WithFunction(Linear):
         return f"Quantized{type(self).__name__}"
 
     def forward(self, input: QTensor) -> QTensor:
-        return self._forward(input)
+        result: QTensor | None = self._packed.function_direct(
+            input,
+            self._scale,
+            self._zero_point,
+            self._out_qdtype,
+            False,
+            FUNCTION_CODE[self._FUNCTION],
+            self._parameter(),
+        )
+        return self._forward(input) if result is None else result
 
     def _run(self, x: Tensor, *args: Any) -> Tensor:
         return super()._run(x, *args, self._FUNCTION, self._parameter())
