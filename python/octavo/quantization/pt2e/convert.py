@@ -56,17 +56,29 @@ def replace_observers(model: GraphModule) -> None:
     Raises:
         ValueError: an observer that saw nothing, or nothing finite, with the node and module.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for node in list(model.graph.nodes):
-        if node.op != "call_module" or not is_observer(modules[str(node.target)]):
-            continue
+    # Copied together: derived and reused ones refer to others.
+    found = {name: module for name, module in model._modules.items() if is_observer(module)}
+    observers: dict[Any, Any] = copy.deepcopy(found)
+    calls = [n for n in model.graph.nodes if n.op == "call_module" and n.target in observers]
+    for node in calls:
+        _observe_constant(model, node.args[0], observers[node.target])
+    for node in calls:
         with model.graph.inserting_before(node):
-            result = _Replacement(model, node, modules[str(node.target)]).build()
+            result = _Replacement(model, node, observers[node.target]).build()
         node.replace_all_uses_with(result)
         model.graph.erase_node(node)
-    for name in [name for name, module in model.named_children() if is_observer(module)]:
+    for name in observers:
         delattr(model, name)
     model.recompile()
+
+
+def _observe_constant(model: GraphModule, value: Node, observer: Any) -> None:
+    """Shows a constant to an observer that saw nothing, and to a fake-quantize again: the last step
+    of training came after its last look.
+    """
+    looks = hasattr(observer, "observer_enabled")
+    if (looks or not getattr(observer, "is_calibrated", True)) and is_constant(value):
+        observer(constant_value(model, value).detach())
 
 
 class _Replacement:
@@ -121,11 +133,8 @@ class _Replacement:
         return axis % value.ndim if isinstance(value, Tensor) else axis
 
     def _qparams(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, 1-D. A constant is shown to an observer that saw nothing."""
+        """Scale and zero point, 1-D."""
         observer = self.observer
-        if not getattr(observer, "is_calibrated", True) and is_constant(self.x):
-            observer = copy.deepcopy(observer)
-            observer(constant_value(self.model, self.x).detach())
         where = f"convert_pt2e: {location(self.x)}"
         if not getattr(observer, "is_calibrated", True):
             bad = getattr(observer, "nonfinite_count", 0)

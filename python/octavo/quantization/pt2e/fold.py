@@ -31,6 +31,7 @@ __all__ = [
     "fold_batch_norms",
     "is_training_batch_norm",
     "make_functional",
+    "remove_batch_count",
     "remove_unused",
 ]
 
@@ -162,6 +163,17 @@ def _fold(model: GraphModule, layer: Node, norm: Node) -> None:
     if op_name(norm) != "batch_norm":
         result = next(user for user in norm.users if user.args[1] == 0)
     result.replace_all_uses_with(layer)
+    remove_batch_count(model, norm)
+
+
+def remove_batch_count(model: GraphModule, norm: Node) -> None:
+    """Erases what counts the batches of a batch norm in training, ``num_batches_tracked += 1``."""
+    mean = norm.args[3]
+    prefix = str(mean.target).rpartition(".")[0] if isinstance(mean, Node) else None
+    for node in list(model.graph.nodes):
+        counted = node.args[0] if op_name(node) == "add_" and not node.users else None
+        if isinstance(counted, Node) and counted.target == f"{prefix}.num_batches_tracked":
+            model.graph.erase_node(node)
 
 
 def _grouped(

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from octavo.quantization.pt2e.fold import CONVOLUTIONS, TRANSPOSED, remove_unused
+from octavo.quantization.pt2e.fold import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    remove_batch_count,
+    remove_unused,
+)
 from octavo.quantization.pt2e.graph import (
     add_constant,
     argument,
@@ -185,6 +190,7 @@ def _fold(model: GraphModule, result: Node, norm: Node) -> None:
     set_argument(layer, "weight", weight_call)
     set_argument(layer, "bias", bias_call)
     norm.replace_all_uses_with(layer)
+    remove_batch_count(model, norm)
 
 
 def _read(model: GraphModule, node: Any) -> Tensor:
