@@ -44,6 +44,7 @@ from octavo.quantization.pt2e.fold import fold_batch_norms, make_functional, rem
 from octavo.quantization.pt2e.observers import is_observer
 from octavo.quantization.pt2e.prepare import collect_specs, insert_observers, make_observers
 from octavo.quantization.pt2e.qat import fold_trained_batch_norms, simulate_batch_norms
+from octavo.quantization.pt2e.reference import rewrite_with_integers
 from octavo.quantization.quantizer.quantizer import Q_ANNOTATION_KEY, Quantizer
 
 __all__ = [
@@ -139,11 +140,15 @@ def _annotate_and_insert(model: GraphModule, quantizer: Quantizer, is_qat: bool)
     return model
 
 
-def convert_pt2e(model: GraphModule, fold_quantize: bool = True) -> GraphModule:
+def convert_pt2e(
+    model: GraphModule, use_reference_representation: bool = False, fold_quantize: bool = True
+) -> GraphModule:
     """Turns a calibrated or trained graph into one with quantize and dequantize operators.
 
     Args:
         model: what :func:`prepare_pt2e` or :func:`prepare_qat_pt2e` returned; it is left as it is.
+        use_reference_representation: compute with integers, as Octavo's kernels do, see
+            :mod:`octavo.quantization.pt2e.reference`. Needs ``fold_quantize``.
         fold_quantize: store weights as integers; else as floats with a quantize operator.
 
     Returns:
@@ -156,8 +161,17 @@ def convert_pt2e(model: GraphModule, fold_quantize: bool = True) -> GraphModule:
     Source: ``torchao.quantization.pt2e.quantize_pt2e.convert_pt2e``.
     """
     check_is_exported(model, "convert_pt2e")
-    if not isinstance(fold_quantize, bool):
-        raise ValueError(f"convert_pt2e: fold_quantize must be a bool, got {fold_quantize!r}")
+    for name, value in (
+        ("use_reference_representation", use_reference_representation),
+        ("fold_quantize", fold_quantize),
+    ):
+        if not isinstance(value, bool):
+            raise ValueError(f"convert_pt2e: {name} must be a bool, got {value!r}")
+    if use_reference_representation and not fold_quantize:
+        raise ValueError(
+            "convert_pt2e: the reference representation stores weights as integers; leave "
+            "fold_quantize True"
+        )
     if not any(is_observer(module) for module in model.children()):
         raise ValueError(
             "convert_pt2e: the graph has no observers; give it what prepare_pt2e returned. If that "
@@ -171,6 +185,8 @@ def convert_pt2e(model: GraphModule, fold_quantize: bool = True) -> GraphModule:
     duplicate_dequantize(result)
     if fold_quantize:
         fold_quantized_constants(result)
+    if use_reference_representation:
+        rewrite_with_integers(result)
     remove_unused(result)
     for node in result.graph.nodes:
         node.meta.pop(Q_ANNOTATION_KEY, None)
