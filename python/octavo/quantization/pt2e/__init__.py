@@ -1,0 +1,1 @@
+"""What :mod:`octavo.quantization.quantize_pt2e` is made of."""

@@ -1,0 +1,391 @@
+"""The operators that Octavo has kernels for, as annotations of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from octavo.quantization.pt2e.fold import CONVOLUTIONS, TRANSPOSED, is_training_batch_norm
+from octavo.quantization.pt2e.graph import argument, is_constant, op_name, users_of
+from octavo.quantization.quantizer.quantizer import (
+    Q_ANNOTATION_KEY,
+    FixedQParamsQuantizationSpec,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    SharedQuantizationSpec,
+)
+
+__all__ = ["Annotator"]
+
+_LAYERS = (*CONVOLUTIONS, *TRANSPOSED, "linear")
+_CLAMPS = ("relu", "relu6", "hardtanh")
+_BINARY = ("add", "mul")
+_PRODUCTS = ("matmul", "bmm")
+
+# One input, an observer of their own for the output.
+_UNARY = (
+    "hardswish",
+    "elu",
+    "leaky_relu",
+    "prelu",
+    "silu",
+    "gelu",
+    "layer_norm",
+    "group_norm",
+    "instance_norm",
+)
+
+# Known ranges: scale and zero point for 0..255.
+_FIXED = {
+    "sigmoid": (1.0 / 256.0, 0),
+    "hardsigmoid": (1.0 / 256.0, 0),
+    "softmax": (1.0 / 256.0, 0),
+    "_softmax": (1.0 / 256.0, 0),
+    "tanh": (2.0 / 256.0, 128),
+}
+
+# The results hold no values outside of the input's range, widened to contain 0.
+_CLAMPING = ("hardtanh", "clamp", "clamp_min", "clamp_max")
+_POOLING = (
+    *(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg") for n in (1, 2, 3)),
+    "_adaptive_avg_pool2d",
+    "mean",
+)
+_RESIZING = (
+    *(f"upsample_nearest{n}d" for n in (1, 2, 3)),
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_trilinear3d",
+    "pad",
+    "constant_pad_nd",
+)
+_VIEWS = (
+    "flatten",
+    "unflatten",
+    "view",
+    "reshape",
+    "permute",
+    "transpose",
+    "t",
+    "squeeze",
+    "unsqueeze",
+    "movedim",
+    "swapaxes",
+    "swapdims",
+    "contiguous",
+    "clone",
+    "detach",
+    "alias",
+    "dropout",
+    "expand",
+    "repeat",
+    "flip",
+    "roll",
+    "slice",
+    "select",
+    "narrow",
+    "index_select",
+    "unfold",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+)
+_SHARING = frozenset(("relu", "relu6", *_CLAMPING, *_POOLING, *_RESIZING, *_VIEWS))
+_JOINING = ("cat", "stack")
+
+
+@dataclass
+class _Chain:
+    """A layer and what runs fused with it."""
+
+    nodes: list[Node]
+    extra: Node | None = None  # the other operand of an addition
+
+    @property
+    def last(self) -> Node:
+        return self.nodes[-1]
+
+
+class Annotator:
+    """Annotates one graph.
+
+    Args:
+        model: the graph.
+        config_of: the config of each node, or None to leave it float.
+    """
+
+    def __init__(self, model: GraphModule, config_of: Callable[[Node], Any]) -> None:
+        self.model = model
+        self._config_of = config_of
+        self.order = {node: index for index, node in enumerate(model.graph.nodes)}
+
+    def run(self) -> None:
+        nodes = list(self.model.graph.nodes)
+        for annotate in (self._layer, self._binary, self._other):
+            for node in nodes:
+                if self._is_free(node) and self._config_of(node) is not None:
+                    annotate(node, self._config_of(node))
+        for node in nodes:
+            self._share_with_producers(node)
+        for node in reversed(nodes):
+            self._quantize_before(node)
+        for node in nodes:
+            self._take_fixed(node)
+
+    # What is asked of nodes.
+
+    def _is_free(self, node: Node) -> bool:
+        annotation = node.meta.get(Q_ANNOTATION_KEY)
+        return node.op == "call_function" and (annotation is None or not annotation._annotated)
+
+    def _is_static(self, node: Node) -> bool:
+        config = self._config_of(node)
+        return config is not None and not config.is_dynamic
+
+    def _same_rule(self, node: Node, other: Node) -> bool:
+        return bool(self._config_of(node) == self._config_of(other))
+
+    def _follower(self, chain: _Chain, names: tuple[str, ...]) -> Node | None:
+        """The only user of a chain's result, if it is one of these operators, free, and under the
+        same rule.
+        """
+        users = users_of(chain.last)
+        if len(users) != 1 or op_name(users[0]) not in names:
+            return None
+        user = users[0]
+        return user if self._is_free(user) and self._same_rule(user, chain.nodes[0]) else None
+
+    # Layers.
+
+    def _layer(self, node: Node, config: Any) -> None:
+        if op_name(node) not in _LAYERS or (config.is_dynamic and op_name(node) != "linear"):
+            return
+        x, weight, bias = (argument(node, name) for name in ("input", "weight", "bias"))
+        if not _is_float(x) or not isinstance(weight, Node) or not is_constant(weight):
+            return
+        chain = self._chain(node, config)
+        inputs = {x: config.input_activation, weight: _weight_spec(config.weight, node)}
+        if isinstance(bias, Node) and config.bias is not None:
+            inputs[bias] = config.bias
+        _annotate(node, inputs)
+        for part in chain.nodes[1:]:
+            _annotate(part, {})
+        if chain.extra is not None:
+            addition = next(part for part in chain.nodes if op_name(part) == "add")
+            _annotate(addition, {chain.extra: config.input_activation})
+        chain.last.meta[Q_ANNOTATION_KEY].output_qspec = config.output_activation
+
+    def _chain(self, layer: Node, config: Any) -> _Chain:
+        chain = _Chain([layer])
+        if config.is_dynamic:
+            return chain
+        norm = self._follower(chain, ("batch_norm",))
+        if norm is not None and config.is_qat:
+            chain.nodes.append(norm)
+        if op_name(layer) == "conv2d":
+            addition = self._follower(chain, ("add",))
+            if addition is not None:
+                self._fuse_addition(chain, addition)
+        if op_name(layer) in TRANSPOSED:
+            return chain
+        clamp = self._follower(chain, _CLAMPS if chain.extra is None else ("relu",))
+        if clamp is not None and _keeps_zero(clamp):
+            chain.nodes.append(clamp)
+        return chain
+
+    def _fuse_addition(self, chain: _Chain, addition: Node) -> None:
+        """Fuses an addition of the convolution's result and a tensor of the same shape that exists
+        by then: of two convolutions that are added, the later one is fused.
+        """
+        result = chain.last
+        operands: Any = addition.args[:2]
+        others: list[Any] = [operand for operand in operands if operand is not result]
+        if len(others) != 1 or not _is_float(others[0]) or argument(addition, "alpha") != 1:
+            return
+        other = others[0]
+        shapes = [getattr(n.meta.get("val"), "shape", None) for n in (result, other)]
+        if shapes[0] is None or shapes[0] != shapes[1]:
+            return
+        if self.order[other] > self.order[chain.nodes[0]]:
+            return
+        chain.nodes.append(addition)
+        chain.extra = other
+
+    # Other operators with an observer of their own.
+
+    def _binary(self, node: Node, config: Any) -> None:
+        name = op_name(node)
+        if name not in (*_BINARY, *_PRODUCTS) or config.is_dynamic:
+            return
+        operands = node.args[:2]
+        if not all(_is_float(operand) for operand in operands):
+            return
+        if name == "add" and argument(node, "alpha") != 1:
+            return
+        inputs = dict.fromkeys(operands, config.input_activation)
+        chain = _Chain([node])
+        clamp = self._follower(chain, ("relu",)) if name in _BINARY else None
+        _annotate(node, inputs)
+        if clamp is not None:
+            _annotate(clamp, {})
+        last = node if clamp is None else clamp
+        last.meta[Q_ANNOTATION_KEY].output_qspec = config.output_activation
+
+    def _other(self, node: Node, config: Any) -> None:
+        name = op_name(node)
+        if config.is_dynamic or not node.args or not _is_float(node.args[0]):
+            return
+        inputs = {node.args[0]: config.input_activation}
+        if name in _FIXED:
+            _annotate(node, inputs, _fixed_spec(config.output_activation, *_FIXED[name]))
+        elif name in _UNARY:
+            _annotate(node, inputs, config.output_activation)
+        elif name == "batch_norm" and not is_training_batch_norm(node):
+            clamp = self._follower(_Chain([node]), ("relu",))
+            _annotate(node, inputs)
+            if clamp is not None:
+                _annotate(clamp, {})
+            last = node if clamp is None else clamp
+            last.meta[Q_ANNOTATION_KEY].output_qspec = config.output_activation
+
+    # Operators that take over the qparams of their inputs.
+
+    def _share_with_producers(self, node: Node) -> None:
+        if not self._is_free(node) or not self._is_static(node):
+            return
+        if op_name(node) in _JOINING:
+            self._join(node)
+        elif _shares(node) and _is_quantized(node.args[0]):
+            self._share(node, SharedQuantizationSpec(node.args[0]))  # type: ignore[arg-type]
+
+    def _share(self, node: Node, spec: Any) -> None:
+        x: Node = node.args[0]  # type: ignore[assignment]
+        shared = SharedQuantizationSpec((x, node), observes=False)
+        if isinstance(node.meta.get("val"), Tensor):
+            _annotate(node, {x: spec}, shared)
+            return
+        _annotate(node, {x: spec})  # parts of a tensor
+        for part in node.users:
+            if op_name(part) == "getitem":
+                _annotate(part, {}, shared)
+
+    def _join(self, node: Node) -> None:
+        given: Any = node.args[0]
+        parts: list[Node] = list(given)
+        if not all(_is_float(part) for part in parts) or not any(map(_is_quantized, parts)):
+            return
+        spec = self._config_of(node).input_activation
+        shared = SharedQuantizationSpec((parts[0], node))
+        inputs: dict[Node, Any] = dict.fromkeys(parts, shared)
+        inputs[parts[0]] = spec
+        _annotate(node, inputs, replace(shared, observes=False))
+
+    def _quantize_before(self, node: Node) -> None:
+        """Where all users want a node's result quantized, and it only moves values or the like, its
+        input is quantized instead, as it would be if it came out of a quantized operator.
+        """
+        if not self._is_free(node) or not self._is_static(node) or not _shares(node):
+            return
+        if not isinstance(node.meta.get("val"), Tensor):
+            return
+        users = users_of(node)
+        wanted = [_input_spec(user, node) for user in users]
+        spec = self._config_of(node).input_activation
+        if users and all(
+            item == spec or isinstance(item, SharedQuantizationSpec) for item in wanted
+        ):
+            self._share(node, spec)
+
+    def _take_fixed(self, node: Node) -> None:
+        """An operator takes a tensor with fixed qparams as it is, without an observer of its own
+        for it. Not so a concatenation, whose other inputs would have to follow.
+        """
+        annotation = node.meta.get(Q_ANNOTATION_KEY)
+        config = self._config_of(node)
+        if annotation is None or config is None or op_name(node) in _JOINING:
+            return
+        for source, spec in annotation.input_qspec_map.items():
+            made = source.meta.get(Q_ANNOTATION_KEY)
+            fixed = None if made is None else made.output_qspec
+            if isinstance(fixed, FixedQParamsQuantizationSpec) and spec == config.input_activation:
+                annotation.input_qspec_map[source] = SharedQuantizationSpec(source)
+
+
+def _annotate(node: Node, inputs: dict[Any, Any], output: Any = None) -> None:
+    node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(inputs, output, _annotated=True)
+
+
+def _is_float(value: Any) -> bool:
+    if not isinstance(value, Node):
+        return False
+    known = value.meta.get("val")
+    return isinstance(known, Tensor) and known.dtype == torch.float32
+
+
+def _is_quantized(value: Any) -> bool:
+    annotation = value.meta.get(Q_ANNOTATION_KEY) if isinstance(value, Node) else None
+    return annotation is not None and annotation.output_qspec is not None
+
+
+def _input_spec(user: Node, value: Node) -> Any:
+    annotation = user.meta.get(Q_ANNOTATION_KEY)
+    return None if annotation is None else annotation.input_qspec_map.get(value)
+
+
+def _weight_spec(spec: Any, layer: Node) -> Any:
+    """The spec of a weight, whose output channels are on axis 1 in transposed convolutions."""
+    if isinstance(spec, QuantizationSpec) and spec.ch_axis == 0 and op_name(layer) in TRANSPOSED:
+        return replace(spec, ch_axis=1)
+    return spec
+
+
+def _fixed_spec(act: Any, scale: float, zero_point: int) -> Any:
+    """The fixed qparams for 8 bits unsigned; the observed ones for other activations."""
+    if act is None or act.dtype != torch.uint8 or act.quant_max not in (None, 255):
+        return act
+    return FixedQParamsQuantizationSpec(act.dtype, scale, zero_point, 0, 255, act.qscheme)
+
+
+def _keeps_zero(clamp: Node) -> bool:
+    """Whether a clamp moves values towards 0 only, so that results are in the inputs' range."""
+    name = op_name(clamp)
+    if name == "hardtanh":
+        low, high = argument(clamp, "min_val"), argument(clamp, "max_val")
+    elif name.startswith("clamp"):
+        names = [formal.name for formal in clamp.target._schema.arguments]  # type: ignore[union-attr]
+        low = argument(clamp, "min") if "min" in names else None
+        high = argument(clamp, "max") if "max" in names else None
+    else:
+        return True
+    numbers = [limit for limit in (low, high) if limit is not None]
+    if not all(isinstance(limit, (int, float)) for limit in numbers):
+        return False
+    return (low is None or low <= 0) and (high is None or high >= 0)
+
+
+def _shares(node: Node) -> bool:
+    """Whether a node's result has the qparams of its first input."""
+    name = op_name(node)
+    if name not in _SHARING or not node.args or not _is_float(node.args[0]):
+        return False
+    if name in _CLAMPING:
+        return _keeps_zero(node)
+    if name in ("avg_pool2d", "avg_pool3d"):
+        return argument(node, "divisor_override") is None
+    if name == "pad":
+        mode, value = argument(node, "mode"), argument(node, "value")
+        return mode in ("reflect", "replicate", "circular") or value in (None, 0)
+    if name == "constant_pad_nd":
+        return bool(argument(node, "value") == 0)
+    if name == "mean":
+        return argument(node, "dtype") is None
+    return True
