@@ -1,0 +1,193 @@
+"""What a part of a graph is matched with: the operators that one call on int8 kernels replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+from torch.fx import Node
+
+from octavo.lowering.commuting import clamp_bounds
+from octavo.lowering.constants import NoKernel, QuantizedWeight
+from octavo.lowering.graph_view import GraphView, module_path
+from octavo.lowering.operators import Operator
+from octavo.lowering.qparams import QParams
+
+__all__ = ["Bounds", "Match", "Plan", "core", "has_core", "match_quantized", "merged"]
+
+Bounds = tuple[float | None, float | None]
+
+_RELU: Bounds = (0.0, None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One call in the place of several nodes.
+
+    Attributes:
+        nodes: those that it replaces, the quantize node not included.
+        call: a module, or a function that takes quantized tensors.
+        args, kwargs: its arguments: nodes stand for quantized tensors where their values are
+            dequantized integers, else for floats.
+        clamp: bounds of the values that are left to a call of its own.
+        note: what the report says besides.
+    """
+
+    nodes: tuple[Node, ...]
+    call: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    clamp: Bounds | None = None
+    note: str = ""
+
+    @property
+    def main(self) -> Node:
+        """What the module is named after."""
+        return self.nodes[0]
+
+    @property
+    def label(self) -> str:
+        return type(self.call).__name__ if isinstance(self.call, nn.Module) else "int8"
+
+
+@dataclass(frozen=True)
+class Match:
+    """An operator with a quantized output, and what stands between the two.
+
+    Attributes:
+        view: the graph.
+        node, op: the operator.
+        qparams: of the output.
+        bounds: of a clamp or ReLU behind the operator, or the range of the output where that is
+            narrower than its dtype; None where there are none.
+        nodes: the operator and its activation function.
+        activation: the operator of an activation function behind it that is no clamp, or None.
+    """
+
+    view: GraphView
+    node: Node
+    op: Operator
+    qparams: QParams
+    bounds: Bounds | None
+    nodes: tuple[Node, ...]
+    activation: Operator | None = None
+
+    @property
+    def path(self) -> str:
+        return module_path(self.node)[0]
+
+    def input(self, value: Any, what: str = "input") -> Node:
+        """An argument whose values are dequantized 8-bit integers. NoKernel for others."""
+        if isinstance(value, Node) and value in self.view.exact:
+            return value
+        raise NoKernel(f"its {what} is not quantized")
+
+    def same_dtype(self, inputs: Iterable[Node]) -> None:
+        """NoKernel unless inputs and output have one dtype."""
+        found = {self.view.exact[node].qdtype.name for node in inputs}
+        if found != {self.qparams.qdtype.name}:
+            raise NoKernel(
+                f"its inputs are {' and '.join(sorted(found))}, its output is "
+                f"{self.qparams.qdtype.name}; the kernel takes one dtype"
+            )
+
+    def same_grid(self, node: Node) -> None:
+        """NoKernel unless an input has the output's scale, zero point and dtype."""
+        if not self.view.exact[node].same_grid(self.qparams):
+            raise NoKernel("its output's scale or zero point is not its input's")
+
+    def weight(self, value: Any) -> QuantizedWeight:
+        return self.view.constants.weight(value)
+
+    def no_activation(self) -> None:
+        if self.activation is not None:
+            raise NoKernel(f"{self.activation.name} behind it is not fused")
+
+    @property
+    def is_relu(self) -> bool:
+        return self.bounds == _RELU
+
+    def set_output(self, module: Any) -> None:
+        """Gives a module the qparams of the output, and the name that errors show."""
+        module._qualified_name = self.path
+        module._set_output(self.qparams.scale, self.qparams.zero_point, self.qparams.qdtype)
+
+    def plan(self, call: Any, *args: Any, clamped: bool = False, **kwargs: Any) -> Plan:
+        """The plan to call it; ``clamped``: it keeps to the bounds itself."""
+        return Plan(self.nodes, call, args, kwargs, None if clamped else self.bounds)
+
+
+Core = Callable[[Match], Plan]
+_CORES: dict[str, Core] = {}
+
+
+def core(*names: str) -> Callable[[Core], Core]:
+    """Registers what matches operators of these names. It raises NoKernel where it cannot."""
+
+    def register(function: Core) -> Core:
+        _CORES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def has_core(op: Operator | None) -> bool:
+    """Whether there is a kernel with quantized output for some arguments of an operator."""
+    return op is not None and op.namespace in ("aten", "torch") and op.name in _CORES
+
+
+def merged(first: Bounds | None, second: Bounds | None) -> Bounds | None:
+    """Both clamps in one."""
+    if first is None or second is None:
+        return second if first is None else first
+    lows = [bound for bound in (first[0], second[0]) if bound is not None]
+    highs = [bound for bound in (first[1], second[1]) if bound is not None]
+    return max(lows, default=None), min(highs, default=None)
+
+
+_FUSED_ACTIVATIONS = ("leaky_relu", "tanh")
+
+
+def match_quantized(view: GraphView, quantize: Node) -> Plan:
+    """How to compute a quantize node from quantized tensors. NoKernel where that cannot be done."""
+    op = view.op(quantize)
+    assert op is not None
+    qparams = view.quantized[quantize]
+    root = op.first
+    if not isinstance(root, Node) or view.only_user(root) is not quantize:
+        raise NoKernel("its float result is used elsewhere too")
+    found = _with_activation(view, root, qparams)
+    if found is None:
+        raise NoKernel(_no_int8(view.op(root)))
+    # Rounding is monotone: a clamp of values, rounded, is a clamp of rounded values.
+    bounds = merged(found.bounds, qparams.narrow)
+    if bounds != found.bounds and found.is_relu and qparams.zero_point >= qparams.hi:
+        bounds = qparams.narrow
+    return _CORES[found.op.name](replace(found, bounds=bounds))
+
+
+def _no_int8(op: Operator | None) -> str:
+    return f"no int8 kernel computes {op.name if op else 'it'}"
+
+
+def _with_activation(view: GraphView, root: Node, qparams: QParams) -> Match | None:
+    """The operator at `root`, or the one before an activation function at `root`."""
+    op = view.op(root)
+    if op is None:
+        return None
+    inner = op.first if isinstance(op.first, Node) else None
+    bounds = clamp_bounds(op)
+    if inner is not None and view.only_user(inner) is root and inner not in view.exact:
+        inner_op = view.op(inner)
+        if bounds is not None and has_core(inner_op) and inner_op is not None:
+            return Match(view, inner, inner_op, qparams, bounds, (inner, root))
+        if op.name in _FUSED_ACTIVATIONS and inner_op is not None and inner_op.name in _LINEAR:
+            return Match(view, inner, inner_op, qparams, None, (inner, root), op)
+    if not has_core(op):
+        return None
+    return Match(view, root, op, qparams, None, (root,))
+
+
+_LINEAR = ("linear", "addmm", "mm", "matmul")
