@@ -18,7 +18,7 @@ from octavo.lowering.graph_view import GraphView, module_path
 from octavo.lowering.input_shapes import InputShapes
 from octavo.lowering.naming import module_names, wanted_name
 from octavo.lowering.operators import Operator, is_overload, words
-from octavo.lowering.patterns import Bounds, Plan, has_core, match_quantized
+from octavo.lowering.patterns import Bounds, Plan, has_core, match_clamp_of_rounded, match_quantized
 from octavo.lowering.qparams import QParams
 from octavo.lowering.report import LoweringReport, NodeReport
 from octavo.lowering.weighted import float_output
@@ -52,6 +52,7 @@ class Lowering:
         self._reasons: dict[Node, str] = {}
         self._plans: dict[Node, Plan] = {}
         self._inside: dict[Node, Plan] = {}
+        self._absorbed: set[Node] = set()
 
     def run(self) -> tuple[GraphModule, LoweringReport]:
         self._plan()
@@ -68,7 +69,7 @@ class Lowering:
     # Which operators become which calls
 
     def _plan(self) -> None:
-        for quantize in self.view.quantized:
+        for quantize in reversed(self.view.quantized):
             self._plan_quantized(quantize)
         for node in self.view.nodes:
             if node not in self._inside and node not in self.view.exact:
@@ -77,20 +78,21 @@ class Lowering:
     def _plan_quantized(self, quantize: Node) -> None:
         op = self.view.op(quantize)
         assert op is not None
-        given = self.view.exact.get(op.first)
-        if quantize in self.view.pinned or (
-            given and given.same_grid(self.view.quantized[quantize])
-        ):
+        if quantize in self.view.pinned or quantize in self._absorbed:
             return
+        given = self.view.exact.get(op.first)
+        plan = match_clamp_of_rounded(self.view, quantize)
         try:
-            match = requantizing if given else match_quantized
-            plan = match(self.view, quantize)
+            if plan is None and given is None:
+                plan = match_quantized(self.view, quantize)
+            elif plan is None and given and not given.same_grid(self.view.quantized[quantize]):
+                plan = requantizing(self.view, quantize)
         except NoKernel as reason:
             if isinstance(op.first, Node):
                 self._reasons[op.first] = str(reason)
-            return
         if plan is None or any(node in self._inside for node in plan.nodes):
             return
+        self._absorbed.update(plan.absorbed)
         self._plans[quantize] = plan
         self._inside.update(dict.fromkeys(plan.nodes, plan))
 
@@ -123,6 +125,8 @@ class Lowering:
 
     def _emit(self, node: Node) -> None:
         if node.op == "call_module" and node.target == "_guards_fn" and self._guards is not None:
+            return
+        if node in self._absorbed:
             return
         if node in self.view.quantized:
             self._int8[node] = self._quantized(node)
@@ -194,8 +198,10 @@ class Lowering:
         if node.op == "output":
             done: Node = self._graph.output(torch.fx.map_arg(node.args[0], self.floats))
             return done
-        new = self._graph.node_copy(node, self.floats)
         op = self.view.op(node)
+        if op is not None and commuting.is_inference_dropout(op) and node not in self.view.pinned:
+            return self.floats(op.first)
+        new = self._graph.node_copy(node, self.floats)
         if op is not None and op.inplace and node not in self.view.pinned:
             self._make_functional(new)
         return new
@@ -318,7 +324,7 @@ class Lowering:
         """Whether a node computes something: no quantization, constants, sizes."""
         if self.view.constants.is_constant(node) or op.name in _BOOKKEEPING:
             return False
-        return not any(word in op.name for word in ("quantize", "qparams"))
+        return not any(word in op.name for word in ("quantize", "qparams", "dropout"))
 
     def _fate(self, node: Node, op: Operator) -> tuple[str, str]:
         plan = self._inside.get(node)

@@ -17,7 +17,7 @@ from octavo.lowering.operators import Operator, words
 from octavo.lowering.qparams import QParams
 from octavo.nn.quantized.modules.pooling import MaxPool2d
 
-__all__ = ["ALIASING", "clamp_bounds", "commutes", "form_of", "slice_of"]
+__all__ = ["ALIASING", "clamp_bounds", "commutes", "form_of", "is_inference_dropout", "slice_of"]
 
 Call = tuple[str, Any, tuple[Any, ...], dict[str, Any]]
 """What to call: "method" and its name, "function" and it, or "module" and a module; arguments."""
@@ -184,8 +184,14 @@ def _clamps_on_grid(op: Operator, qparams: QParams) -> bool:
     return bounds is not None and qparams.clamps_exactly(*bounds)
 
 
+def is_inference_dropout(op: Operator) -> bool:
+    """Whether it is dropout that drops nothing."""
+    drops_nothing = op.get("train", True) is False or op.get("p") == 0
+    return drops_nothing and op.name in ("dropout", "feature_dropout", "alpha_dropout")
+
+
 def _inference(op: Operator, qparams: QParams) -> bool:
-    return op.get("train", True) is False or op.get("p") == 0
+    return is_inference_dropout(op)
 
 
 def _same_dtype(op: Operator, qparams: QParams) -> bool:

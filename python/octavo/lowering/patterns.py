@@ -15,7 +15,16 @@ from octavo.lowering.graph_view import GraphView, module_path
 from octavo.lowering.operators import Operator
 from octavo.lowering.qparams import QParams
 
-__all__ = ["Bounds", "Match", "Plan", "core", "has_core", "match_quantized", "merged"]
+__all__ = [
+    "Bounds",
+    "Match",
+    "Plan",
+    "core",
+    "has_core",
+    "match_clamp_of_rounded",
+    "match_quantized",
+    "merged",
+]
 
 Bounds = tuple[float | None, float | None]
 
@@ -33,6 +42,7 @@ class Plan:
             dequantized integers, else for floats.
         clamp: bounds of the values that are left to a call of its own.
         note: what the report says besides.
+        absorbed: quantize nodes that only it used.
     """
 
     nodes: tuple[Node, ...]
@@ -41,6 +51,7 @@ class Plan:
     kwargs: dict[str, Any]
     clamp: Bounds | None = None
     note: str = ""
+    absorbed: tuple[Node, ...] = ()
 
     @property
     def main(self) -> Node:
@@ -161,10 +172,49 @@ def match_quantized(view: GraphView, quantize: Node) -> Plan:
     found = _with_activation(view, root, qparams)
     if found is None:
         raise NoKernel(_no_int8(view.op(root)))
+    return _planned(found)
+
+
+def match_clamp_of_rounded(view: GraphView, quantize: Node) -> Plan | None:
+    """How to compute a clamp of something that was rounded to the same grid before, in one call;
+    None where there is no such thing.
+
+    The integers are the same: rounding is monotone, so that clamp and rounding may change places.
+    """
+    op = view.op(quantize)
+    assert op is not None
+    qparams = view.quantized[quantize]
+    root: Node = op.first
+    clamp = view.op(root)
+    bounds = None if clamp is None else clamp_bounds(clamp)
+    if clamp is None or bounds is None or view.only_user(root) is not quantize:
+        return None
+    dequantize = clamp.first
+    if not (view.is_dequantize(dequantize) and view.only_user(dequantize) is root):
+        return None
+    given = view.exact.get(dequantize)
+    if given is None or not given.same_grid(qparams) or not given.holds(qparams):
+        return None
+    first = view.source_of(dequantize)
+    rounded = view.op(first)
+    if rounded is None or view.only_user(first) is not dequantize:
+        return None
+    node = rounded.first
+    inner = view.op(node)
+    if inner is None or node in view.exact or view.only_user(node) is not first:
+        return None
+    if inner.name not in _FUSING:
+        return None
+    match = Match(view, node, inner, qparams, bounds, (node, root))
+    try:
+        return replace(_planned(match), absorbed=(first,))
+    except NoKernel:
+        return None
+
+
+def _planned(found: Match) -> Plan:
     # Rounding is monotone: a clamp of values, rounded, is a clamp of rounded values.
-    bounds = merged(found.bounds, qparams.narrow)
-    if bounds != found.bounds and found.is_relu and qparams.zero_point >= qparams.hi:
-        bounds = qparams.narrow
+    bounds = merged(found.bounds, found.qparams.narrow)
     return _CORES[found.op.name](replace(found, bounds=bounds))
 
 
@@ -191,3 +241,4 @@ def _with_activation(view: GraphView, root: Node, qparams: QParams) -> Match | N
 
 
 _LINEAR = ("linear", "addmm", "mm", "matmul")
+_FUSING = (*_LINEAR, "conv1d", "conv2d", "conv3d", "convolution", "add")
