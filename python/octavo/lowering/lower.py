@@ -74,7 +74,7 @@ def _check(module: GraphModule) -> None:
         op = operator_of(node)
         if op is None:
             continue
-        quantizes = quantizes or "dequantize" in op.name
+        quantizes = quantizes or "quantize" in op.name
         trains = op.name == "batch_norm" and op.get("training") is True
         drops = "dropout" in op.name and op.get("train") is True and op.get("p") != 0
         if trains or drops:

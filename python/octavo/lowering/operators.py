@@ -57,14 +57,23 @@ def is_overload(target: Any) -> bool:
     return hasattr(target, "_schema") and str(target).count(".") >= 2
 
 
+def _overload_of(target: Any) -> Any:
+    """An overload, or that of an overload packet which has no name; None for other functions."""
+    if is_overload(target):
+        return target
+    default = getattr(target, "default", None) if hasattr(target, "overloads") else None
+    return default if default is not None and is_overload(default) else None
+
+
 def operator_of(node: Node) -> Operator | None:
     """The operator of a node; None for placeholders, constants, modules and unknown functions."""
     if node.op == "call_method":
         return _of_method(node)
     if node.op != "call_function":
         return None
-    if is_overload(node.target):
-        return _of_overload(node)
+    overload = _overload_of(node.target)
+    if overload is not None:
+        return _of_overload(node, overload)
     known = _FUNCTIONS.get(node.target)
     if known is None:
         return None
@@ -75,8 +84,7 @@ def operator_of(node: Node) -> Operator | None:
     return Operator(name, "torch", "", inplace, arguments)
 
 
-def _of_overload(node: Node) -> Operator:
-    target: Any = node.target
+def _of_overload(node: Node, target: Any) -> Operator:
     namespace, _, rest = str(target).partition(".")
     name, _, overload = rest.rpartition(".")
     arguments: dict[str, Any] = {}
