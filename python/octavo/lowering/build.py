@@ -53,6 +53,7 @@ class Lowering:
         self._plans: dict[Node, Plan] = {}
         self._inside: dict[Node, Plan] = {}
         self._absorbed: set[Node] = set()
+        self._wanted: set[Node] = set()
 
     def run(self) -> tuple[GraphModule, LoweringReport]:
         self._plan()
@@ -74,6 +75,19 @@ class Lowering:
         for node in self.view.nodes:
             if node not in self._inside and node not in self.view.exact:
                 self._plan_float(node)
+        self._find_wanted()
+
+    def _find_wanted(self) -> None:
+        """Finds the exact nodes that something reads as quantized tensors."""
+        for plan in self._plans.values():
+            torch.fx.map_arg((plan.args, plan.kwargs), self._wanted.add)
+        for quantize in self.view.quantized:
+            op = self.view.op(quantize)
+            if op is not None and quantize not in self._plans and quantize not in self._absorbed:
+                self._wanted.add(op.first)
+        for node in reversed(self.view.nodes):
+            if node in self._wanted and node in self.view.exact:
+                self._wanted.update(node.all_input_nodes)
 
     def _plan_quantized(self, quantize: Node) -> None:
         op = self.view.op(quantize)
@@ -259,15 +273,20 @@ class Lowering:
         if node not in self._float:
             if node in self.view.quantized:
                 self._float[node] = self._graph.call_method("int_repr", (self._int8[node],))
-            elif node in self.view.exact and not self._is_tuple(node):
+            elif node in self.view.exact and not self._is_float_view(node):
                 self._float[node] = self._dequantize(self.int8(node), node)
-            else:  # a constant, or a tuple of dequantized tensors
+            else:  # a constant, or a view
                 self._float[node] = self._copied(node)
         return self._float[node]
 
-    def _is_tuple(self, node: Node) -> bool:
+    def _is_float_view(self, node: Node) -> bool:
+        """Whether to dequantize before a view: where nothing reads the integers, so that one dense
+        tensor is dequantized; and where the result is a tuple."""
         op = self.view.op(node)
-        return op is not None and op.name in ("split", "split_with_sizes", "chunk", "unbind")
+        if op is None or self.view.is_dequantize(node) or op.name not in commuting.ALIASING:
+            return False
+        tuples = ("split", "split_with_sizes", "chunk", "unbind")
+        return op.name in tuples or node not in self._wanted
 
     def _dequantize(self, quantized: Node, old: Node) -> Node:
         if quantized not in self._dequantized:
