@@ -104,11 +104,11 @@ class Lowering:
         except NoKernel as reason:
             if isinstance(op.first, Node):
                 self._reasons[op.first] = str(reason)
-        if plan is None or any(node in self._inside for node in plan.nodes):
+        if plan is None or any(node in self._inside for node in plan.replaced):
             return
         self._absorbed.update(plan.absorbed)
         self._plans[quantize] = plan
-        self._inside.update(dict.fromkeys(plan.nodes, plan))
+        self._inside.update(dict.fromkeys(plan.replaced, plan))
 
     def _plan_float(self, node: Node) -> None:
         """Layers whose output stays float, and embeddings."""
@@ -182,7 +182,12 @@ class Lowering:
             result = self._call_module(plan.call, args, plan.main, wanted_name(plan.main))
         else:
             result = self._described(self._graph.call_function(plan.call, args, kwargs), plan.main)
-        return self._clamped(result, plan.clamp)
+        result = self._clamped(result, plan.clamp)
+        for view in plan.views:
+            op = self.view.op(view)
+            assert op is not None
+            result = self._moved(view, op, result)
+        return result
 
     def _clamped(self, node: Node, bounds: Bounds | None) -> Node:
         if bounds is None:
@@ -257,9 +262,16 @@ class Lowering:
             function = torch.stack if op.name == "stack" else torch.cat
             made = self._graph.call_function(function, (tensors, op.get("dim", 0)))
             return self._described(made, node)
-        first, *rest = op.arguments.items()
+        source = self.view.op(op.first)
+        if source is not None and source.name == commuting.POOL_WITH_INDICES:
+            return self.int8(op.first)
+        return self._moved(node, op, self.int8(op.first))
+
+    def _moved(self, node: Node, op: Operator, q: Node) -> Node:
+        """An operator that commutes, on a quantized tensor in the place of its first argument."""
+        _, *rest = op.arguments.items()
         arguments = {key: torch.fx.map_arg(value, self._argument) for key, value in rest}
-        kind, call, args, kwargs = commuting.form_of(op, self.int8(first[1]), arguments)
+        kind, call, args, kwargs = commuting.form_of(op, q, arguments)
         if kind == "same":
             same: Node = args[0]
             return same
@@ -348,7 +360,7 @@ class Lowering:
     def _fate(self, node: Node, op: Operator) -> tuple[str, str]:
         plan = self._inside.get(node)
         if plan is not None:
-            return plan.label, plan.note
+            return ("int8", "") if node in plan.views else (plan.label, plan.note)
         if node in self._int8:
             return "int8", ""
         if node in self._reasons:
@@ -357,5 +369,7 @@ class Lowering:
             return "", "it shares memory with something that is changed in place"
         if not any(source in self.view.exact for source in node.all_input_nodes):
             return "", "its input is not quantized"
-        known = has_core(op) or node in self.view.exact
+        if node in self.view.exact:
+            return "", "nothing reads it as int8"
+        known = has_core(op)
         return "", "its result is not quantized" if known else f"no int8 kernel computes {op.name}"

@@ -17,7 +17,16 @@ from octavo.lowering.operators import Operator, words
 from octavo.lowering.qparams import QParams
 from octavo.nn.quantized.modules.pooling import MaxPool2d
 
-__all__ = ["ALIASING", "clamp_bounds", "commutes", "form_of", "is_inference_dropout", "slice_of"]
+__all__ = [
+    "ALIASING",
+    "MOVES",
+    "POOL_WITH_INDICES",
+    "clamp_bounds",
+    "commutes",
+    "form_of",
+    "is_inference_dropout",
+    "slice_of",
+]
 
 Call = tuple[str, Any, tuple[Any, ...], dict[str, Any]]
 """What to call: "method" and its name, "function" and it, or "module" and a module; arguments."""
@@ -28,6 +37,15 @@ ALIASING = words(
     "dropout feature_dropout alpha_dropout to _to_copy getitem movedim swapaxes"
 )
 """Operators whose results may share memory with their first argument."""
+
+POOL_WITH_INDICES = "max_pool2d_with_indices"
+"""It commutes where nothing reads the indices; in int8 its result is the values alone."""
+
+MOVES = words(
+    "view reshape _unsafe_view flatten unflatten permute transpose t squeeze unsqueeze contiguous "
+    "clone detach alias dropout"
+)
+"""Operators that keep every element, and may change the shape."""
 
 
 def slice_of(
@@ -265,6 +283,7 @@ _FORMS: dict[str, Callable[[Any, dict[str, Any]], Call]] = {
     "clamp_max": _clamp,
     "max_pool1d": _pool_function(F.max_pool1d),
     "max_pool2d": _pool,
+    POOL_WITH_INDICES: _pool,
     "max_pool3d": _pool_function(F.max_pool3d),
     "constant_pad_nd": _pad,
     "pad": _pad,

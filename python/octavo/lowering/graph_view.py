@@ -171,10 +171,19 @@ class GraphView:
         source = self.exact.get(op.first) if isinstance(op.first, Node) else None
         if source is None or not commuting.commutes(op, source):
             return None
+        if op.name == commuting.POOL_WITH_INDICES and not self._reads_only_values(node):
+            return None
         of = self.op(op.first)
         if op.name == "getitem" and of is not None and of.name in _TUPLES:
             return source if isinstance(op.get("index"), int) else None
         return source
+
+    def _reads_only_values(self, node: Node) -> bool:
+        """Whether of a pair of values and indices only the values are read."""
+        readers = [self.op(user) for user in node.users]
+        return all(
+            op is not None and op.name == "getitem" and op.get("index") == 0 for op in readers
+        )
 
     def _joined(self, tensors: Any) -> QParams | None:
         """The parameters that all tensors of a list have; None where they differ."""

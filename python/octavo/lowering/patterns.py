@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
-from octavo.lowering.commuting import clamp_bounds
+from octavo.lowering.commuting import MOVES, clamp_bounds, commutes
 from octavo.lowering.constants import NoKernel, QuantizedWeight
 from octavo.lowering.graph_view import GraphView, module_path
 from octavo.lowering.operators import Operator
@@ -43,6 +43,8 @@ class Plan:
         clamp: bounds of the values that are left to a call of its own.
         note: what the report says besides.
         absorbed: quantize nodes that only it used.
+        views: what moves the result before it is quantized in the graph, in its order. It moves
+            the integers.
     """
 
     nodes: tuple[Node, ...]
@@ -52,6 +54,12 @@ class Plan:
     clamp: Bounds | None = None
     note: str = ""
     absorbed: tuple[Node, ...] = ()
+    views: tuple[Node, ...] = ()
+
+    @property
+    def replaced(self) -> tuple[Node, ...]:
+        """All nodes that are not computed in float any more."""
+        return self.nodes + self.views
 
     @property
     def main(self) -> Node:
@@ -169,10 +177,29 @@ def match_quantized(view: GraphView, quantize: Node) -> Plan:
     root = op.first
     if not isinstance(root, Node) or view.only_user(root) is not quantize:
         raise NoKernel("its float result is used elsewhere too")
-    found = _with_activation(view, root, qparams)
+    root, views = _before_views(view, root, qparams)
+    op = view.op(root)
+    inner: Any = op.first if op is not None else None
+    between: tuple[Node, ...] = ()
+    if op is not None and clamp_bounds(op) is not None and view.only_user(inner) is root:
+        inner, between = _before_views(view, inner, qparams)
+    found = _with_activation(view, root, inner, qparams)
     if found is None:
-        raise NoKernel(_no_int8(view.op(root)))
-    return _planned(found)
+        raise NoKernel(_no_int8(op))
+    return replace(_planned(found), views=(*between, *views) if len(found.nodes) > 1 else views)
+
+
+def _before_views(view: GraphView, node: Node, qparams: QParams) -> tuple[Node, tuple[Node, ...]]:
+    """What a chain of views that nothing else reads starts from, and the chain in its order."""
+    views: list[Node] = []
+    op = view.op(node)
+    while op is not None and op.name in MOVES and commutes(op, qparams):
+        inner = op.first
+        if not isinstance(inner, Node) or inner in view.exact or view.only_user(inner) is not node:
+            break
+        views.insert(0, node)
+        node, op = inner, view.op(inner)
+    return node, tuple(views)
 
 
 def match_clamp_of_rounded(view: GraphView, quantize: Node) -> Plan | None:
@@ -222,18 +249,18 @@ def _no_int8(op: Operator | None) -> str:
     return f"no int8 kernel computes {op.name if op else 'it'}"
 
 
-def _with_activation(view: GraphView, root: Node, qparams: QParams) -> Match | None:
-    """The operator at `root`, or the one before an activation function at `root`."""
-    op = view.op(root)
+def _with_activation(view: GraphView, root: Node, inner: Any, qparams: QParams) -> Match | None:
+    """The operator at `root`, or where that is an activation function the one at `inner`."""
+    op, inner_op = view.op(root), view.op(inner)
     if op is None:
         return None
-    inner = op.first if isinstance(op.first, Node) else None
-    bounds = clamp_bounds(op)
-    if inner is not None and view.only_user(inner) is root and inner not in view.exact:
-        inner_op = view.op(inner)
-        if bounds is not None and has_core(inner_op) and inner_op is not None:
+    if inner_op is not None and inner not in view.exact and len(inner.users) == 1:
+        bounds = clamp_bounds(op)
+        if inner in view.pinned or root in view.pinned:
+            return None
+        if bounds is not None and has_core(inner_op):
             return Match(view, inner, inner_op, qparams, bounds, (inner, root))
-        if op.name in _FUSED_ACTIVATIONS and inner_op is not None and inner_op.name in _LINEAR:
+        if op.name in _FUSED_ACTIVATIONS and inner_op.name in _LINEAR:
             return Match(view, inner, inner_op, qparams, None, (inner, root), op)
     if not has_core(op):
         return None

@@ -206,3 +206,22 @@ def test_too_many_inputs_for_int32() -> None:
     lowered = octavo.lower(exported(net, torch.randn(1, 70_000)))
     (row,) = lowering_report(lowered).left_float
     assert "65,793" in row.reason or "65793" in row.reason
+
+
+def test_views_between_a_layer_and_its_rounding() -> None:
+    """As decomposed graphs have them: the integers are moved."""
+
+    class Decomposed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            flat = self.x(x).view(-1, 33)
+            y = torch.addmm(self.bias, flat, self.weight().t())  # type: ignore[arg-type]
+            y = F.relu(y.view(x.shape[0], -1, 24)).transpose(1, 2)
+            assert self.out is not None
+            return self.out.q(y)
+
+    net = Decomposed(Weight(24, 33), IN[torch.uint8], OUT[torch.uint8])
+    _, lowered = lowered_like(net, torch.randn(2, 5, 33))
+    assert kinds(lowered) == [
+        "Quantize", "reshape", "LinearReLU", "reshape", "transpose", "int_repr",
+    ]  # fmt: skip
+    assert not lowering_report(lowered).left_float

@@ -249,6 +249,22 @@ def test_dynamic_encoder(make: Any) -> None:
     assert not any("quantize" in name or "qparams" in name for name in kinds(lowered))
 
 
+def test_a_decomposed_program_of_a_converted_model() -> None:
+    """Core aten: addmm, convolution, views."""
+    graph = converted(randomized(ResNet()), xnnpack_quantizer(), IMAGES, batch=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(graph, (IMAGES,)).run_decompositions()
+    lowered = octavo.lower(program)
+    tails(graph, lowered, (IMAGES,))
+    found = {row.op for row in lowering_report(lowered).lowered}
+    assert {"convolution", "addmm"} <= found, str(lowering_report(lowered))
+    assert {row.op for row in lowering_report(lowered).left_float} <= {
+        "mean",
+        "adaptive_avg_pool2d",
+    }
+
+
 def test_an_exported_program_of_a_converted_model() -> None:
     graph = converted(randomized(ResNet()), x86_quantizer(), IMAGES, batch=False)
     with warnings.catch_warnings():
