@@ -241,6 +241,48 @@ def test_dynamic(name: str, function: Callable[[Tensor], Tensor], grid: Any) -> 
     assert (layer.per_tensor, layer.reduce_range) == (True, False)
 
 
+class DynamicConv(Dynamic):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(function)
+        self.fc = Weight(8, 4, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        operators = torch.ops.quantized_decomposed
+        scale, zero_point = operators.choose_qparams.tensor(x, 0, 255, 1e-5, torch.uint8)
+        q = operators.quantize_per_tensor.tensor(x, scale, zero_point, 0, 255, torch.uint8)
+        x = operators.dequantize_per_tensor.tensor(q, scale, zero_point, 0, 255, torch.uint8)
+        return self.function(F.conv2d(x, self.fc(), self.bias, padding=1))
+
+
+@pytest.mark.parametrize(("name", "function"), [("Conv2d", lambda y: y), ("ConvReLU2d", F.relu)])
+def test_dynamic_convolution(name: str, function: Callable[[Tensor], Tensor]) -> None:
+    _, lowered = lowered_like(DynamicConv(function), torch.randn(2, 4, 7, 6), atol=1e-2)
+    assert kinds(lowered) == [name]
+
+
+class PerToken(Dynamic):
+    def forward(self, x: Tensor) -> Tensor:
+        operators, grid = torch.ops.quantized_decomposed, (-128, 127, torch.int8)
+        scales, zero_points = operators.choose_qparams_per_token_asymmetric(x, torch.int8)
+        q = operators.quantize_per_token(x, scales, zero_points, *grid)
+        x = operators.dequantize_per_token(q, scales, zero_points, *grid, torch.float32)
+        return F.linear(x, self.fc(), self.bias)
+
+
+def test_dynamic_per_token() -> None:
+    """Each row with a scale of its own: a row that is a hundred times larger changes no other."""
+    x = torch.randn(2, 5, 33)
+    graph = exported(PerToken(), x)
+    lowered = octavo.lower(graph)
+    assert kinds(lowered) == ["Linear"]
+    x[0, 0] *= 100
+    with torch.no_grad():
+        assert torch.allclose(graph(x)[0, 0], lowered(x)[0, 0], rtol=1e-2, atol=1.0)
+        assert torch.allclose(graph(x)[:, 1:], lowered(x)[:, 1:], rtol=1e-3, atol=1e-2)
+    layer = next(m for m in lowered.modules() if type(m).__name__ == "Linear")
+    assert not layer.per_tensor
+
+
 def test_dynamic_of_seven_bits() -> None:
     _, lowered = lowered_like(
         Dynamic(lambda y: y, torch.uint8, 0, 127), torch.randn(5, 33), atol=1e-2

@@ -249,6 +249,50 @@ def test_dynamic_encoder(make: Any) -> None:
     assert not any("quantize" in name or "qparams" in name for name in kinds(lowered))
 
 
+def test_weights_that_are_not_folded() -> None:
+    """convert_pt2e(fold_quantize=False) leaves float weights, and quantizes them at each call."""
+    prepared = quantize_pt2e.prepare_pt2e(exported(randomized(ResNet()), IMAGES), x86_quantizer())
+    prepared(IMAGES)
+    graph = quantize_pt2e.convert_pt2e(prepared, fold_quantize=False)
+    lowered = octavo.lower(graph)
+    tails(graph, lowered, (IMAGES,))
+    assert not lowering_report(lowered).left_float
+    assert not any(
+        value.dim() == 4 and value.dtype == torch.float32 for value in lowered.state_dict().values()
+    )
+
+
+def test_embedding_quantizer() -> None:
+    module = pytest.importorskip(
+        "torchao.quantization.pt2e.quantizer.embedding_quantizer",
+        reason="torchao has no EmbeddingQuantizer",
+    )
+    graph = converted(Encoder().eval(), module.EmbeddingQuantizer(), TOKENS)
+    lowered = octavo.lower(graph)
+    tails(graph, lowered, (TOKENS,))
+    assert isinstance(lowered.get_submodule("embedding"), nnq.Embedding)
+
+
+def test_qat() -> None:
+    """Trained with fake-quantize modules, and batch norms folded afterwards."""
+    config = x86.get_default_x86_inductor_quantization_config(is_qat=True)
+    quantizer = x86.X86InductorQuantizer().set_global(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch.export.export(ResNet().train(), (IMAGES,)).module()
+    prepared = quantize_pt2e.prepare_qat_pt2e(graph, quantizer)
+    for _ in range(2):
+        prepared(IMAGES)["logits"].sum().backward()
+    with pytest.raises(ValueError, match="prepared, and not converted"):
+        octavo.lower(prepared)
+    utilities = pytest.importorskip("torchao.quantization.pt2e", reason="torchao.quantization.pt2e")
+    utilities.move_exported_model_to_eval(prepared)
+    final = quantize_pt2e.convert_pt2e(prepared)
+    lowered = octavo.lower(final)
+    tails(final, lowered, (IMAGES,))
+    assert kinds(lowered).count("ConvAddReLU2d") == 3
+
+
 def test_a_decomposed_program_of_a_converted_model() -> None:
     """Core aten: addmm, convolution, views."""
     graph = converted(randomized(ResNet()), xnnpack_quantizer(), IMAGES, batch=False)
