@@ -33,6 +33,7 @@ from octavo.dtypes import (
 from octavo.tensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
 
 from octavo import library, nn, quantization  # isort: skip  (they use the names above)
+from octavo.lowering import lower  # isort: skip
 
 __version__ = version("octavo")
 
@@ -42,6 +43,7 @@ __all__ = [
     "backend",
     "dequantize",
     "library",
+    "lower",
     "nn",
     "ops",
     "per_channel_affine",
