@@ -32,7 +32,7 @@ from octavo.dtypes import (
 )
 from octavo.tensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
 
-from octavo import nn, quantization  # isort: skip  (they use the names above)
+from octavo import library, nn, quantization  # isort: skip  (they use the names above)
 
 __version__ = version("octavo")
 
@@ -41,6 +41,7 @@ __all__ = [
     "__version__",
     "backend",
     "dequantize",
+    "library",
     "nn",
     "ops",
     "per_channel_affine",

@@ -109,7 +109,8 @@ class MultiheadAttention(QuantizedModule, AttentionMath):
     def in_proj_bias(self) -> Tensor | None:
         """The biases of query, key and value in one, ``[3 * embed_dim]``, or None."""
         if self.in_proj is not None:
-            return self.in_proj.bias()
+            whole: Tensor | None = self.in_proj._packed.bias
+            return None if whole is None else whole.clone()
         biases = [part.bias() for part in (self.q_proj, self.k_proj, self.v_proj)]
         present = [bias for bias in biases if bias is not None]
         return torch.cat(present) if present else None

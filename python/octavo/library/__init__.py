@@ -1,0 +1,14 @@
+"""Octavo's operators for ``torch.export`` and ``torch.compile``: ``torch.ops.octavo.*``.
+
+The operators take plain tensors and numbers: integers with their scale and zero point, weights as
+int8 tensors, which are packed for the CPU at the first call. They compute what the functions of
+:mod:`octavo.ops` compute, the same bits. Quantized modules call them while a graph is being
+recorded, so that no :class:`octavo.QTensor` is in it.
+
+A graph that holds them needs ``import octavo`` where it is loaded and run: they are implemented in
+Python, on top of the extension.
+"""
+
+from octavo.library import conv, elementwise, embedding, linear, normalize, pooling, recurrent
+
+__all__ = ["conv", "elementwise", "embedding", "linear", "normalize", "pooling", "recurrent"]
