@@ -7,9 +7,9 @@ import threading
 import weakref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from graph_support import converted
+from graph_support import converted, static
 from octavo import ops
 from octavo.library import _packed
 from octavo.library._packed import packed
@@ -85,13 +85,15 @@ def test_threads_share_the_packed_weight() -> None:
 
 
 def test_the_plain_weight_lives_as_long_as_somebody_holds_it() -> None:
-    model, x = converted("linear")
+    torch.manual_seed(1)  # equal weights are shared, also with other tests
+    x = torch.randn(4, 12)
+    model = static(nn.Sequential(nn.Linear(12, 4)), x)
     module_weight = model.body[0]._packed  # type: ignore[index, union-attr]
     plain = module_weight.plain()
     assert module_weight.plain() is plain
     program = torch.export.export(model, (x,), strict=False)
     assert any(constant is plain for constant in program.constants.values())
-    other = converted("conv")[0].body[0]._packed  # type: ignore[index, union-attr]
+    other = static(nn.Sequential(nn.Linear(12, 5)), x).body[0]._packed  # type: ignore[index, union-attr]
     assert other._made is other._kept is None
     plain = other.plain()
     assert torch.equal(plain, other.unpack())
