@@ -17,6 +17,7 @@ import torch
 
 from octavo import ops
 from octavo._tensor.dispatch import HANDLERS, RECURRENT_LAYERS, refuse
+from octavo._tensor.graph import GraphQTensor, QTensorMeta, adopt
 from octavo._tensor.qparams import check_channels, check_scale, check_zero_point
 from octavo.dtypes import (
     QDType,
@@ -29,13 +30,14 @@ from octavo.dtypes import (
     qscheme_name,
 )
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 
 __all__ = ["QTensor", "dequantize", "quantize_per_channel", "quantize_per_tensor"]
 
 _make_subclass = torch.Tensor._make_subclass
 
 
-class QTensor(torch.Tensor):
+class QTensor(torch.Tensor, metaclass=QTensorMeta):
     """Quantized values: integers with one scale and zero point, or one pair for each index of an
     axis.
 
@@ -81,7 +83,9 @@ class QTensor(torch.Tensor):
         qscheme: Any = per_tensor_affine,
     ) -> QTensor:
         """A per-tensor QTensor over a plain tensor of `qdtype.storage`. Nothing is checked or
-        copied."""
+        copied. Integers of a graph that is being recorded get a GraphQTensor."""
+        if is_dynamo_compiling() or type(int_tensor) is not torch.Tensor:
+            return GraphQTensor(int_tensor, scale, zero_point, qdtype, qscheme)  # type: ignore[return-value]
         q: QTensor = _make_subclass(QTensor, int_tensor)
         q._int = int_tensor
         q._scale = scale
@@ -100,8 +104,9 @@ class QTensor(torch.Tensor):
         qdtype: QDType,
         qscheme: Any = per_channel_affine,
     ) -> QTensor:
-        """A per-channel QTensor. Nothing is checked or copied; scales float64, zero points
-        int64."""
+        """A per-channel QTensor, as `_wrap` makes them; scales float64, zero points int64."""
+        if is_dynamo_compiling() or type(int_tensor) is not torch.Tensor:
+            return GraphQTensor(int_tensor, scales, zero_points, qdtype, qscheme, axis)  # type: ignore[return-value]
         q: QTensor = _make_subclass(QTensor, int_tensor)
         q._int = int_tensor
         q._scales = scales
@@ -191,7 +196,7 @@ class QTensor(torch.Tensor):
 
     def dequantize(self) -> torch.Tensor:
         """The values as a plain float32 tensor of the same shape and memory format."""
-        values = direct.dequantize(self)
+        values = None if is_dynamo_compiling() else direct.dequantize(self)
         if values is not None:
             return values
         if self._axis is None:
@@ -341,6 +346,7 @@ class QTensor(torch.Tensor):
 
 
 direct.connect(QTensor)
+adopt(QTensor)
 
 
 def _refused_operator(name: str) -> Any:

@@ -17,6 +17,7 @@ from octavo._tensor.compute import need_per_tensor, quantized_bound, same_qparam
 from octavo._tensor.dispatch import refuse, register
 from octavo.dtypes import per_tensor_affine
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 # Joining
@@ -28,7 +29,12 @@ def cat(tensors: Sequence[Any], dim: Any = 0, **kwargs: Any) -> QTensor:
     requantized."""
     parts = list(tensors)
     q = parts[0] if parts else None
-    if not kwargs and isinstance(q, QTensor) and q._qscheme is per_tensor_affine:
+    if (
+        not kwargs
+        and isinstance(q, QTensor)
+        and q._qscheme is per_tensor_affine
+        and not is_dynamo_compiling()
+    ):
         result: QTensor | None = direct.cat(parts, dim, q._scale, q._zero_point, q._qdtype)
         if result is not None:
             return result

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from octavo import ops
 from octavo._tensor.dispatch import calling_module, refuse, register
-from octavo.dtypes import QDType
+from octavo.dtypes import QDType, as_qdtype
 from octavo.ops import direct
+from octavo.ops._tracing import constant_result, is_dynamo_compiling
 from octavo.tensor import QTensor
 
 _PER_CHANNEL = (
@@ -55,10 +57,20 @@ def quantized_bound(q: QTensor, value: Any, argument: str) -> int:
     return quantized_number(float(value), q._scale, q._zero_point, q._qdtype)
 
 
-@lru_cache(maxsize=256)
 def quantized_number(value: float, scale: float, zero_point: int, qdtype: QDType) -> int:
     """One number as ops.quantize() rounds it."""
-    return int(ops.quantize(torch.tensor([value]), scale, zero_point, qdtype))
+    return _quantized_number(value, scale, zero_point, qdtype.storage)
+
+
+@constant_result
+def _quantized_number(value: float, scale: float, zero_point: int, qdtype: torch.dtype) -> int:
+    return _cached_number(value, scale, zero_point, qdtype)
+
+
+@lru_cache(maxsize=256)
+def _cached_number(value: float, scale: float, zero_point: int, qdtype: torch.dtype) -> int:
+    with _disable_current_modes():  # of a graph that is being recorded
+        return int(ops.quantize(torch.tensor([value]), scale, zero_point, as_qdtype(qdtype)))
 
 
 def clamp_between(name: str, q: QTensor, lo: Any, hi: Any, inplace: bool) -> QTensor:
@@ -74,7 +86,7 @@ def _clamp_ints(q: QTensor, low: int, high: int, inplace: bool) -> QTensor:
     if inplace:
         q._int.clamp_(low, high)
         return q
-    result: QTensor | None = direct.clamp(q, low, high)
+    result: QTensor | None = None if is_dynamo_compiling() else direct.clamp(q, low, high)
     if result is not None:
         return result
     if q._qdtype.itemsize != 1:
@@ -189,7 +201,7 @@ def mean(
     The sum of (integer - zero point) is exact; conversion and product are float32, as in
     avg_pool2d.
     """
-    if dtype is None and not kwargs:
+    if dtype is None and not kwargs and not is_dynamo_compiling():
         result: QTensor | None = direct.spatial_mean(q, dim, keepdim)
         if result is not None:
             return result
@@ -198,7 +210,7 @@ def mean(
         refuse("mean", [q], f"The result stays {q._qdtype}; dequantize() it for {dtype}.")
     keepdim = bool(kwargs.get("keepdims", keepdim))
     dims = _reduced_dims(q, kwargs.get("axis", dim))
-    count = math.prod(q._int.shape[d] for d in dims)
+    count = math.prod([q._int.shape[d] for d in dims])
     if count == 0 and all(n for d, n in enumerate(q._int.shape) if d not in dims):
         raise ValueError(
             f"{calling_module()}mean of no elements: shape {list(q._int.shape)}, dim {dims}"

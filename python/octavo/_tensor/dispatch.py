@@ -21,6 +21,9 @@ _H = TypeVar("_H", bound=Handler)
 
 HANDLERS: dict[Any, Handler] = {}
 
+# The same by the names of the callables, for what cannot look up functions; methods come first.
+HANDLERS_BY_NAME: dict[str, Handler] = {}
+
 _RECURRENT_CODE = {
     layer.__name__.removesuffix("Cell").lower() + suffix: layer.forward.__code__
     for suffix, layers in (
@@ -83,6 +86,7 @@ def register(*names: str) -> Callable[[_H], _H]:
 
     def decorate(handler: _H) -> _H:
         for name in names:
+            HANDLERS_BY_NAME[name] = handler
             for namespace in _NAMESPACES:
                 function = getattr(namespace, name, None)
                 if callable(function):
@@ -99,6 +103,8 @@ def register_wrapped(wrap: Callable[[str, Handler], Handler], *names: str) -> No
             function = getattr(namespace, name, None)
             if callable(function):
                 HANDLERS[function] = wrap(name, function)
+                if namespace is torch.Tensor or name not in HANDLERS_BY_NAME:
+                    HANDLERS_BY_NAME[name] = HANDLERS[function]
 
 
 def register_getters(handler: Callable[[Any], Handler], *names: str) -> None:

@@ -12,6 +12,7 @@ from octavo import ops
 from octavo._tensor.compute import need_per_tensor
 from octavo._tensor.dispatch import calling_module, refuse, register
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 # Spatial dimensions that a mode is for.
@@ -37,7 +38,7 @@ def interpolate(
             does not copy elements.
         ValueError: arguments that torch refuses too.
     """
-    if not antialias:
+    if not antialias and not is_dynamo_compiling():
         result = _direct(q, size, scale_factor, mode, align_corners, recompute_scale_factor)
         if result is not None:
             return result

@@ -14,6 +14,7 @@ from octavo import ops
 from octavo._tensor.compute import need_per_tensor
 from octavo._tensor.dispatch import HANDLERS, refuse, register
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 
@@ -33,7 +34,7 @@ def _max_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callable[..., Q
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> QTensor:
-        if not return_indices:
+        if not return_indices and not is_dynamo_compiling():
             result: QTensor | None = direct.max_pool(
                 q, dims, kernel_size, stride, padding, dilation, ceil_mode
             )
@@ -61,8 +62,10 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> QTensor:
-    result: QTensor | None = direct.avg_pool(
-        q, 1, kernel_size, stride, padding, ceil_mode, count_include_pad, None
+    result: QTensor | None = (
+        None
+        if is_dynamo_compiling()
+        else direct.avg_pool(q, 1, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
     )
     if result is not None:
         return result
@@ -87,7 +90,9 @@ def _avg_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callable[..., Q
         divisor_override: int | None = None,
     ) -> QTensor:
         window = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-        result: QTensor | None = direct.avg_pool(q, dims, *window)
+        result: QTensor | None = (
+            None if is_dynamo_compiling() else direct.avg_pool(q, dims, *window)
+        )
         if result is not None:
             return result
         need_per_tensor(name, q, True)
@@ -104,7 +109,9 @@ def _adaptive_avg_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callab
     name = f"adaptive_avg_pool{dims}d"
 
     def adaptive_avg_pool(q: QTensor, output_size: Any) -> QTensor:
-        result: QTensor | None = direct.adaptive_avg_pool(q, dims, output_size)
+        result: QTensor | None = (
+            None if is_dynamo_compiling() else direct.adaptive_avg_pool(q, dims, output_size)
+        )
         if result is not None:
             return result
         need_per_tensor(name, q, True)
@@ -122,7 +129,7 @@ def _adaptive_max_pool(dims: int, kernel: Callable[..., torch.Tensor]) -> Callab
     name = f"adaptive_max_pool{dims}d"
 
     def adaptive_max_pool(q: QTensor, output_size: Any, return_indices: bool = False) -> QTensor:
-        if not return_indices:
+        if not return_indices and not is_dynamo_compiling():
             result: QTensor | None = direct.adaptive_max_pool(q, dims, output_size)
             if result is not None:
                 return result

@@ -16,6 +16,7 @@ from octavo._tensor.compute import need_per_tensor
 from octavo._tensor.dispatch import refuse, register
 from octavo.dtypes import QDType
 from octavo.ops import direct
+from octavo.ops._tracing import tracing
 from octavo.tensor import QTensor
 
 
@@ -29,6 +30,8 @@ def unary_direct(
 ) -> QTensor | None:
     """:func:`apply_unary` of an 8-bit tensor with one scale, or None as in
     :mod:`octavo.ops.direct`."""
+    if tracing(q._int):
+        return None
     table = ops.unary_table(
         name,
         parameters,
@@ -133,9 +136,10 @@ def softmax(q: QTensor, dim: Any = None, *args: Any, dtype: Any = None, **kwargs
     if dim is None:
         raise ValueError("softmax: dim must be given")
     scale, zero_point, qdtype = unit_qparams(q)
-    table = ops.softmax_table(q._scale)
-    quick: QTensor | None = direct.softmax(q, dim, table, scale, zero_point, qdtype)
-    if quick is not None:
-        return quick
+    if not tracing(q._int):
+        table = ops.softmax_table(q._scale)
+        quick: QTensor | None = direct.softmax(q, dim, table, scale, zero_point, qdtype)
+        if quick is not None:
+            return quick
     out = ops.softmax(q._int, q._scale, q._zero_point, dim, scale, zero_point, qdtype)
     return QTensor._wrap(out, scale, zero_point, qdtype)

@@ -1,5 +1,34 @@
-"""Operators of the ``octavo`` namespace of ``torch.ops``."""
+"""Octavo's operators for ``torch.export`` and ``torch.compile``: ``torch.ops.octavo.*``.
 
-from octavo.library import decomposed
+The operators take plain tensors and numbers: integers with their scale and zero point, weights as
+int8 tensors, which are packed for the CPU at the first call. They compute what the functions of
+:mod:`octavo.ops` compute, the same bits. Quantized modules call them while a graph is being
+recorded, so that no :class:`octavo.QTensor` is in it. Those of :mod:`octavo.library.decomposed`
+round tensors and undo it, around the float operations of a graph that
+:mod:`octavo.quantization.quantize_pt2e` makes.
 
-__all__ = ["decomposed"]
+A graph that holds them needs ``import octavo`` where it is loaded and run: they are implemented in
+Python, on top of the extension.
+"""
+
+from octavo.library import (
+    conv,
+    decomposed,
+    elementwise,
+    embedding,
+    linear,
+    normalize,
+    pooling,
+    recurrent,
+)
+
+__all__ = [
+    "conv",
+    "decomposed",
+    "elementwise",
+    "embedding",
+    "linear",
+    "normalize",
+    "pooling",
+    "recurrent",
+]

@@ -21,6 +21,7 @@ from octavo.ops.elementwise import (
 )
 from octavo.ops.embedding import EmbeddingWeight, embedding, embedding_bag
 from octavo.ops.normalize import (
+    batch_norm_constants,
     channel_affine,
     group_norm,
     layer_norm,
@@ -66,6 +67,7 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "batch_norm_constants",
     "cat",
     "channel_affine",
     "clamp",

@@ -10,6 +10,7 @@ import torch
 
 from octavo import _C
 from octavo.ops._common import EIGHT_BIT, Tensor, check_storage
+from octavo.ops._tracing import record, tracing
 
 
 def cat(
@@ -39,22 +40,17 @@ def cat(
         raise ValueError(
             f"cat: {len(tensors)} tensors and {len(qparams)} qparams; needs one or more of each"
         )
+    if any(map(tracing, tensors)):
+        scales, zeros = [scale for scale, _ in qparams], [zero for _, zero in qparams]
+        return record("cat", list(tensors), scales, zeros, dim, out_scale, out_zero)
     first = tensors[0]
     for t in tensors:
         check_storage("cat", t, EIGHT_BIT)
         if t.dtype != first.dtype:
             found = sorted({str(t.dtype) for t in tensors})
             raise TypeError(f"cat: tensors of one dtype are needed, got {found}")
-    parts = _without_placeholders([t.resolve_neg() for t in tensors], qparams)
-    dim = _check_shapes([t for t, _ in parts], dim)
-    last = any(_is_channels_last(t) for t, _ in parts)
-    last = last or (dim == 1 and first.dim() in (3, 4, 5) and all(_has_pixels(t) for t, _ in parts))
-    if last:
-        parts = [(t.movedim(1, -1), p) for t, p in parts]
-        dim = {0: 0, 1: first.dim() - 1}.get(dim, dim - 1)
-    shape = list(parts[0][0].shape)
-    shape[dim] = sum(t.shape[dim] for t, _ in parts)
-    out = torch.empty(shape, dtype=first.dtype)
+    parts, dim, out, last = _open(tensors, qparams, dim)
+    shape = out.shape
     if out.numel():
         rows = math.prod(shape[:dim])
         described = [_rows(t, dim, p) for t, p in parts if t.numel()]
@@ -71,7 +67,31 @@ def cat(
     return out.movedim(-1, 1) if last else out
 
 
+def joined_like(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """An uninitialized tensor of the sizes and strides of the result of :func:`cat`."""
+    _, _, out, last = _open(tensors, [(1.0, 0)] * len(tensors), dim)
+    return out.movedim(-1, 1) if last else out
+
+
 Part = tuple[Tensor, tuple[float, int]]
+
+
+def _open(
+    tensors: Sequence[Tensor], qparams: Sequence[tuple[float, int]], dim: int
+) -> tuple[list[Part], int, Tensor, bool]:
+    """The parts, the dimension and an uninitialized output, all with the channels last where the
+    flag says so."""
+    parts = _without_placeholders([t.resolve_neg() for t in tensors], qparams)
+    first = parts[0][0]
+    dim = _check_shapes([t for t, _ in parts], dim)
+    last = any(_is_channels_last(t) for t, _ in parts)
+    last = last or (dim == 1 and first.dim() in (3, 4, 5) and all(_has_pixels(t) for t, _ in parts))
+    if last:
+        parts = [(t.movedim(1, -1), p) for t, p in parts]
+        dim = {0: 0, 1: first.dim() - 1}.get(dim, dim - 1)
+    shape = list(parts[0][0].shape)
+    shape[dim] = sum(t.shape[dim] for t, _ in parts)
+    return parts, dim, first.new_empty(shape), last
 
 
 def _without_placeholders(

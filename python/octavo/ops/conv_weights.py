@@ -19,6 +19,7 @@ from octavo.ops._common import (
     check_storage,
     is_channels_last,
 )
+from octavo.ops._tracing import int_list, record, tracing
 from octavo.ops.weights import _bias_address, _check_weight, _out_kind, _Weight
 
 Ints = int | Sequence[int]
@@ -127,6 +128,14 @@ class ConvWeight(_Weight):
         self.kernel_size = tuple(kernel)
         self.groups = groups
         super().__init__(self.out_channels, scales, zero_points, bias)
+        # As operators of a graph take it.
+        self._geometry = (
+            int_list(stride, rank),
+            int_list(padding, rank),
+            int_list(padding if padding_end is None else padding_end, rank),
+            int_list(dilation, rank),
+            groups,
+        )
         taps_last = weight.movedim(1, -1).contiguous()
         self._packed = _C.ConvWeight(
             taps_last.data_ptr(),
@@ -193,6 +202,12 @@ class ConvWeight(_Weight):
                 NaN or out of order.
             RuntimeError: an image smaller than the kernel.
         """
+        if tracing(x):
+            weight = (*self._arguments(), *self._geometry)
+            output = (out_scale, out_zero, out_dtype.storage, relu)
+            limits = None if clamp is None else list(clamp)
+            residual = (add, add_scale, add_zero)
+            return record("conv", x, x_scale, x_zero, *weight, *output, limits, *residual)
         out = (_out_kind(out_dtype), out_scale, out_zero, out_dtype.storage)
         return self._run(x, x_scale, x_zero, out, relu, clamp, add, add_scale, add_zero)
 
@@ -205,6 +220,10 @@ class ConvWeight(_Weight):
         clamp: Clamp | None = None,
     ) -> Tensor:
         """The same without requantization: float32, laid out channels last."""
+        if tracing(x):
+            weight = (*self._arguments(), *self._geometry)
+            limits = None if clamp is None else list(clamp)
+            return record("conv_float", x, x_scale, x_zero, *weight, relu, limits)
         return self._run(x, x_scale, x_zero, (OUT_FLOAT, 1.0, 0, torch.float32), relu, clamp)
 
     def dynamic(
@@ -236,6 +255,9 @@ class ConvWeight(_Weight):
             ValueError: channels or rank; values so large that no float32 scale fits the results.
             RuntimeError: an image smaller than the kernel.
         """
+        if tracing(x):
+            weight = (*self._arguments(), *self._geometry)
+            return record("conv_dynamic", x, *weight, per_tensor, reduce_range, relu)
         check_float_images(x)
         batched, shape = self._shapes(x)
         batched, last = dense_floats(batched)

@@ -15,6 +15,7 @@ from octavo.ops._common import (
     check_storage,
     dense,
 )
+from octavo.ops._tracing import record, tracing
 
 
 def _check_zero_point(zero_point: int, dtype: QDType) -> None:
@@ -59,6 +60,9 @@ def quantize(
         TypeError: x is not float32.
         ValueError: scale, zero point or range as above.
     """
+    if tracing(x):
+        arguments = (scale, zero_point, dtype.storage, quant_min, quant_max)
+        return record("quantize", x, *arguments)
     check_float32("quantize", x)
     _check_zero_point(zero_point, dtype)
     lo, hi = _range(dtype, quant_min, quant_max)
@@ -124,6 +128,9 @@ def quantize_per_channel(
     Raises:
         TypeError, ValueError: as :func:`quantize`, and for lengths that do not match.
     """
+    if tracing(x):
+        arguments = (scales, zero_points, axis, dtype.storage, quant_min, quant_max)
+        return record("quantize_channels", x, *arguments)
     check_float32("quantize_per_channel", x)
     lo, hi = _range(dtype, quant_min, quant_max)
     scales, zero_points = _channel_qparams(scales, zero_points, dtype, "quantize_per_channel")
@@ -149,6 +156,8 @@ def dequantize(q: Tensor, scale: float, zero_point: int) -> Tensor:
     Raises:
         TypeError: q is not uint8, int8 or int32.
     """
+    if tracing(q):
+        return record("dequantize", q, scale, zero_point)
     check_storage("dequantize", q, STORAGE)
     q = dense(q)
     out = torch.empty_like(q, dtype=torch.float32)
@@ -163,6 +172,8 @@ def dequantize_per_channel(q: Tensor, scales: Tensor, zero_points: Tensor, axis:
         TypeError: q is not uint8, int8 or int32.
         ValueError: lengths that do not match.
     """
+    if tracing(q):
+        return record("dequantize_channels", q, scales, zero_points, axis)
     check_storage("dequantize_per_channel", q, STORAGE)
     scales, zero_points = _channel_qparams(scales, zero_points, qint32, "dequantize_per_channel")
     q = q.contiguous()
@@ -200,6 +211,9 @@ def requantize(
         TypeError: q or ``out_dtype`` is not 8-bit.
         ValueError: qparams out of range.
     """
+    if tracing(q):
+        arguments = (scale, zero_point, out_scale, out_zero_point, out_dtype.storage, lo, hi)
+        return record("requantize", q, *arguments)
     check_storage("requantize", q, EIGHT_BIT)
     if out_dtype.name not in OUT_KIND:
         raise TypeError(f"requantize: out_dtype must be quint8 or qint8, got {out_dtype}")
@@ -234,6 +248,8 @@ def _binary(
     out_zero: int,
     relu: bool,
 ) -> Tensor:
+    if tracing(a) or tracing(b):
+        return record(name, a, a_scale, a_zero, b, b_scale, b_zero, out_scale, out_zero, relu)
     check_storage(name, a, EIGHT_BIT)
     check_storage(name, b, EIGHT_BIT)
     if a.dtype != b.dtype:
@@ -320,6 +336,8 @@ def clamp(q: Tensor, lo: int, hi: int) -> Tensor:
         TypeError: q is not uint8 or int8.
         ValueError: lo > hi.
     """
+    if tracing(q):
+        return record("clamp", q, lo, hi)
     check_storage("clamp", q, EIGHT_BIT)
     dtype = EIGHT_BIT[q.dtype]
     if lo > hi:

@@ -12,6 +12,7 @@ from octavo import _C
 from octavo.dtypes import QDType, quint4x2, quint8
 from octavo.ops import direct
 from octavo.ops._common import Tensor, check_cpu
+from octavo.ops._tracing import PlainForm, record, tracing
 
 __all__ = ["EmbeddingWeight", "embedding", "embedding_bag"]
 
@@ -20,7 +21,7 @@ _INDEX_DTYPES = (torch.int32, torch.int64)
 _CHUNK = 1 << 22  # elements that are quantized at once, which bounds the temporary memory
 
 
-class EmbeddingWeight:
+class EmbeddingWeight(PlainForm):
     """A table of quantized rows, each with a float scale and zero point of its own.
 
     Row ``i`` has the values ``q * scales[i] + offset``, ``offset = -zero_points[i] * scales[i]``,
@@ -42,7 +43,14 @@ class EmbeddingWeight:
         RuntimeError: tensors that are not on the CPU.
     """
 
-    __slots__ = ("_direct", "_qparams", "columns", "dtype", "storage", "zero_points")
+    __slots__ = (
+        "_direct",
+        "_qparams",
+        "columns",
+        "dtype",
+        "storage",
+        "zero_points",
+    )
 
     def __init__(
         self,
@@ -52,6 +60,7 @@ class EmbeddingWeight:
         columns: int | None = None,
         dtype: Any = quint8,
     ) -> None:
+        super().__init__()
         self.dtype = embedding_dtype(dtype)
         four_bits = self.dtype is quint4x2
         for name, tensor, wanted, dim in (
@@ -191,6 +200,19 @@ class EmbeddingWeight:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.storage, self.scales, self.zero_points, self.columns, self.dtype)
 
+    def _make_plain(self) -> Tensor:
+        return self.scales
+
+    def _arguments(self) -> tuple[Tensor, Tensor, Tensor, int, bool]:
+        """As operators of a graph take it."""
+        return (
+            self.storage,
+            self.plain(),
+            self.zero_points,
+            self.columns,
+            self.dtype is quint4x2,
+        )
+
     def _address(self) -> tuple[int, int, int, int, bool]:
         rows, columns = self.shape
         return (
@@ -239,6 +261,8 @@ def embedding(weight: EmbeddingWeight, indices: Tensor) -> Tensor:
 
 def checked_embedding(weight: EmbeddingWeight, indices: Tensor) -> Tensor:
     """`embedding` for what it does not take directly."""
+    if tracing(indices):
+        return record("embedding", indices, *weight._arguments())
     _check_integers("input", indices)
     flat = indices.contiguous()
     count = flat.numel()
@@ -299,6 +323,10 @@ def checked_embedding_bag(
     padding_idx: int | None,
 ) -> Tensor:
     """`embedding_bag` for what it does not take directly."""
+    if tracing(indices):
+        table = (*weight._arguments(), mode)
+        rest = (per_sample_weights, include_last_offset, padding_idx)
+        return record("embedding_bag", indices, offsets, *table, *rest)
     _check_integers("input", indices)
     if mode not in _MODES:
         raise ValueError(f"mode must be 'sum', 'mean' or 'max', got {mode!r}")

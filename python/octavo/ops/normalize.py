@@ -23,6 +23,7 @@ from octavo.ops._common import (
     dense,
     is_channels_last,
 )
+from octavo.ops._tracing import record, tracing
 
 
 def _check(name: str, q: Tensor, out_dtype: QDType) -> None:
@@ -83,6 +84,9 @@ def channel_affine(
         TypeError: q or ``out_dtype`` is not 8-bit.
         ValueError: fewer than 2 dimensions, parameters of another size, qparams out of range.
     """
+    if tracing(q):
+        output = (out_scale, out_zero_point, out_dtype.storage, relu)
+        return record("channel_affine", q, scale, zero_point, factor, offset, *output)
     _check("channel_affine", q, out_dtype)
     q, layout = _channels("channel_affine", q)
     factor_at = _parameter("channel_affine", "factor", factor, layout[1], torch.float64)
@@ -96,6 +100,17 @@ def channel_affine(
         (out.data_ptr(), out_dtype.signed, out_scale, out_zero_point, relu),
     )
     return out
+
+
+def batch_norm_constants(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Factors and offsets of :func:`channel_affine`, float64 [2, C], for known statistics."""
+    mean, variance = mean.to(torch.float64), variance.to(torch.float64)
+    factor = 1.0 / torch.sqrt(variance + eps)
+    factor = factor if weight is None else weight.to(torch.float64) * factor
+    offset = -(mean * factor) if bias is None else bias.to(torch.float64) - mean * factor
+    return torch.stack((factor, offset))
 
 
 def prelu(
@@ -117,6 +132,9 @@ def prelu(
 
     Raises: as :func:`channel_affine`.
     """
+    if tracing(q):
+        output = (out_scale, out_zero_point, out_dtype.storage)
+        return record("prelu", q, scale, zero_point, slope, *output)
     _check("prelu", q, out_dtype)
     if slope.numel() == 1:
         q = dense(q)
@@ -161,6 +179,10 @@ def layer_norm(
         TypeError: q or ``out_dtype`` is not 8-bit.
         ValueError: another shape; qparams out of range.
     """
+    if tracing(q):
+        parameters = (list(normalized_shape), weight, bias, eps)
+        output = (out_scale, out_zero_point, out_dtype.storage)
+        return record("layer_norm", q, scale, zero_point, *parameters, *output)
     _check("layer_norm", q, out_dtype)
     shape = tuple(normalized_shape)
     if not shape or tuple(q.shape[-len(shape) :]) != shape:
@@ -214,6 +236,10 @@ def group_norm(
         ValueError: fewer than 2 dimensions; groups that do not divide the channels; parameters of
             another size; qparams out of range.
     """
+    if tracing(q):
+        parameters = (groups, weight, bias, eps)
+        output = (out_scale, out_zero_point, out_dtype.storage)
+        return record("group_norm", q, scale, zero_point, *parameters, *output)
     _check("group_norm", q, out_dtype)
     q, layout = _channels("group_norm", q)
     weight_at = _parameter("group_norm", "weight", weight, layout[1], torch.float32)
@@ -263,6 +289,9 @@ def softmax(
         IndexError: ``dim`` is out of range.
         ValueError: qparams out of range.
     """
+    if tracing(q):
+        output = (out_scale, out_zero_point, out_dtype.storage)
+        return record("softmax", q, scale, zero_point, dim, *output)
     _check("softmax", q, out_dtype)
     rank = max(q.dim(), 1)
     if not -rank <= dim < rank:

@@ -17,8 +17,10 @@ from octavo import _C
 from octavo._errors import ArgumentError
 from octavo.ops._common import Tensor
 from octavo.ops._image import Image, check_not_empty, flag, how_many, in_three, numbers
+from octavo.ops._tracing import int_list, record, tracing
 
 Numbers = int | Sequence[int]
+OutputSize = int | Sequence[int | None]
 
 
 class _Windows(NamedTuple):
@@ -90,6 +92,22 @@ def _checked(
     )
 
 
+def _int_lists(
+    dims: int, kernel_size: Numbers, stride: Numbers | None, padding: Numbers
+) -> tuple[list[int], list[int], list[int]]:
+    """As operators of a graph take them."""
+    kernel = int_list(kernel_size, dims)
+    step = int_list(stride, dims) if stride is not None else []
+    return kernel, step or kernel, int_list(padding, dims)
+
+
+def _filled(wanted: OutputSize, have: Sequence[int]) -> list[int]:
+    """An adaptive output size as operators of a graph take it."""
+    if not isinstance(wanted, (tuple, list)):
+        return [wanted] * len(have)  # type: ignore[list-item]
+    return [there if want is None else want for want, there in zip(wanted, have, strict=True)]
+
+
 def _max_pool(dims: int) -> Callable[..., Tensor]:
     name = f"max_pool{dims}d"
 
@@ -101,6 +119,10 @@ def _max_pool(dims: int) -> Callable[..., Tensor]:
         dilation: Numbers = 1,
         ceil_mode: bool = False,
     ) -> Tensor:
+        if tracing(q):
+            window = _int_lists(dims, kernel_size, stride, padding)
+            more = (int_list(dilation, dims), ceil_mode)
+            return record("max_pool", q, *window, *more)
         x = Image(name, q, dims)
         w = _windows(name, x, kernel_size, stride, padding, dilation, ceil_mode)
         out = x.new(w.output_size)
@@ -138,6 +160,10 @@ def _avg_pool(dims: int) -> Callable[..., Tensor]:
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Tensor:
+        if tracing(q):
+            window = _int_lists(dims, kernel_size, stride, padding)
+            more = (ceil_mode, count_include_pad, divisor_override)
+            return record("avg_pool", q, zero_point, *window, *more)
         x = Image(name, q, dims)
         w = _windows(name, x, kernel_size, stride, padding, 1, ceil_mode)
         out = x.new(w.output_size)
@@ -178,9 +204,6 @@ def _divisor(name: str, override: int | None) -> int:
 avg_pool1d, avg_pool2d, avg_pool3d = map(_avg_pool, (1, 2, 3))
 
 
-OutputSize = int | Sequence[int | None]
-
-
 def _adaptive_size(name: str, wanted: OutputSize, have: tuple[int, ...]) -> tuple[int, ...]:
     if not isinstance(wanted, (tuple, list)):
         return numbers(name, "output_size", wanted, len(have))
@@ -194,6 +217,11 @@ def _adaptive(
     kind: str, dims: int, q: Tensor, zero_point: int | None, output_size: OutputSize
 ) -> Tensor:
     name = f"adaptive_{kind}_pool{dims}d"
+    if tracing(q):
+        wanted = _filled(output_size, q.shape[-dims:])
+        if zero_point is None:
+            return record("adaptive_max_pool", q, wanted)
+        return record("adaptive_avg_pool", q, zero_point, wanted)
     x = Image(name, q, dims)
     size = _adaptive_size(name, output_size, x.size)
     if min(size) < 0:

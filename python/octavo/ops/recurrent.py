@@ -6,6 +6,7 @@ import torch
 
 from octavo import _C
 from octavo.ops._common import FLOAT_TYPE, Tensor, check_cpu
+from octavo.ops._tracing import tracing
 from octavo.ops.weights import LinearWeight
 
 __all__ = ["CELL_KIND", "recurrent"]
@@ -52,6 +53,9 @@ def recurrent(
         ValueError: sizes that do not fit together.
         RuntimeError: a tensor that is not on the CPU.
     """
+    if tracing(x):
+        _record(mode, weights, x, h, c, out, steps, batch_sizes, per_tensor, reduce_range, reverse)
+        return
     ih, hh, hr = weights
     if x.dtype not in FLOAT_TYPE:
         raise TypeError(f"input: expected a float32, bfloat16 or float16 tensor, got {x.dtype}")
@@ -95,3 +99,29 @@ def recurrent(
         0 if out is None else out.data_ptr(),
         0 if out is None else out.stride(0),
     )
+
+
+def _record(
+    mode: str,
+    weights: tuple[LinearWeight, LinearWeight, LinearWeight | None],
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    out: Tensor | None,
+    steps: int,
+    batch_sizes: Tensor | None,
+    per_tensor: bool,
+    reduce_range: bool,
+    reverse: bool,
+) -> None:
+    """:func:`recurrent` as an operator of a graph; its results are copied to where they belong."""
+    ih, hh, hr = weights
+    project = (None,) * 3 if hr is None else hr._arguments()[:3]
+    both = (*ih._arguments(), *hh._arguments(), *project)
+    how = (per_tensor, reduce_range, reverse)
+    y, new_h, new_c = torch.ops.octavo.recurrent(mode, x, h, c, *both, steps, batch_sizes, *how)
+    h.copy_(new_h)
+    if c is not None:
+        c.copy_(new_c)
+    if out is not None:
+        out.copy_(y)

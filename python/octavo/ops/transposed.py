@@ -8,6 +8,7 @@ import torch
 from octavo import _C
 from octavo.dtypes import QDType
 from octavo.ops._common import EIGHT_BIT, FLOAT_TYPE, OUT_FLOAT, Tensor, check_storage
+from octavo.ops._tracing import int_list, record, tracing
 from octavo.ops.conv_weights import (
     Ints,
     _shape_text,
@@ -58,6 +59,13 @@ class ConvTransposeWeight(_Weight):
         self.kernel_size = tuple(kernel)
         self.groups = groups
         self.output_padding = _spatial("output_padding", output_padding, rank, 0)
+        # As operators of a graph take it, without the output padding.
+        self._geometry = (
+            int_list(stride, rank),
+            int_list(padding, rank),
+            int_list(dilation, rank),
+            groups,
+        )
         super().__init__(
             self.out_channels,
             _of_all_groups(scales, per_group, groups),
@@ -126,6 +134,10 @@ class ConvTransposeWeight(_Weight):
             ValueError: channels, rank, qparams out of range, a negative output padding.
             RuntimeError: an empty image, or padding that cuts off all of the output.
         """
+        if tracing(x):
+            weight = (*self._arguments(), *self._geometry, self._extra_list(output_padding))
+            output = (out_scale, out_zero, out_dtype.storage, relu)
+            return record("conv_transpose", x, x_scale, x_zero, *weight, *output)
         out = (_out_kind(out_dtype), out_scale, out_zero, out_dtype.storage)
         return self._run(x, x_scale, x_zero, out, relu, output_padding)
 
@@ -138,6 +150,9 @@ class ConvTransposeWeight(_Weight):
         output_padding: Ints | None = None,
     ) -> Tensor:
         """The same without requantization: float32, laid out channels last."""
+        if tracing(x):
+            weight = (*self._arguments(), *self._geometry, self._extra_list(output_padding))
+            return record("conv_transpose_float", x, x_scale, x_zero, *weight, relu)
         out = (OUT_FLOAT, 1.0, 0, torch.float32)
         return self._run(x, x_scale, x_zero, out, relu, output_padding)
 
@@ -163,6 +178,10 @@ class ConvTransposeWeight(_Weight):
             ValueError, RuntimeError: as a call, and values so large that no float32 scale fits the
                 results.
         """
+        if tracing(x):
+            weight = (*self._arguments(), *self._geometry, self._extra_list(output_padding))
+            how = (per_tensor, reduce_range, relu)
+            return record("conv_transpose_dynamic", x, *weight, *how)
         check_float_images(x)
         extra = self._extra(output_padding)
         batched, shape = self._shapes(x, extra)
@@ -186,6 +205,11 @@ class ConvTransposeWeight(_Weight):
         if output_padding is None:
             return self.output_padding
         return _spatial("output_padding", output_padding, self.rank, 0)
+
+    def _extra_list(self, output_padding: Ints | None) -> list[int]:
+        if output_padding is None:
+            return list(self.output_padding[-self.rank :])
+        return int_list(output_padding, self.rank)
 
     def _run(
         self,

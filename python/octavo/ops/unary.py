@@ -9,6 +9,7 @@ import torch
 from octavo import _C
 from octavo.dtypes import QDType
 from octavo.ops._common import EIGHT_BIT, OUT_KIND, Tensor, check_storage, dense
+from octavo.ops._tracing import record, tracing
 
 _Parameters = tuple[float, ...]
 
@@ -92,6 +93,9 @@ def unary(
         TypeError: q or ``out_dtype`` is not 8-bit.
         ValueError: an unknown name; qparams out of range.
     """
+    if tracing(q):
+        output = (out_scale, out_zero_point, out_dtype.storage, list(parameters))
+        return record("unary", name, q, scale, zero_point, *output)
     table = _table_for(name, q, scale, zero_point, out_scale, out_zero_point, out_dtype, parameters)
     q = dense(q)
     out = torch.empty_like(q, dtype=out_dtype.storage)
@@ -104,6 +108,8 @@ def unary_(
 ) -> Tensor:
     """:func:`unary` in the storage and with the qparams of ``q``, which is returned."""
     dtype = EIGHT_BIT.get(q.dtype)
+    if tracing(q) and dtype is not None:
+        return q.copy_(unary(name, q, scale, zero_point, scale, zero_point, dtype, parameters))
     if dtype is None:
         check_storage(name, q, EIGHT_BIT)
     assert dtype is not None

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from octavo import _C
 from octavo.ops._common import Tensor
 from octavo.ops._image import Image, check_not_empty, in_three
+from octavo.ops._tracing import record, tracing
 
 
 def _open(
@@ -38,6 +39,10 @@ def _open(
     return x, list(scales)
 
 
+def _floats(scales: Sequence[float] | None) -> list[float] | None:
+    return None if scales is None else list(scales)
+
+
 def upsample_nearest(
     q: Tensor, size: Sequence[int], scales: Sequence[float] | None = None, exact: bool = False
 ) -> Tensor:
@@ -48,6 +53,8 @@ def upsample_nearest(
         TypeError: q is not uint8 or int8.
         ValueError: sizes or scales that do not fit q, an image without elements.
     """
+    if tracing(q):
+        return record("upsample_nearest", q, list(size), _floats(scales), exact)
     x, factors = _open("upsample_nearest", q, size, scales)
     if len(size) == 2 and not exact:
         for d, (have, to) in enumerate(zip(x.size, size, strict=True)):
@@ -75,6 +82,9 @@ def upsample_linear(
     Raises:
         As :func:`upsample_nearest`.
     """
+    if tracing(q):
+        how = (list(size), _floats(scales), align_corners)
+        return record("upsample_linear", q, zero_point, *how)
     x, factors = _open("upsample_linear", q, size, scales)
     for d, (have, to) in enumerate(zip(x.size, size, strict=True)):
         factors[d] = 0.0 if to == have else factors[d]

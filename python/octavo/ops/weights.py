@@ -18,6 +18,7 @@ from octavo.ops._common import (
     check_cpu,
     check_storage,
 )
+from octavo.ops._tracing import PlainForm, record, tracing
 
 FUNCTION_CODE = {"leaky_relu": 0, "tanh": 1}  # FloatFunction of csrc/ops/linear_function.h
 
@@ -57,7 +58,7 @@ def _out_kind(dtype: QDType) -> int:
     return kind
 
 
-class _Weight:
+class _Weight(PlainForm):
     """Qparams and bias that both kinds of weight keep, as plain tensors.
 
     ``direct(x, out_scale, out_zero, out_dtype, relu)`` (for convolutions also ``add`` and
@@ -70,6 +71,7 @@ class _Weight:
     def __init__(
         self, channels: int, scales: Tensor, zero_points: Tensor, bias: Tensor | None
     ) -> None:
+        super().__init__()
         self.scales = scales.detach().reshape(-1).to("cpu", torch.float32).contiguous()
         self.zero_points = zero_points.detach().reshape(-1).to("cpu", torch.int64).contiguous()
         self.bias = None if bias is None else _expand("bias", bias, channels, torch.float32)
@@ -78,6 +80,17 @@ class _Weight:
         # The addresses below are read while the extension copies them.
         self._scales = _expand("weight scale", self.scales, channels, torch.float32)
         self._zero_points = _expand("weight zero_point", self.zero_points, channels, torch.int32)
+
+    def unpack(self) -> Tensor:
+        """The plain int8 weight."""
+        raise NotImplementedError
+
+    def _make_plain(self) -> Tensor:
+        return self.unpack()
+
+    def _arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Weight, scales, zero points and bias as plain tensors: what operators of a graph take."""
+        return self.plain(), self.scales, self.zero_points, self.bias
 
 
 class LinearWeight(_Weight):
@@ -163,6 +176,9 @@ class LinearWeight(_Weight):
             ValueError: feature count, qparams out of range; another function, a slope that is not
                 finite.
         """
+        if tracing(x):
+            output = (out_scale, out_zero, out_dtype.storage, relu, function, slope)
+            return record("linear", x, x_scale, x_zero, *self._arguments(), *output)
         x = self._rows(x)
         out = torch.empty((*x.shape[:-1], self.out_features), dtype=out_dtype.storage)
         if function is not None:
@@ -181,6 +197,8 @@ class LinearWeight(_Weight):
         self, x: Tensor, x_scale: float, x_zero: int, relu: bool = False
     ) -> Tensor:
         """The same without requantization: float32 (..., out_features)."""
+        if tracing(x):
+            return record("linear_float", x, x_scale, x_zero, *self._arguments(), relu)
         x = self._rows(x)
         out = torch.empty((*x.shape[:-1], self.out_features), dtype=torch.float32)
         self._run(x, x_scale, x_zero, OUT_FLOAT, 1.0, 0, relu, out)
@@ -214,6 +232,9 @@ class LinearWeight(_Weight):
             TypeError: dtype of x.
             ValueError: feature count.
         """
+        if tracing(x):
+            how = (per_tensor, reduce_range, relu, gelu)
+            return record("linear_dynamic", x, *self._arguments(), *how)
         if x.dtype not in FLOAT_TYPE:
             raise TypeError(f"input: expected a float32, bfloat16 or float16 tensor, got {x.dtype}")
         check_cpu("input", x)

@@ -348,8 +348,8 @@ def test_errors_say_what_to_do() -> None:
         module(torch.zeros(4, 5))
     with pytest.raises(RuntimeError, match=r"encoder\.0.*smaller than the kernel"):
         module(torch.zeros(1, 4, 2, 5))
-    with pytest.raises(RuntimeError, match=r"encoder\.0.*CPU"):
-        module(torch.zeros(2, 4, 5, 5, device="meta"))
+    with pytest.raises(RuntimeError, match=r"encoder\.0.*\[N, 4, H, W\].*\(2, 3, 5, 5\)"):
+        module(torch.zeros(2, 3, 5, 5, device="meta"))
     huge = nnqd.Conv2d(4, 6, 3)
     huge._qualified_name = "encoder.0"
     huge.set_weight_bias(octavo.QTensor.from_int_repr(huge.weight().int_repr(), 1e30, 0), None)

@@ -394,8 +394,8 @@ def test_errors_of_our_own() -> None:
         module(octavo.quantize_per_tensor(torch.zeros(3, 2, 4), 0.1, 0, octavo.quint8))
     with pytest.raises(TypeError, match=r"rnn.*h_0 must be a tensor"):
         module(torch.zeros(3, 2, 4), (H, H))
-    with pytest.raises(RuntimeError, match=r"rnn.*CPU"):
-        module(torch.zeros(3, 2, 4, device="meta"))
+    with pytest.raises(RuntimeError, match=r"rnn.*CPU tensor of the input's dtype"):
+        module(torch.zeros(3, 2, 4), torch.zeros(1, 2, 5, device="meta"))
     packed = pack_padded_sequence(torch.zeros(3, 2, 4), torch.tensor([3, 2]))
     with pytest.raises(RuntimeError, match=r"rnn.*shape"):
         module(packed, torch.zeros(1, 1, 5))

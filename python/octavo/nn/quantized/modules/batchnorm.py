@@ -11,6 +11,7 @@ from octavo import ops
 from octavo.nn.quantized.modules.parametrized import FloatParameters
 from octavo.nn.quantized.modules.utils import source_label
 from octavo.ops import direct
+from octavo.ops._tracing import record, tracing
 from octavo.tensor import QTensor
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "ChannelAffine"]
@@ -32,27 +33,41 @@ class ChannelAffine(FloatParameters):
         key = (self.eps, *((id(p), getattr(p, "_version", 0) if counts else 0) for p in parameters))
         known: Any = self.__dict__.get("_known_constants")
         if known is None or known[0] != key or not counts:
-            weight, bias, mean, variance = (
-                None if p is None else p.to(torch.float64) for p in parameters
-            )
-            assert mean is not None
-            assert variance is not None
-            factor = 1.0 / torch.sqrt(variance + self.eps)
-            factor = factor if weight is None else weight * factor
-            offset = -(mean * factor) if bias is None else bias - mean * factor
+            weight, bias, mean, variance = parameters
+            constants = ops.batch_norm_constants(mean, variance, weight, bias, self.eps)
             # The parameters are kept so that their ids are not used again.
-            known = (key, torch.stack((factor, offset)), parameters)
+            known = (key, constants, parameters)
             self.__dict__["_known_constants"] = known
-        constants: Tensor = known[1]
-        return constants
+        result: Tensor = known[1]
+        return result
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_known_constants"}
 
     def _affine(self, x: Tensor, input: QTensor) -> QTensor:
         qdtype = self._out_qdtype or input._qdtype
-        constants = self._constants()
         scale, zero_point, relu = self._scale, self._zero_point, self._relu
+        if tracing(x):
+            parameters: tuple[Any, ...] = (self.running_mean, self.running_var, self.weight)
+            return QTensor._wrap(
+                record(
+                    "batch_norm",
+                    x,
+                    input._scale,
+                    input._zero_point,
+                    *parameters,
+                    self.bias,
+                    self.eps,
+                    scale,
+                    zero_point,
+                    qdtype.storage,
+                    relu,
+                ),
+                scale,
+                zero_point,
+                qdtype,
+            )
+        constants = self._constants()
         if x is input._int:
             address, channels = constants.data_ptr(), constants.shape[1]
             quick: QTensor | None = direct.channel_affine(

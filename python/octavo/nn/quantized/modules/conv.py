@@ -11,6 +11,7 @@ from octavo.dtypes import quint8
 from octavo.nn.quantized.modules.conv_base import ConvModule
 from octavo.nn.quantized.modules.utils import observed_float, source_label
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
@@ -56,7 +57,7 @@ class _ConvNd(ConvModule, WeightedQuantizedModule):
         return self._repr_of_geometry(f"scale={self._scale}, zero_point={self._zero_point}")
 
     def forward(self, input: QTensor) -> QTensor:
-        if self._border is None:
+        if self._border is None and not is_dynamo_compiling():
             result: QTensor | None = self._packed.direct(
                 input, self._scale, self._zero_point, self._out_qdtype, self._relu
             )

@@ -11,6 +11,7 @@ from octavo.dtypes import quint8
 from octavo.nn.quantized.modules.conv import _ConvNd
 from octavo.nn.quantized.modules.conv_transpose_base import ConvTransposeModule
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
@@ -52,7 +53,7 @@ class _ConvTransposeNd(ConvTransposeModule, _ConvNd):
         self._reset_weight(bias)
 
     def forward(self, input: QTensor, output_size: Sequence[int] | None = None) -> QTensor:
-        if output_size is None and self._pads_output:
+        if output_size is None and self._pads_output and not is_dynamo_compiling():
             result: QTensor | None = self._packed.direct(
                 input, self._scale, self._zero_point, self._out_qdtype, self._relu
             )

@@ -25,6 +25,7 @@ from octavo.dtypes import quint4x2, quint8
 from octavo.nn.quantized.modules.base import QuantizedModule, expect
 from octavo.nn.quantized.modules.utils import describe, relabel, source_label
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.ops.embedding import (
     EmbeddingWeight,
     checked_embedding,
@@ -155,7 +156,9 @@ class Embedding(QuantizedModule):
         )
 
     def forward(self, indices: Tensor) -> Tensor:
-        result: Tensor | None = direct.embedding(self._table._direct, indices)
+        result: Tensor | None = (
+            None if is_dynamo_compiling() else direct.embedding(self._table._direct, indices)
+        )
         return self._forward(indices) if result is None else result
 
     def _forward(self, indices: Tensor) -> Tensor:
@@ -346,14 +349,18 @@ class EmbeddingBag(Embedding):
 
         Raises: as :func:`octavo.ops.embedding_bag`, with the module's name.
         """
-        result: Tensor | None = direct.embedding_bag(
-            self._table._direct,
-            indices,
-            offsets,
-            self.mode,
-            per_sample_weights,
-            self.include_last_offset,
-            self.padding_idx,
+        result: Tensor | None = (
+            None
+            if is_dynamo_compiling()
+            else direct.embedding_bag(
+                self._table._direct,
+                indices,
+                offsets,
+                self.mode,
+                per_sample_weights,
+                self.include_last_offset,
+                self.padding_idx,
+            )
         )
         if result is None or compressed_indices_mapping is not None:
             return self._forward(indices, offsets, per_sample_weights, compressed_indices_mapping)

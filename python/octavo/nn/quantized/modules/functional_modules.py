@@ -20,6 +20,7 @@ from octavo.nn.quantized.modules.utils import (
     source_label,
 )
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["FXFloatFunctional", "FloatFunctional", "QFunctional"]
@@ -181,7 +182,7 @@ class QFunctional(QuantizedOutput):
     def _binary(
         self, direct_kernel: Any, kernel: Any, x: QTensor, y: QTensor, relu: bool
     ) -> QTensor:
-        if not self._without_scale:
+        if not self._without_scale and not is_dynamo_compiling():
             result: QTensor | None = direct_kernel(
                 x, y, self._scale, self._zero_point, self._out_qdtype, relu
             )
@@ -208,7 +209,7 @@ class QFunctional(QuantizedOutput):
         return self._binary(direct.mul, ops.mul, x, y, False)
 
     def cat(self, x: Sequence[QTensor], dim: int = 0) -> QTensor:
-        if not self._without_scale:
+        if not self._without_scale and not is_dynamo_compiling():
             result: QTensor | None = direct.cat(
                 x, dim, self._scale, self._zero_point, self._out_qdtype
             )

@@ -11,6 +11,7 @@ from octavo import ops
 from octavo.dtypes import QDType, as_qdtype, qint8, quint8
 from octavo.nn.quantized.modules.utils import observed_float, source_label
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
@@ -121,6 +122,8 @@ class Linear(WeightedQuantizedModule):
         )
 
     def forward(self, input: QTensor) -> QTensor:
+        if is_dynamo_compiling():
+            return self._forward(input)
         result: QTensor | None = self._packed.direct(
             input, self._scale, self._zero_point, self._out_qdtype, self._relu
         )

@@ -21,6 +21,7 @@ from octavo import ops
 from octavo.nn.quantized.modules.batchnorm import ChannelAffine
 from octavo.nn.quantized.modules.parametrized import FloatParameters
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm"]
@@ -71,15 +72,19 @@ class LayerNorm(FloatParameters):
         )
 
     def forward(self, input: QTensor) -> QTensor:
-        quick: QTensor | None = direct.layer_norm(
-            input,
-            self.normalized_shape,
-            self.weight,
-            self.bias,
-            self.eps,
-            self._scale,
-            self._zero_point,
-            self._out_qdtype,
+        quick: QTensor | None = (
+            None
+            if is_dynamo_compiling()
+            else direct.layer_norm(
+                input,
+                self.normalized_shape,
+                self.weight,
+                self.bias,
+                self.eps,
+                self._scale,
+                self._zero_point,
+                self._out_qdtype,
+            )
         )
         if quick is not None:
             return quick
@@ -139,8 +144,12 @@ def _group_norm(
     qdtype = module._out_qdtype or input._qdtype
     scale, zero_point = module._scale, module._zero_point
     if x is input._int:
-        quick: QTensor | None = direct.group_norm(
-            input, groups, weight, bias, eps, scale, zero_point, module._out_qdtype
+        quick: QTensor | None = (
+            None
+            if is_dynamo_compiling()
+            else direct.group_norm(
+                input, groups, weight, bias, eps, scale, zero_point, module._out_qdtype
+            )
         )
         if quick is not None:
             return quick

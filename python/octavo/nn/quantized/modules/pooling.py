@@ -9,6 +9,7 @@ from torch import nn
 from octavo import ops
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["MaxPool2d"]
@@ -62,8 +63,12 @@ class MaxPool2d(QuantizedModule):
         )
 
     def forward(self, input: QTensor) -> QTensor:
-        result: QTensor | None = direct.max_pool(
-            input, 2, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        result: QTensor | None = (
+            None
+            if is_dynamo_compiling()
+            else direct.max_pool(
+                input, 2, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+            )
         )
         if result is not None:
             return result

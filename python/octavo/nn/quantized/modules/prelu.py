@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from octavo import ops
 from octavo.nn.quantized.modules.parametrized import FloatParameters
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["PReLU"]
@@ -86,7 +87,11 @@ class PReLU(FloatParameters):
             )
         qdtype = self._out_qdtype or input._qdtype
         scale, zero_point = self._scale, self._zero_point
-        quick: QTensor | None = direct.prelu(input, self.weight, scale, zero_point, qdtype)
+        quick: QTensor | None = (
+            None
+            if is_dynamo_compiling()
+            else direct.prelu(input, self.weight, scale, zero_point, qdtype)
+        )
         if quick is not None:
             return quick
         try:

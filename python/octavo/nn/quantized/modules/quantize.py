@@ -12,6 +12,7 @@ from octavo.dtypes import QDType, as_qdtype
 from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput
 from octavo.nn.quantized.modules.utils import describe, output_qparams, source_label
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["DeQuantize", "Quantize"]
@@ -74,6 +75,8 @@ class Quantize(QuantizedOutput):
         return f"scale={self.scale}, zero_point={self.zero_point}, dtype={self.dtype}"
 
     def forward(self, X: Tensor) -> QTensor:
+        if is_dynamo_compiling():
+            return self._forward(X)
         result: Any = direct.quantize(X, self._scale, self._zero_point, self._out_qdtype)
         return self._forward(X) if result is None else result
 
@@ -90,9 +93,8 @@ class Quantize(QuantizedOutput):
                 f"{describe(X)}; call .float() first"
             )
         scale, zero_point, qdtype = self._scale, self._zero_point, self.dtype
-        return QTensor._wrap(
-            ops.quantize(X.float(), scale, zero_point, qdtype), scale, zero_point, qdtype
-        )
+        x = X if X.dtype == torch.float32 else X.float()
+        return QTensor._wrap(ops.quantize(x, scale, zero_point, qdtype), scale, zero_point, qdtype)
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Quantize:
@@ -132,7 +134,8 @@ class DeQuantize(QuantizedModule):
         if values is not None:
             return values if self.dtype is torch.float32 else values.to(self.dtype)
         if isinstance(Xq, QTensor):
-            return Xq.dequantize().to(self.dtype)
+            values = Xq.dequantize()
+            return values if self.dtype is torch.float32 else values.to(self.dtype)
         if isinstance(Xq, Tensor) and Xq.is_floating_point():
             return Xq
         raise TypeError(

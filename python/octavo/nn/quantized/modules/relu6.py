@@ -10,6 +10,7 @@ from octavo import ops
 from octavo._tensor.compute import quantized_number
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["ReLU6"]
@@ -45,7 +46,9 @@ class ReLU6(QuantizedModule):
         if self.inplace:
             q.clamp_(zero_point, six)
             return input
-        result: QTensor | None = direct.clamp(input, zero_point, six)
+        result: QTensor | None = (
+            None if is_dynamo_compiling() else direct.clamp(input, zero_point, six)
+        )
         return input._with_int(ops.clamp(q, zero_point, six)) if result is None else result
 
     @classmethod

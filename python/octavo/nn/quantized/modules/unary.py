@@ -24,6 +24,7 @@ from octavo.dtypes import QDType
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.utils import output_qparams, source_label
 from octavo.ops import direct
+from octavo.ops._tracing import tracing
 from octavo.tensor import QTensor
 
 __all__ = [
@@ -316,6 +317,8 @@ class Softmax(_Activation):
         return f"dim={self.dim}, "
 
     def _direct(self, input: QTensor, qdtype: QDType) -> QTensor | None:
+        if tracing(input._int):
+            return None
         table = ops.softmax_table(input._scale)
         scale, zero_point = self._scale, self._zero_point
         quick: QTensor | None = direct.softmax(input, self.dim, table, scale, zero_point, qdtype)

@@ -6,6 +6,7 @@ from torch import nn
 
 from octavo.nn.quantized.modules.conv import Conv2d
 from octavo.nn.quantized.modules.utils import source_label
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["ConvAdd2d", "ConvAddReLU2d"]
@@ -24,7 +25,7 @@ class ConvAdd2d(Conv2d):
     """
 
     def forward(self, input: QTensor, extra_input: QTensor) -> QTensor:  # type: ignore[override]
-        if self._border is None:
+        if self._border is None and not is_dynamo_compiling():
             result: QTensor | None = self._packed.direct(
                 input, self._scale, self._zero_point, self._out_qdtype, self._relu, extra_input
             )

@@ -8,6 +8,7 @@ from torch import nn
 
 from octavo.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d, _ConvNd
 from octavo.nn.quantized.modules.utils import source_label
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["ConvHardtanh1d", "ConvHardtanh2d", "ConvHardtanh3d"]
@@ -32,7 +33,7 @@ class _WithHardtanh(_ConvNd):
     def forward(self, input: QTensor) -> QTensor:
         clamp = (self.min_val, self.max_val)
         scale, zero_point, qdtype = self._scale, self._zero_point, self._out_qdtype
-        if self._border is None:
+        if self._border is None and not is_dynamo_compiling():
             result: QTensor | None = self._packed.direct(
                 input, scale, zero_point, qdtype, False, None, clamp
             )

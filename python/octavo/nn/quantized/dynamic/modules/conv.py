@@ -16,6 +16,7 @@ from octavo.nn.quantized.modules.utils import (
     dynamic_weight_observer,
     source_label,
 )
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.tensor import QTensor
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
@@ -72,7 +73,7 @@ class _ConvNd(ConvModule):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._border is None:
+        if self._border is None and not is_dynamo_compiling():
             result: Tensor | None = self._packed.dynamic_direct(
                 x, self.per_tensor, self.reduce_range, self._relu
             )

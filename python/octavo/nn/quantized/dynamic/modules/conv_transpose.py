@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from octavo.nn.quantized.dynamic.modules.conv import _ConvNd
 from octavo.nn.quantized.modules.conv_transpose_base import ConvTransposeModule
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
+from octavo.ops._tracing import is_dynamo_compiling
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
@@ -54,7 +55,7 @@ class _ConvTransposeNd(ConvTransposeModule, _ConvNd):
         self._reset_weight(bias)
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        if output_size is None and self._pads_output:
+        if output_size is None and self._pads_output and not is_dynamo_compiling():
             result: Tensor | None = self._packed.dynamic_direct(
                 x, self.per_tensor, self.reduce_range, self._relu
             )

@@ -18,6 +18,7 @@ from octavo.nn.quantized.modules.utils import (
     source_label,
 )
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
@@ -156,6 +157,8 @@ class Linear(PackedWeightModule):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_dynamo_compiling():
+            return self._forward(x)
         result: Tensor | None = self._packed.dynamic_direct(
             x, self.per_tensor, self.reduce_range, self._relu, self._gelu
         )

@@ -94,7 +94,7 @@ class MultiheadAttention(QuantizedModule, AttentionMath):
 
     def _projection_biases(self) -> list[Tensor | None]:
         if self.in_proj is not None:
-            return [self.in_proj.bias()]
+            return [self.in_proj._packed.bias]
         return [part.bias() for part in (self.q_proj, self.k_proj, self.v_proj)]
 
     def split_projections_(self) -> None:

@@ -135,7 +135,7 @@ class _Recurrent(RecurrentWeights):
         label, count = self._label(), self.num_layers * self._directions
         sizes = [self._outputs, self.hidden_size][: 2 if self.mode == "LSTM" else 1]
         if hx is None:
-            return [torch.zeros(count, batch, size) for size in sizes]
+            return [torch.zeros(count, batch, size, device=x.device) for size in sizes]
         result = []
         for index, (state, size) in enumerate(zip(self._states(hx), sizes, strict=True)):
             name = ("h_0", "c_0")[index]
@@ -165,7 +165,7 @@ class _Recurrent(RecurrentWeights):
         """All layers on rows (rows, input_size), which lie step by step; updates ``states``."""
         outputs, directions = self._outputs, self._directions
         for layer in range(self.num_layers):
-            out = torch.empty(x.shape[0], directions * outputs)
+            out = torch.empty(x.shape[0], directions * outputs, device=x.device)
             for direction in range(directions):
                 end = f"_l{layer}" + ("_reverse" if direction else "")
                 index = layer * directions + direction

@@ -110,7 +110,8 @@ class _Cell(RecurrentWeights):
             )
         rows = data.reshape(-1, self.input_size)
         if states is None:
-            new = [torch.zeros(rows.shape[0], self.hidden_size) for _ in range(count)]
+            size = (rows.shape[0], self.hidden_size)
+            new = [torch.zeros(size, device=rows.device) for _ in range(count)]
         else:
             names = ("hx[0]", "hx[1]") if count == 2 else ("hx",)
             new = [self._state(s, n, data) for s, n in zip(states, names, strict=True)]

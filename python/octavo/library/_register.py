@@ -1,0 +1,49 @@
+"""How operators are made known to ``torch.library``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["operator", "registered"]
+
+_NAMESPACE = "octavo"
+
+
+def _library() -> tuple[Any, set[str]]:
+    """The library and the names that it has defined. They live as long as the process, beside
+    torch's own record of the operators: this module may be loaded again."""
+    kept: dict[str, Any] = vars(torch.ops.octavo)
+    if "_kept" not in kept:
+        new: Any = torch.library.Library
+        kept["_kept"] = (new(_NAMESPACE, "FRAGMENT"), set())
+    return kept["_kept"]  # type: ignore[no-any-return]
+
+
+def registered() -> set[str]:
+    """The names of the operators."""
+    return set(_library()[1])
+
+
+def operator(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Define ``octavo::<schema>``, unless it is there already.
+
+    Args:
+        schema: ``name(arguments) -> results``; no argument is changed, no result shares memory
+            with one.
+        kernel: computes on the CPU.
+        fake: results of the same sizes, strides and dtypes, for tensors without numbers.
+
+    The results carry no gradient.
+    """
+    library, names = _library()
+    name = schema.partition("(")[0]
+    if name in names:
+        return
+    names.add(name)
+    library.define(schema, tags=(torch.Tag.needs_fixed_stride_order,))
+    library.impl(name, kernel, "CPU")
+    library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=library)
