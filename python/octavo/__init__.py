@@ -33,11 +33,14 @@ from octavo.dtypes import (
 from octavo.tensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
 
 from octavo import nn, quantization  # isort: skip  (they use the names above)
+from octavo.workflow import DynamicQuantConfig, StaticQuantConfig, quantize  # isort: skip
 
 __version__ = version("octavo")
 
 __all__ = [
+    "DynamicQuantConfig",
     "QTensor",
+    "StaticQuantConfig",
     "__version__",
     "backend",
     "dequantize",
@@ -50,6 +53,7 @@ __all__ = [
     "qint8",
     "qint32",
     "quantization",
+    "quantize",
     "quantize_per_channel",
     "quantize_per_tensor",
     "quint4x2",

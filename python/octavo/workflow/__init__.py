@@ -1,0 +1,19 @@
+"""Quantizing a model in one call, or in the steps of Neural Compressor.
+
+What is here is in :mod:`octavo` itself too.
+"""
+
+from octavo.workflow.choose import CAPTURES
+from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig
+from octavo.workflow.one_call import QuantizeResult, quantize
+from octavo.workflow.report import WorkflowReport
+
+__all__ = [
+    "CAPTURES",
+    "DynamicQuantConfig",
+    "QuantConfig",
+    "QuantizeResult",
+    "StaticQuantConfig",
+    "WorkflowReport",
+    "quantize",
+]
