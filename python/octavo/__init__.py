@@ -33,7 +33,15 @@ from octavo.dtypes import (
 from octavo.tensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
 
 from octavo import nn, quantization  # isort: skip  (they use the names above)
-from octavo.workflow import DynamicQuantConfig, StaticQuantConfig, quantize  # isort: skip
+from octavo.workflow import (  # isort: skip
+    DynamicQuantConfig,
+    StaticQuantConfig,
+    convert,
+    load,
+    prepare,
+    quantize,
+    save,
+)
 
 __version__ = version("octavo")
 
@@ -43,13 +51,16 @@ __all__ = [
     "StaticQuantConfig",
     "__version__",
     "backend",
+    "convert",
     "dequantize",
+    "load",
     "nn",
     "ops",
     "per_channel_affine",
     "per_channel_symmetric",
     "per_tensor_affine",
     "per_tensor_symmetric",
+    "prepare",
     "qint8",
     "qint32",
     "quantization",
@@ -58,4 +69,5 @@ __all__ = [
     "quantize_per_tensor",
     "quint4x2",
     "quint8",
+    "save",
 ]

@@ -7,6 +7,8 @@ from octavo.workflow.choose import CAPTURES
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig
 from octavo.workflow.one_call import QuantizeResult, quantize
 from octavo.workflow.report import WorkflowReport
+from octavo.workflow.save import load, save
+from octavo.workflow.steps import convert, prepare
 
 __all__ = [
     "CAPTURES",
@@ -15,5 +17,9 @@ __all__ = [
     "QuantizeResult",
     "StaticQuantConfig",
     "WorkflowReport",
+    "convert",
+    "load",
+    "prepare",
     "quantize",
+    "save",
 ]

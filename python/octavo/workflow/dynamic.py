@@ -6,18 +6,14 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from octavo.quantization.qconfig import (
-    QConfig,
-    check_qconfig,
-    float_qparams_weight_only_qconfig,
-)
+from octavo.quantization.qconfig import QConfig, float_qparams_weight_only_qconfig
 from octavo.quantization.quantization_mappings import get_default_dynamic_quant_module_mappings
 from octavo.quantization.quantize_dynamic import explain_dynamic, quantize_dynamic
 from octavo.quantization.units import canonical_type, find_entry, iter_modules
 from octavo.workflow.capture import Configs
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig
 
-__all__ = ["dynamic_spec", "float_reasons", "quantize_named"]
+__all__ = ["dynamic_spec", "float_reasons", "qconfig_for", "quantize_named"]
 
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 
@@ -40,13 +36,17 @@ def dynamic_spec(
             continue
         if name not in usual and (own is config or find_entry(module, table)[0] is None):
             continue
-        qconfig = own.qconfig()
-        if issubclass(canonical_type(module), _TABLES):
-            qconfig = float_qparams_weight_only_qconfig
-        check_qconfig(qconfig, name)
-        if qconfig is not None:
-            result[name] = (own, qconfig)
+        result[name] = (own, qconfig_for(module, own))
     return result
+
+
+def qconfig_for(module: nn.Module, config: DynamicQuantConfig) -> QConfig:
+    """What a config that quantizes stands for; embedding tables have one of their own."""
+    if issubclass(canonical_type(module), _TABLES):
+        return float_qparams_weight_only_qconfig
+    qconfig = config.qconfig()
+    assert qconfig is not None
+    return qconfig
 
 
 def float_reasons(model: nn.Module, configs: Configs) -> dict[str, str]:

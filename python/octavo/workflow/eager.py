@@ -178,6 +178,13 @@ class EagerCapture(Capture):
     def restore(self, model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
         """See :meth:`Capture.restore`."""
         model = copy_model(model).eval()
+        names = {name for name, _ in model.named_modules(remove_duplicate=False)}
+        needed = {*recipe["ends"], *(name for group in recipe["fused"] for name in group)}
+        if missing := sorted(needed - names):
+            raise ValueError(
+                f"load: float_model lacks the modules {missing}, which the int8 model was made of; "
+                "give a model of the architecture that was quantized"
+            )
         for module in model.modules():
             if getattr(module, "inplace", False) is True:
                 module.inplace = False  # type: ignore[assignment]

@@ -106,11 +106,11 @@ def quantize(
         data = CalibrationData(calibration_data, plain, transform_fn, max_batches)  # type: ignore[arg-type]
         check_runs(plain, data.first)
     if mode == "dynamic":
-        result = _dynamic(plain, config, data)
+        result = dynamic_model(plain, config, None if data is None else data.first)
     else:
         assert data is not None
         result = _static(plain, config, data, capture, progress)
-    result.report.mode, result.report.mode_reason = mode, why
+    result.report.mode_reason = why
     if data is not None:
         result.report.notes += data.notes
         _compare(result, data, min_sqnr)
@@ -143,7 +143,10 @@ def check_runs(model: nn.Module, batch: Batch | None) -> None:
         )
 
 
-def _dynamic(model: nn.Module, config: QuantConfig, data: CalibrationData | None) -> QuantizeResult:
+def dynamic_model(model: nn.Module, config: QuantConfig, example: Batch | None) -> QuantizeResult:
+    """A copy of a float model in eval mode, quantized dynamically; layers are compared on the
+    example.
+    """
     configs = config.resolve(model)
     spec = dynamic_spec(model, configs, config)
     if not spec:
@@ -153,11 +156,30 @@ def _dynamic(model: nn.Module, config: QuantConfig, data: CalibrationData | None
             "set_local gives them a DynamicQuantConfig"
         )
     int8 = quantize_named(model, spec)
-    reasons = float_reasons(model, configs)
-    example = None if data is None else data.first
-    report = layer_report(int8, None, model, example, reasons, model)
+    report = layer_report(int8, None, model, example, float_reasons(model, configs), model)
+    report.mode = "dynamic"
     remember(int8, {"capture": "", "dynamic": dynamic_recipe(spec)})
+    int8.workflow_report = report  # type: ignore[assignment]
     return QuantizeResult(int8, report, model)
+
+
+def static_model(
+    way: Capture, captured: Captured, model: nn.Module, config: QuantConfig, example: Batch | None
+) -> QuantizeResult:
+    """The int8 model of a calibrated one, with those modules quantized dynamically whose config
+    says so; layers are compared on the example.
+    """
+    int8 = way.convert(captured.prepared)
+    spec = dynamic_spec(model, config.resolve(model), config)
+    reasons = {name: text for name, text in captured.reasons.items() if name not in spec}
+    if spec:
+        int8 = quantize_named(int8, spec)
+    remember(int8, {**captured.recipe, "dynamic": dynamic_recipe(spec)})
+    report = layer_report(int8, captured, captured.reference, example, reasons, model)
+    report.mode, report.capture = "static", way.name
+    report.notes += captured.notes
+    int8.workflow_report = report  # type: ignore[assignment]
+    return QuantizeResult(int8, report, captured.reference)
 
 
 def _static(
@@ -180,33 +202,16 @@ def _static(
             continue
         batches = calibrate(captured.prepared, data, progress)
         try:
-            int8, reasons = finish(way, captured, model, config)
+            result = static_model(way, captured, model, config, example)
             for batch in data.head():
-                batch.run(int8)
+                batch.run(result.model)
         except _FAILURES as error:
             fallbacks.append(FallBack(way.name, f"{type(error).__name__}: {error}"))
             continue
-        report = layer_report(int8, captured, captured.reference, example, reasons, model)
-        report.capture, report.batches, report.fallbacks = way.name, batches, fallbacks
-        report.notes += captured.notes
-        return QuantizeResult(int8, report, captured.reference)
+        result.report.batches, result.report.fallbacks = batches, fallbacks
+        return result
     tried = "\n".join(f"  {item.capture}: {item.reason}" for item in fallbacks)
     raise RuntimeError(f"quantize: the model could not be quantized statically:\n{tried}")
-
-
-def finish(
-    way: Capture, captured: Captured, model: nn.Module, config: QuantConfig
-) -> tuple[nn.Module, dict[str, str]]:
-    """The int8 model of a calibrated one, with the modules quantized that have a dynamic config;
-    and the reasons why modules stay float.
-    """
-    int8 = way.convert(captured.prepared)
-    spec = dynamic_spec(model, config.resolve(model), config)
-    reasons = {name: text for name, text in captured.reasons.items() if name not in spec}
-    if spec:
-        int8 = quantize_named(int8, spec)
-    remember(int8, {**captured.recipe, "dynamic": dynamic_recipe(spec)})
-    return int8, reasons
 
 
 def _compare(result: QuantizeResult, data: CalibrationData, min_sqnr: float) -> None:

@@ -80,7 +80,8 @@ class WorkflowReport(QuantizationReport):
         chosen = f" ({self.mode_reason})" if self.mode_reason else ""
         lines.append(f"mode: {self.mode}{chosen}")
         if self.capture:
-            lines.append(f"capture: {self.capture}, calibrated with {self.batches} batches")
+            data = f", calibrated with {self.batches} batches" if self.batches else ""
+            lines.append(f"capture: {self.capture}{data}")
         lines += [f"not captured by {item.capture}: {item.reason}" for item in self.fallbacks]
         if self.sqnr is not None and self.cosine is not None:
             lines.append(
