@@ -36,6 +36,7 @@ from octavo import nn, quantization  # isort: skip  (they use the names above)
 from octavo.workflow import (  # isort: skip
     DynamicQuantConfig,
     StaticQuantConfig,
+    autotune,
     convert,
     load,
     prepare,
@@ -50,6 +51,7 @@ __all__ = [
     "QTensor",
     "StaticQuantConfig",
     "__version__",
+    "autotune",
     "backend",
     "convert",
     "dequantize",

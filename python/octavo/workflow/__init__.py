@@ -3,6 +3,7 @@
 What is here is in :mod:`octavo` itself too.
 """
 
+from octavo.workflow.autotune import AutotuneResult, Trial, Trials, autotune
 from octavo.workflow.choose import CAPTURES
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig
 from octavo.workflow.one_call import QuantizeResult, quantize
@@ -12,11 +13,15 @@ from octavo.workflow.steps import convert, prepare
 
 __all__ = [
     "CAPTURES",
+    "AutotuneResult",
     "DynamicQuantConfig",
     "QuantConfig",
     "QuantizeResult",
     "StaticQuantConfig",
+    "Trial",
+    "Trials",
     "WorkflowReport",
+    "autotune",
     "convert",
     "load",
     "prepare",

@@ -7,8 +7,8 @@ print(report)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -43,11 +43,14 @@ class QuantizeResult:
         report: what became of each module, and how near the outputs are.
         reference: the float model whose modules have the paths of the int8 one's, for
             :func:`octavo.quantization.compare_layers`.
+        paths: of these modules to those in the user's model, where they differ; None for what that
+            one does not have.
     """
 
     model: nn.Module
     report: WorkflowReport
     reference: nn.Module
+    paths: Mapping[str, str | None] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.report))
@@ -179,7 +182,7 @@ def static_model(
     report.mode, report.capture = "static", way.name
     report.notes += captured.notes
     int8.workflow_report = report  # type: ignore[assignment]
-    return QuantizeResult(int8, report, captured.reference)
+    return QuantizeResult(int8, report, captured.reference, captured.paths)
 
 
 def _static(
