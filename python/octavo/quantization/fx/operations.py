@@ -1,0 +1,190 @@
+"""Functions of a graph as modules: in a prepared model they carry the QConfig, in an int8 model the
+scale.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octavo.nn.quantized import QFunctional
+from octavo.nn.quantized.modules.utils import output_qparams, source_label
+from octavo.tensor import QTensor
+
+__all__ = [
+    "FloatOperation",
+    "QAdd",
+    "QAddScalar",
+    "QCat",
+    "QMatMul",
+    "QMul",
+    "QMulScalar",
+    "dequantize_all",
+]
+
+
+class FloatOperation(nn.Module):
+    """A call of a function or method on float tensors.
+
+    Args:
+        kind: "add", "mul", "matmul", "cat", "add_scalar", "mul_scalar" for what becomes a module,
+            or "call" for what is called on quantized tensors as on floats.
+        target: the function, or the name of the method.
+        relu: whether ReLU follows.
+
+    ``forward`` takes the arguments of the call.
+    """
+
+    def __init__(self, kind: str, target: Any, relu: bool = False) -> None:
+        super().__init__()
+        self.kind = kind
+        self.target = target
+        self.relu = relu
+        self.many = False  # whether it gives a tuple
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.target, str):
+            result = getattr(args[0], self.target)(*args[1:], **kwargs)
+        else:
+            result = self.target(*args, **kwargs)
+        return torch.relu(result) if self.relu else result
+
+    def extra_repr(self) -> str:
+        name = self.target if isinstance(self.target, str) else self.target.__name__
+        return f"{name}{', relu' if self.relu else ''}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Built-in functions of torch._C are pickled by the name of a module that cannot be
+        # imported; those of torch and torch.nn.functional are found by name.
+        state = self.__dict__.copy()
+        if not isinstance(self.target, str):
+            state["target"] = _where(self.target)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        target = state["target"]
+        if isinstance(target, tuple):
+            state = {**state, "target": getattr(_HOMES[target[0]], target[1])}
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+
+
+_HOMES: dict[str, Any] = {
+    "torch": torch,
+    "torch.nn.functional": torch.nn.functional,
+    "operator": operator,
+}
+
+
+def _where(function: Any) -> Any:
+    """Home and name of a function in one of the homes, or the function."""
+    for home, module in _HOMES.items():
+        name = getattr(function, "__name__", "")
+        if getattr(module, name, None) is function:
+            return home, name
+    return function
+
+
+class _Operation(QFunctional):
+    """An operation of :class:`octavo.nn.quantized.QFunctional` as a module."""
+
+    _relu = False
+
+    def _get_name(self) -> str:
+        return type(self).__name__
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
+        """From an observed :class:`FloatOperation`. Raises as ``Linear.from_float`` does."""
+        result = cls()
+        result._relu = bool(getattr(mod, "relu", False))
+        result._set_output(*output_qparams(mod, source_label(cls, mod)))
+        return result
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", relu" if self._relu else "")
+
+
+class QAdd(_Operation):
+    """``x + y``, with or without ReLU; raises as ``QFunctional.add``."""
+
+    def forward(self, x: QTensor, y: QTensor) -> QTensor:  # type: ignore[override]
+        return self.add_relu(x, y) if self._relu else self.add(x, y)
+
+
+class QMul(_Operation):
+    """``x * y``, with or without ReLU; raises as ``QFunctional.mul``."""
+
+    def forward(self, x: QTensor, y: QTensor) -> QTensor:  # type: ignore[override]
+        product = self.mul(x, y)
+        return torch.relu(product) if self._relu else product  # type: ignore[return-value]
+
+
+class QMatMul(_Operation):
+    """``x @ y``; raises as ``QFunctional.matmul``."""
+
+    def forward(self, x: QTensor, y: QTensor) -> QTensor:  # type: ignore[override]
+        return self.matmul(x, y)
+
+
+class QCat(_Operation):
+    """``torch.cat`` of tensors with different scales; raises as ``QFunctional.cat``."""
+
+    def forward(self, tensors: Any, dim: int = 0) -> QTensor:  # type: ignore[override]
+        return self.cat(tensors, dim)
+
+
+class _ScalarOperation(_Operation):
+    """The result's scale follows from the input's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._without_scale = True
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
+        return cls()
+
+    def _state_tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def _state_keys(self) -> tuple[str, ...]:
+        return ()
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+class QAddScalar(_ScalarOperation):
+    """``x + y`` with a number on either side; raises as ``QFunctional.add_scalar``."""
+
+    def forward(self, x: Any, y: Any) -> QTensor:  # type: ignore[override]
+        return self.add_scalar(x, y) if isinstance(x, QTensor) else self.add_scalar(y, x)
+
+
+class QMulScalar(_ScalarOperation):
+    """``x * y`` with a number on either side; raises as ``QFunctional.mul_scalar``."""
+
+    def forward(self, x: Any, y: Any) -> QTensor:  # type: ignore[override]
+        return self.mul_scalar(x, y) if isinstance(x, QTensor) else self.mul_scalar(y, x)
+
+
+def dequantize_all(value: Any) -> Any:
+    """The values of all quantized tensors in nested tuples and lists."""
+    if isinstance(value, QTensor):
+        return value.dequantize()
+    if isinstance(value, (tuple, list)):
+        return type(value)(dequantize_all(part) for part in value)
+    return value
+
+
+QUANTIZED: dict[str, Any] = {
+    "add": QAdd,
+    "mul": QMul,
+    "matmul": QMatMul,
+    "cat": QCat,
+    "add_scalar": QAddScalar,
+    "mul_scalar": QMulScalar,
+}
