@@ -34,15 +34,30 @@ from octavo.tensor import QTensor, dequantize, quantize_per_channel, quantize_pe
 
 from octavo import library, nn, quantization  # isort: skip  (they use the names above)
 from octavo.lowering import lower  # isort: skip
+from octavo.workflow import (  # isort: skip
+    DynamicQuantConfig,
+    StaticQuantConfig,
+    autotune,
+    convert,
+    load,
+    prepare,
+    quantize,
+    save,
+)
 
 __version__ = version("octavo")
 
 __all__ = [
+    "DynamicQuantConfig",
     "QTensor",
+    "StaticQuantConfig",
     "__version__",
+    "autotune",
     "backend",
+    "convert",
     "dequantize",
     "library",
+    "load",
     "lower",
     "nn",
     "ops",
@@ -50,11 +65,14 @@ __all__ = [
     "per_channel_symmetric",
     "per_tensor_affine",
     "per_tensor_symmetric",
+    "prepare",
     "qint8",
     "qint32",
     "quantization",
+    "quantize",
     "quantize_per_channel",
     "quantize_per_tensor",
     "quint4x2",
     "quint8",
+    "save",
 ]

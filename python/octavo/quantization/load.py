@@ -86,7 +86,7 @@ def load_quantized(
     static = any(key.rpartition(".")[2] == "zero_point" for key in state)
 
     def make(module: nn.Module, own: Mapping[str, Any], name: str) -> nn.Module | None:
-        return _int8_form(module, own, name, static, dynamic_qconfig)
+        return int8_form(module, own, name, static, dynamic_qconfig)
 
     return replaced_from_state(model, state, make, inplace, "load_quantized")
 
@@ -105,7 +105,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return load_file(path)
 
 
-def _int8_form(
+def int8_form(
     module: nn.Module, own: Mapping[str, Any], name: str, static: bool, dynamic_qconfig: QConfig
 ) -> nn.Module | None:
     """What replaces a float module; None where its part of the state dict is a float one."""

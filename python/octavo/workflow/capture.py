@@ -1,0 +1,77 @@
+"""How the structure of a model is found, so that observers stand where kernels will need scales.
+
+A :class:`Capture` is one way; :func:`octavo.quantize` tries several and reports why one did not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from octavo.workflow.calibrate import Batch
+from octavo.workflow.config import QuantConfig
+
+__all__ = ["Capture", "CaptureError", "Captured"]
+
+Configs = Mapping[str, QuantConfig | None]
+
+
+class CaptureError(RuntimeError):
+    """A way of capturing does not do for a model; its message is the reason."""
+
+
+@dataclass
+class Captured:
+    """A model whose structure is known.
+
+    Attributes:
+        prepared: with observers; calibration data goes through it.
+        reference: the same without observers, to compare the int8 model with: its layers have the
+            names of that one's.
+        recipe: what to do to the float model again when an int8 checkpoint is loaded: plain values,
+            lists and dicts.
+        paths: path in the int8 model to path in the user's model, where they differ; None for
+            modules that the user's model does not have.
+        reasons: path in the user's model to why a module stays float, or what became of it.
+        notes: what users should know.
+    """
+
+    prepared: nn.Module
+    reference: nn.Module
+    recipe: dict[str, Any]
+    paths: dict[str, str | None] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Capture:
+    """One way to find a model's structure."""
+
+    name = ""
+
+    def capture(self, model: nn.Module, configs: Configs, example: Batch) -> Captured:
+        """A prepared copy of a float model in eval mode.
+
+        Args:
+            model: not changed.
+            configs: the config of each module by its path; None leaves it float, and a
+                DynamicQuantConfig is for others to apply after ``convert``.
+            example: the arguments of one call.
+
+        Raises:
+            CaptureError: this way does not do for the model.
+        """
+        raise NotImplementedError
+
+    def convert(self, prepared: nn.Module) -> nn.Module:
+        """The int8 model of a calibrated one."""
+        raise NotImplementedError
+
+    def restore(self, model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
+        """A float model, changed or a copy, whose modules have the names of the checkpoint with
+        this recipe, ready to be replaced by int8 ones.
+        """
+        raise NotImplementedError

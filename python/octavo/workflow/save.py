@@ -1,0 +1,161 @@
+"""Int8 models in files: plain tensors, and how the float model becomes such a model again.
+
+octavo.save(int8, "model.pt")
+int8 = octavo.load("model.pt", float_model)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octavo.nn.quantized.modules.base import QuantizedModule
+from octavo.quantization.fold import copy_model
+from octavo.quantization.load import int8_form, replaced_from_state
+from octavo.quantization.qconfig import default_dynamic_qconfig
+from octavo.workflow.choose import captures
+from octavo.workflow.config import DynamicQuantConfig
+from octavo.workflow.dynamic import qconfig_for, quantize_named
+from octavo.workflow.recipe import recipe_of, remember
+
+__all__ = ["load", "save"]
+
+_FORMAT = "octavo"
+_VERSION = 1
+_SAFETENSORS = ".safetensors"
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Writes an int8 model's tensors and how it was made.
+
+    Args:
+        model: from :func:`octavo.quantize`, :func:`octavo.convert`, :func:`octavo.autotune` or
+            :func:`octavo.load`.
+        path: with the suffix ``.safetensors`` a file of safetensors, else one of ``torch.save``
+            that ``torch.load(..., weights_only=True)`` reads. Packed weights are not in it: a file
+            made on one CPU runs on another.
+
+    Raises:
+        ValueError: another model.
+        ImportError: a .safetensors file without the safetensors package.
+    """
+    recipe = recipe_of(model)
+    if recipe is None:
+        raise ValueError(
+            f"save: this {type(model).__name__} does not know how it was quantized; save() is for "
+            "models from octavo.quantize() or octavo.convert(). For others save state_dict() and "
+            "use octavo.quantization.load_quantized()"
+        )
+    recipe = {**recipe, "int8": _int8_modules(model)}
+    state = {key: value.detach() for key, value in model.state_dict().items()}
+    path = Path(path)
+    if path.suffix != _SAFETENSORS:
+        torch.save(
+            {"format": _FORMAT, "version": _VERSION, "recipe": recipe, "state_dict": state}, path
+        )
+        return
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise ImportError(_lacks_safetensors("save", path)) from error
+    text = json.dumps({"version": _VERSION, "recipe": recipe})
+    separate = {key: value.contiguous().clone() for key, value in state.items()}
+    save_file(separate, path, {_FORMAT: text})
+
+
+def _int8_modules(model: nn.Module) -> list[str]:
+    """The paths of the int8 modules, without what is inside of these."""
+    inner: set[int] = set()
+    names = []
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedModule) and id(module) not in inner:
+            inner |= {id(part) for part in module.modules()}
+            names.append(name)
+    return names
+
+
+def _lacks_safetensors(caller: str, path: Path) -> str:
+    return f"{caller}: {path.name} takes the safetensors package: pip install safetensors"
+
+
+def load(path: str | os.PathLike[str], float_model: nn.Module) -> nn.Module:
+    """The int8 model of a file.
+
+    Args:
+        path: a file of :func:`save`.
+        float_model: a float model of the same architecture; its weights do not matter. It is not
+            changed.
+
+    Returns:
+        The model in eval mode, without data or calibration: the same bits as the one that was
+        saved.
+
+    Raises:
+        ValueError: a file of something else, or of a later version; another architecture.
+        RuntimeError: tensors that the model does not have, or that the file lacks.
+        ImportError: a .safetensors file without the safetensors package.
+    """
+    if not isinstance(float_model, nn.Module):
+        raise TypeError(
+            f"load: float_model must be a torch.nn.Module, got {type(float_model).__name__}"
+        )
+    recipe, state = _read(Path(path))
+    dynamic, int8 = recipe["dynamic"], set(recipe["int8"])
+    if recipe["capture"]:
+        (way,) = captures(recipe["capture"])
+        model = way.restore(copy_model(float_model).eval(), recipe)
+    else:
+        model = copy_model(float_model).eval()
+    missing = sorted(int8 - {name for name, _ in model.named_modules()})
+    if missing:
+        raise ValueError(
+            f"load: {Path(path).name} has int8 modules {missing}, which float_model lacks; give a "
+            "model of the architecture that was quantized"
+        )
+
+    def make(module: nn.Module, own: Mapping[str, Any], name: str) -> nn.Module | None:
+        if name not in int8:
+            return None
+        if name not in dynamic:
+            return int8_form(module, own, name, True, default_dynamic_qconfig)
+        config = DynamicQuantConfig(**dynamic[name])
+        new = quantize_named(module, {"": (config, qconfig_for(module, config))})
+        new.load_state_dict(own)
+        return new
+
+    model = replaced_from_state(model, state, make, True, "load")
+    remember(model, {key: value for key, value in recipe.items() if key != "int8"})
+    return model
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    if path.suffix == _SAFETENSORS:
+        try:
+            from safetensors import safe_open
+        except ImportError as error:
+            raise ImportError(_lacks_safetensors("load", path)) from error
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(_FORMAT)
+            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        about: Any = None if text is None else {**json.loads(text), "state_dict": held}
+    else:
+        about = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(about, dict) or about.get("format") != _FORMAT:
+            about = None
+    if about is None:
+        raise ValueError(
+            f"load: {path.name} was not written by octavo.save(); a state dict of an int8 model is "
+            "for octavo.quantization.load_quantized()"
+        )
+    if about["version"] > _VERSION:
+        raise ValueError(
+            f"load: {path.name} has version {about['version']} of the format, and this Octavo "
+            f"knows versions up to {_VERSION}; update Octavo"
+        )
+    return about["recipe"], about["state_dict"]
