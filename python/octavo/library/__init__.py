@@ -9,6 +9,24 @@ A graph that holds them needs ``import octavo`` where it is loaded and run: they
 Python, on top of the extension.
 """
 
-from octavo.library import conv, elementwise, embedding, linear, normalize, pooling, recurrent
+from octavo.library import (
+    conv,
+    elementwise,
+    embedding,
+    fake_quantize,
+    linear,
+    normalize,
+    pooling,
+    recurrent,
+)
 
-__all__ = ["conv", "elementwise", "embedding", "linear", "normalize", "pooling", "recurrent"]
+__all__ = [
+    "conv",
+    "elementwise",
+    "embedding",
+    "fake_quantize",
+    "linear",
+    "normalize",
+    "pooling",
+    "recurrent",
+]

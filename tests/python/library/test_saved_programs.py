@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from graph_support import converted, same_bits
 
 MODELS = ("residual", "functions", "lstm", "encoder", "embedding")
@@ -52,4 +53,4 @@ def test_loaded_weights_are_packed_once(tmp_path: Path) -> None:
     before = dict(_packed._ENTRIES)
     for _ in range(3):
         assert same_bits(run(x), model(x))
-    assert _packed._ENTRIES == before
+    assert before == _packed._ENTRIES
