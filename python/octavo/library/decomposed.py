@@ -21,6 +21,9 @@ tensors on the CPU take Octavo's kernels, everything else the same arithmetic in
 ``choose_qparams`` finds qparams as Octavo's dynamically quantized modules do. A tensor (a row, for
 ``choose_qparams_per_token``) with NaN or Inf has a scale of NaN, and so comes back as NaN.
 
+Float zero points, which per-channel operators take too, are those of embedding tables: ``q =
+clamp(rne(x * (1 / scale) + zero_point))`` and ``q * scale - zero_point * scale``.
+
 Results have the memory format of their input, per-channel ones are contiguous. None has a gradient.
 """
 
@@ -241,10 +244,14 @@ def quantize_per_channel(
     _check_range(name, quant_min, quant_max, dtype)
     _check_channels(name, input, scales, zero_points, axis)
     x = input.contiguous()
+    shape = _along(x, axis)
+    if zero_points.is_floating_point():
+        scaled = x.to(torch.float32) * scales.to(torch.float32).reshape(shape).reciprocal()
+        steps = scaled + zero_points.to(torch.float32).reshape(shape)
+        return steps.round().clamp(quant_min, quant_max).nan_to_num(quant_min).to(dtype)
     if dtype in EIGHT_BIT and _for_kernel(x, (torch.float32,)):
         kind = as_qdtype(dtype)
         return ops.quantize_per_channel(x, scales, zero_points, axis, kind, quant_min, quant_max)
-    shape = _along(x, axis)
     return _round(x, scales.reshape(shape), zero_points.reshape(shape), quant_min, quant_max, dtype)
 
 
@@ -265,10 +272,14 @@ def dequantize_per_channel(
     _check_channels(name, input, scales, zero_points, axis)
     q = input.contiguous()
     points = torch.zeros_like(scales, dtype=torch.int32) if zero_points is None else zero_points
+    shape = _along(q, axis)
+    if points.is_floating_point():
+        offsets = (-points.to(torch.float32) * scales.to(torch.float32)).reshape(shape)
+        values = q.to(torch.float32) * scales.to(torch.float32).reshape(shape) + offsets
+        return values if out_dtype is None else values.to(out_dtype)
     if _for_kernel(q, EIGHT_BIT):
         result = ops.dequantize_per_channel(q, scales, points, axis)
         return result if out_dtype is None else result.to(out_dtype)
-    shape = _along(q, axis)
     return _back(q, scales.reshape(shape), points.reshape(shape), out_dtype)
 
 

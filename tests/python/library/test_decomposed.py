@@ -260,3 +260,19 @@ def test_equals_the_functions_of_the_package():
     x = torch.randn(5, 6)
     q = octavo.quantize_per_tensor(x, 0.07, 9, octavo.quint8)
     assert torch.equal(q.int_repr(), oct_ops.quantize_per_tensor(x, 0.07, 9, 0, 255, torch.uint8))
+
+
+def test_float_zero_points_are_those_of_embedding_tables():
+    torch.manual_seed(4)
+    rows = torch.randn(5, 8)
+    scales = (rows.amax(1) - rows.amin(1)) / 255
+    points = -rows.amin(1) / scales
+    table = octavo.ops.EmbeddingWeight.from_float(rows, scales, points, octavo.quint8)
+    args = (scales, points, 0, 0, 255, torch.uint8)
+    q = oct_ops.quantize_per_channel(rows, *args)
+    assert torch.equal(q, table.storage)
+    expected = octavo.ops.embedding(table, torch.arange(5))
+    assert torch.equal(oct_ops.dequantize_per_channel(q, *args), expected)
+    assert set(
+        torch.library.opcheck(oct_ops.quantize_per_channel.default, (rows, *args)).values()
+    ) == {"SUCCESS"}
