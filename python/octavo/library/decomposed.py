@@ -30,7 +30,7 @@ Results have the memory format of their input, per-channel ones are contiguous. 
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 import torch
@@ -44,8 +44,6 @@ __all__: list[str] = []
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-
-_LIBRARY = torch.library.Library("octavo", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 _RANGE = "int quant_min, int quant_max, ScalarType dtype"
 _OUT = "*, ScalarType? out_dtype=None"
@@ -414,7 +412,7 @@ def _pair_for_rows(input: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     return input.new_empty(shape, dtype=torch.float32), input.new_empty(shape, dtype=torch.int64)
 
 
-_IMPLEMENTATIONS = {
+_IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "quantize_per_tensor": (quantize_per_tensor, _integers_like),
     "quantize_per_tensor.tensor": (quantize_per_tensor_tensor, _integers_like),
     "quantize_per_channel": (quantize_per_channel, _contiguous_integers),
@@ -428,8 +426,20 @@ _IMPLEMENTATIONS = {
     "choose_qparams_per_token": (choose_qparams_per_token, _pair_for_rows),
 }
 
-for _schema in _SCHEMAS:
-    _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
-for _name, (_implementation, _fake) in _IMPLEMENTATIONS.items():
-    _LIBRARY.impl(_name, _implementation, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(f"octavo::{_name}", _fake, lib=_LIBRARY)
+
+def _define() -> None:
+    """Defines the operators, once in a process: this module may be loaded again."""
+    kept: dict[str, Any] = vars(torch.ops.octavo)
+    if "_decomposed" in kept:
+        return
+    make: Any = torch.library.Library
+    library = kept["_decomposed"] = make("octavo", "FRAGMENT")
+    for schema in _SCHEMAS:
+        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for name, (implementation, fake) in _IMPLEMENTATIONS.items():
+        library.impl(name, torch.no_grad()(implementation), "CompositeExplicitAutograd")
+        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+        torch.library.register_fake(f"octavo::{name}", fake, lib=library)
+
+
+_define()

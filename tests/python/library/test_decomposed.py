@@ -1,5 +1,7 @@
 """Quantize and dequantize as operators: numerics, layouts, registration, refusals."""
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -203,6 +205,23 @@ def test_registration(index):
     operator = getattr(getattr(oct_ops, packet), overload)
     result = torch.library.opcheck(operator, args, kwargs)
     assert set(result.values()) == {"SUCCESS"}
+
+
+def test_results_have_no_gradient():
+    for name, args, kwargs in _calls():
+        packet, overload = name.split(".")
+        args = [a.clone() if isinstance(a, torch.Tensor) else a for a in args]
+        for arg in args:
+            if isinstance(arg, torch.Tensor) and arg.is_floating_point():
+                arg.requires_grad_()
+        results = getattr(getattr(oct_ops, packet), overload)(*args, **kwargs)
+        for result in results if isinstance(results, tuple) else (results,):
+            assert not result.requires_grad
+
+
+def test_the_module_can_be_loaded_again():
+    importlib.reload(importlib.import_module("octavo.library.decomposed"))
+    assert oct_ops.quantize_per_tensor(torch.ones(1), 1.0, 2, 0, 255, torch.uint8).item() == 3
 
 
 def test_graphs_with_a_dynamic_batch():
