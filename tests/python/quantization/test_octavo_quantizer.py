@@ -192,15 +192,15 @@ def test_squeeze_and_excite():
         def forward(self, x):
             x = F.hardswish(x)
             scale = self.up(F.relu(self.down(x.mean((2, 3), keepdim=True))))
-            return x * torch.sigmoid(scale)
+            return x * torch.sigmoid(scale)[:, :, :1]
 
     x = torch.randn(2, 4, 6, 6)
     result = assert_is_fake_quantized(calibrated(Excite(), x), x)
     # The sigmoid has its fixed qparams, and the product takes them.
     assert _quantized_values(result) == [
-        "x", "hardswish", "mean", "relu", "conv2d_1", "sigmoid", "mul",
+        "x", "hardswish", "mean", "relu", "conv2d_1", "sigmoid", "slice_1", "mul",
     ]  # fmt: skip
-    assert _qparams(result)[5] == (1 / 256, 0)
+    assert _qparams(result)[5:7] == [(1 / 256, 0)] * 2
 
 
 @pytest.mark.parametrize(
