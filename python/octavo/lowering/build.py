@@ -218,6 +218,10 @@ class Lowering:
             done: Node = self._graph.output(torch.fx.map_arg(node.args[0], self.floats))
             return done
         op = self.view.op(node)
+        if self.view.source_grid(node) is not None:  # pinned: a tensor of its own
+            quantized = self._integers(node)
+            name = f"{quantized.name.strip('_')}_dequantize"
+            return self._call_module(DeQuantize(), (quantized,), node, name)
         if op is not None and commuting.is_inference_dropout(op) and node not in self.view.pinned:
             return self.floats(op.first)
         new = self._graph.node_copy(node, self.floats)
@@ -251,10 +255,20 @@ class Lowering:
             op = self.view.op(node)
             assert op is not None
             if self.view.is_dequantize(node):
-                self._int8[node] = self.int8(self.view.source_of(node))
+                self._int8[node] = self._integers(node)
             else:
                 self._int8[node] = self._on_integers(node, op)
         return self._int8[node]
+
+    def _integers(self, dequantize: Node) -> Node:
+        """The quantized tensor that a dequantize node reads."""
+        source = self.view.source_of(dequantize)
+        if self.view.undoes_quantize(dequantize):
+            return self._int8[source]
+        qparams = self.view.source_grid(dequantize)
+        assert qparams is not None
+        args = (self.floats(source), qparams.scale, qparams.zero_point)
+        return self._graph.call_function(commuting.of_integers, args)
 
     def _on_integers(self, node: Node, op: Operator) -> Node:
         if op.name in ("cat", "stack", "concat"):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from octavo.lowering.operators import Operator, words
 from octavo.lowering.qparams import QParams
 from octavo.nn.quantized.modules.pooling import MaxPool2d
+from octavo.tensor import QTensor
 
 __all__ = [
     "ALIASING",
@@ -25,6 +26,7 @@ __all__ = [
     "commutes",
     "form_of",
     "is_inference_dropout",
+    "of_integers",
     "slice_of",
 ]
 
@@ -56,6 +58,11 @@ def slice_of(
     """
     index: list[slice] = [slice(None)] * (dim % q.dim()) + [slice(start, end, step)]
     return q[tuple(index)]
+
+
+def of_integers(ints: torch.Tensor, scale: float, zero_point: int) -> QTensor:
+    """:meth:`octavo.QTensor.from_int_repr` as a function that graphs can name."""
+    return QTensor.from_int_repr(ints, scale, zero_point)
 
 
 def commutes(op: Operator, qparams: QParams) -> bool:

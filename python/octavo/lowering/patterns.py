@@ -224,7 +224,9 @@ def match_clamp_of_rounded(view: GraphView, quantize: Node) -> Plan | None:
         return None
     first = view.source_of(dequantize)
     rounded = view.op(first)
-    if rounded is None or view.only_user(first) is not dequantize:
+    if rounded is None or not view.undoes_quantize(dequantize):
+        return None
+    if view.only_user(first) is not dequantize:
         return None
     node = rounded.first
     inner = view.op(node)
