@@ -16,6 +16,7 @@ from octavo.lowering.embedding import embedding
 from octavo.lowering.functions import requantized, requantizing
 from octavo.lowering.graph_view import GraphView, module_path
 from octavo.lowering.input_shapes import InputShapes
+from octavo.lowering.modules import OfIntegers
 from octavo.lowering.naming import module_names, wanted_name
 from octavo.lowering.operators import Operator, is_overload, words
 from octavo.lowering.patterns import Bounds, Plan, has_core, match_clamp_of_rounded, match_quantized
@@ -267,8 +268,9 @@ class Lowering:
             return self._int8[source]
         qparams = self.view.source_grid(dequantize)
         assert qparams is not None
-        args = (self.floats(source), qparams.scale, qparams.zero_point)
-        return self._graph.call_function(commuting.of_integers, args)
+        module = OfIntegers(qparams.scale, qparams.zero_point)
+        args = (self.floats(source),)
+        return self._call_module(module, args, dequantize, f"{source.name}_quantized")
 
     def _on_integers(self, node: Node, op: Operator) -> Node:
         if op.name in ("cat", "stack", "concat"):

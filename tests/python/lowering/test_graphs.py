@@ -161,7 +161,7 @@ def test_integers_as_inputs(dtype: torch.dtype) -> None:
 
     x = torch.randint(0, 100, (5, 8), dtype=dtype)
     _, lowered = lowered_like(Function(function), x)
-    assert kinds(lowered)[:2] == ["of_integers", "Linear"]
+    assert kinds(lowered)[:2] == ["OfIntegers", "Linear"]
     assert torch.equal(pickle.loads(pickle.dumps(lowered))(x)[0], lowered(x)[0])
 
 
