@@ -122,7 +122,7 @@ class Lowering:
                 plan = dynamic_layer(self.view, node, op) or float_output(self.view, node, op)
             elif op.name == "embedding":
                 plan = embedding(self.view, node, op)
-        except NoKernel as reason:
+        except (NoKernel, TypeError, ValueError) as reason:  # modules refuse with the latter
             self._reasons[node] = str(reason)
         if plan is not None and not any(member in self._inside for member in plan.nodes):
             self._plans[plan.nodes[-1]] = plan
