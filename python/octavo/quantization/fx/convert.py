@@ -12,24 +12,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
-from torch.nn import functional as F
 
 from octavo.nn.quantized import Quantize
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.utils import is_calibrated, output_qparams
+from octavo.quantization.fx.dtypes import quant_type
 from octavo.quantization.fx.functions import free_name
 from octavo.quantization.fx.fuse import set_module
 from octavo.quantization.fx.graph_module import ObservedGraphModule, QuantizedGraphModule
-from octavo.quantization.fx.kinds import dynamic_mapping
+from octavo.quantization.fx.kinds import DROPOUT, dynamic_mapping
 from octavo.quantization.fx.operations import QUANTIZED, FloatOperation, dequantize_all
 from octavo.quantization.observer import _is_activation_post_process
+from octavo.quantization.quant_type import QuantType
 from octavo.quantization.report import ModuleReport, QuantizationReport
 from octavo.quantization.swap import check_calibrated, hand_over, make_quantized
 from octavo.quantization.units import OBSERVER_NAME, Unit, canonical_type, find_entry
 
 __all__ = ["Converter", "convert_model", "is_observer"]
 
-_DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 _NOTHING_TO_DO = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity)
 
 
@@ -161,9 +161,6 @@ class Converter:
         if node.op == "call_function" and node.target is getattr:
             shape = True
         new = self.graph.node_copy(node, self.either if shape else self.float_of)
-        if node.op == "call_function" and node.target in _DROPOUT and not self.model.training:
-            new.kwargs = {**new.kwargs, "training": False}
-            new.args = new.args[:2]
         self.floats[node] = new
 
     def _observed(self, node: fx.Node) -> None:
@@ -193,17 +190,12 @@ class Converter:
             self._custom(node, module)
         elif isinstance(module, FloatOperation):
             self._operation(node, module)
-        elif self._is_dynamic(module):
+        elif quant_type(module.qconfig) is not QuantType.STATIC:
             self._dynamic(node, module)
         elif self._has_own_scale(module):
             self._own(node, module, self.table)
         else:
             self._keeps(node, module)
-
-    def _is_dynamic(self, module: nn.Module) -> bool:
-        activation = module.qconfig.activation()  # type: ignore[union-attr, operator]
-        dtype = str(getattr(activation, "dtype", None))
-        return bool(getattr(activation, "is_dynamic", False)) or "int" not in dtype
 
     def _has_own_scale(self, module: nn.Module) -> bool:
         entry = find_entry(module, self.table)[0]
@@ -290,7 +282,7 @@ class Converter:
         self.rows.append(
             ModuleReport(path, operation.extra_repr(), "", "works on quantized tensors")
         )
-        if operation.target in _DROPOUT or operation.target == "detach":
+        if operation.target in DROPOUT or operation.target == "detach":
             self.ints[node] = args[0]
             return
         method = isinstance(operation.target, str)

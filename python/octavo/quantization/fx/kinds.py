@@ -51,9 +51,12 @@ RELU: frozenset[Any] = frozenset(
     (F.relu, torch.relu, torch.relu_, getattr(F, "relu_", F.relu), "relu", "relu_")
 )
 
+DROPOUT: frozenset[Any] = frozenset((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d))
+
 # Functions that become modules: the same computation, with parameters that do not change.
 MODULE_FUNCTIONS: frozenset[Any] = frozenset(
     (
+        F.dropout,
         F.elu,
         F.gelu,
         F.group_norm,
@@ -95,6 +98,7 @@ _KEEPING: frozenset[Any] = frozenset(
         F.interpolate,
         F.max_pool1d,
         F.max_pool2d,
+        F.pad,
         F.pixel_shuffle,
         F.pixel_unshuffle,
         F.relu6,
@@ -270,6 +274,11 @@ def _keeps(node: fx.Node) -> bool:
         mode = argument(node, 3, "mode", "nearest")
         plain = ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area")
         return mode in plain and not argument(node, 6, "antialias", False)
+    if target in DROPOUT:
+        return argument(node, 2, "training", True) is False
+    if target is F.pad:
+        constant = argument(node, 2, "mode", "constant") == "constant"
+        return not constant or argument(node, 3, "value") in (None, 0)
     if target in (torch.mean, "mean"):
         return argument(node, 3, "dtype") is None
     if target in (torch.clamp, "clamp"):

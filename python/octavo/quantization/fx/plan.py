@@ -105,7 +105,6 @@ class Settings:
     custom: Mapping[type, Any] = field(default_factory=dict)
     standalone: Mapping[fx.Node, Any] = field(default_factory=dict)
     input_indexes: tuple[int, ...] = ()
-    output_indexes: tuple[int, ...] = ()
     is_qat: bool = False
 
 

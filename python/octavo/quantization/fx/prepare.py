@@ -68,7 +68,8 @@ def prepare_model(
         *custom.standalone_module_classes,
         *observed,
     ]
-    graph, scopes = trace(model, names, classes, caller)
+    given = len(example_inputs) if isinstance(example_inputs, (tuple, list)) else None
+    graph, scopes = trace(model, names, classes, caller, given)
     traced = fx.GraphModule(model, graph)
     note_origins(graph, model, scopes)
     functionalize(graph, traced, caller)
@@ -83,7 +84,6 @@ def prepare_model(
         observed,
         entries,
         tuple(custom.input_quantized_indexes),
-        tuple(custom.output_quantized_indexes),
         is_qat,
     )
     plan = make_plan(traced, values, settings)

@@ -133,6 +133,41 @@ def test_training_modules() -> None:
     assert not calls(int8, nn.BatchNorm2d)
 
 
+def test_dropout_as_function_follows_the_mode() -> None:
+    """Traced in training, ``F.dropout(x, training=self.training)`` is off after ``eval()``."""
+
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.fc(x), 0.5, self.training)
+
+    net, x = Dropping().train(), torch.randn(5, 6)
+    prepared = prepare_qat_fx(net, tq.get_default_qat_qconfig_mapping(), (x,))
+    assert int((prepared(x) == 0).sum()) > 50
+    prepared.eval()
+    assert torch.equal(prepared(x), prepared(x))
+    int8 = convert_fx(prepared)
+    assert sqnr(net.eval()(x), int8(x)) > 25
+
+
+def test_dropout_that_is_always_on_stays_so() -> None:
+    class Always(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.fc(x), 0.5)
+
+    x = torch.randn(5, 6)
+    prepared = prepare_fx(Always().eval(), tq.get_default_qconfig_mapping(), (x,))
+    prepared(x)
+    assert int((convert_fx(prepared)(x) == 0).sum()) > 50
+
+
 def test_dynamic_training() -> None:
     net = nn.Sequential(nn.Linear(6, 4), nn.Sigmoid()).train()
     mapping = tq.QConfigMapping().set_global(tq.default_dynamic_qat_qconfig)

@@ -315,6 +315,9 @@ def test_operations(function: Any, kind: type) -> None:
         lambda x: F.relu6(x),
         lambda x: x.clamp(-0.1, 0.4),
         lambda x: F.pixel_shuffle(x, 2),
+        lambda x: F.pad(x, (1, 2)),
+        lambda x: F.pad(x, (1, 2, 0, 1), "replicate"),
+        lambda x: x.view(*x.shape[:2], -1),
         lambda x: F.dropout(x, 0.5, False),
         lambda x: torch.sigmoid(x),
         lambda x: x.tanh(),
@@ -343,6 +346,7 @@ def test_functions_without_int8_form_stay_float() -> None:
         lambda x: torch.add(x, x, alpha=2),
         lambda x: x - 1,
         lambda x: x.exp(),
+        lambda x: F.pad(x, (1, 2), value=1.0),
         lambda x: F.softmax(x, 1),
         lambda x: x.mean(1, dtype=torch.float64).float(),
         lambda x: F.layer_norm(x, (6,), x[0, 0, 0].abs()),
@@ -499,6 +503,33 @@ def test_edited_graph() -> None:
     prepared.recompile()
     with pytest.raises(RuntimeError, match="'a' has no observer"):
         convert_fx(prepared)
+
+
+class Optional(nn.Module):
+    """Inputs with defaults, which decide what is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv()
+
+    def forward(self, x: Tensor, y: Any = None, relu: bool = True, factor: float = 2.0) -> Tensor:
+        x = self.conv(x) * factor
+        x = torch.relu(x) if relu else x
+        return x if y is None else x + y
+
+
+def test_inputs_with_defaults() -> None:
+    """What example_inputs leave out has its default."""
+    model = Optional().eval()
+    int8 = converted(model)
+    assert close(model, int8)
+    (x,) = batch(X)
+    assert torch.equal(int8(x, y=None), int8(x))
+    with pytest.raises(AssertionError, match="specialized to have value None"):
+        int8(x, x)
+    prepared = prepare_fx(model, mapping(), (x, x))
+    prepared(x, x)
+    assert sqnr(model(x, x), convert_fx(prepared)(x, x)) > 25
 
 
 def test_stubs_of_eager_mode_are_passed_through() -> None:
