@@ -20,17 +20,14 @@ from octavo.nn.quantized.modules.utils import is_calibrated, output_qparams
 from octavo.quantization.fx.functions import free_name
 from octavo.quantization.fx.fuse import set_module
 from octavo.quantization.fx.graph_module import ObservedGraphModule, QuantizedGraphModule
+from octavo.quantization.fx.kinds import dynamic_mapping
 from octavo.quantization.fx.operations import QUANTIZED, FloatOperation, dequantize_all
 from octavo.quantization.observer import _is_activation_post_process
-from octavo.quantization.quantization_mappings import (
-    get_default_dynamic_quant_module_mappings,
-    get_default_static_quant_module_mappings,
-)
 from octavo.quantization.report import ModuleReport, QuantizationReport
 from octavo.quantization.swap import check_calibrated, hand_over, make_quantized
 from octavo.quantization.units import OBSERVER_NAME, Unit, canonical_type, find_entry
 
-__all__ = ["convert_model"]
+__all__ = ["Converter", "convert_model", "is_observer"]
 
 _DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 _NOTHING_TO_DO = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity)
@@ -49,20 +46,24 @@ def convert_model(
     custom: Mapping[type, Any],
     remove_qconfig: bool,
     caller: str,
+    kind: Any = None,
 ) -> QuantizedGraphModule:
     """Converts a prepared model that is changed by it.
 
     Args:
+        kind: the converter; default: :class:`Converter`.
         table: float class to int8 class, for modules with a calibrated output.
         custom: observed class to quantized class.
         remove_qconfig: take qconfigs off what stays float.
 
     Raises: see :func:`octavo.quantization.quantize_fx.convert_fx`.
     """
-    return _Converter(model, table, custom, caller).run(remove_qconfig)
+    return (kind or Converter)(model, table, custom, caller).run(remove_qconfig)
 
 
-class _Converter:
+class Converter:
+    """Makes the int8 graph, node by node."""
+
     def __init__(
         self,
         model: ObservedGraphModule,
@@ -324,14 +325,7 @@ class _Converter:
         """A module that takes and gives float tensors, with int8 (or float16) weights."""
         path = str(node.target)
         if path not in self.made:
-            table = {
-                **get_default_dynamic_quant_module_mappings(),
-                **{
-                    cls: target
-                    for cls, target in get_default_static_quant_module_mappings().items()
-                    if "Embedding" in cls.__name__
-                },
-            }
+            table = dynamic_mapping()
             new = make_quantized(module, path, table, {}, False, self.caller)
             hand_over(module, new)
             self.made[path] = path, new
@@ -362,7 +356,9 @@ class _Converter:
     def _standalone(self, node: fx.Node, module: ObservedGraphModule) -> None:
         path = str(node.target)
         if path not in self.made:
-            converted = convert_model(module, self.table, self.custom, True, self.caller)
+            converted = convert_model(
+                module, self.table, self.custom, True, self.caller, type(self)
+            )
             self.made[path] = path, converted
             set_module(self.model, path, converted)
             self.rows += [

@@ -241,7 +241,8 @@ def _module_kind(module: nn.Module) -> Kind:
         return (
             Kind.KEEPS if getattr(module, "mode", "area") in modes and not indices else Kind.FLOAT
         )
-    if find_entry(module, get_default_static_quant_module_mappings())[0]:
+    own = {**get_default_static_quant_module_mappings(), **get_default_qat_module_mappings()}
+    if find_entry(module, own)[0]:
         return Kind.OWN
     return Kind.FLOAT
 
@@ -302,10 +303,11 @@ def pattern_of(
     return next((config for config in found if config is not None), None)
 
 
-def swappable() -> set[type]:
-    """The float classes that some mapping has a quantized class for."""
-    return {
-        *get_default_static_quant_module_mappings(),
-        *get_default_dynamic_quant_module_mappings(),
-        *get_default_qat_module_mappings(),
+def dynamic_mapping() -> dict[type, Any]:
+    """Float class to the class with int8 weights that takes and gives floats."""
+    tables = {
+        cls: target
+        for cls, target in get_default_static_quant_module_mappings().items()
+        if cls.__name__.startswith("Embedding")
     }
+    return {**get_default_dynamic_quant_module_mappings(), **tables}
