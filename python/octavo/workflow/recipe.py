@@ -8,7 +8,6 @@ from typing import Any
 from torch import fx, nn
 
 from octavo.quantization.fx.graph_module import preserve
-
 from octavo.quantization.qconfig import QConfig
 from octavo.workflow.config import DynamicQuantConfig
 

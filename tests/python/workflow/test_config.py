@@ -154,7 +154,7 @@ def test_a_dynamic_rule_in_a_static_config() -> None:
 
     config = StaticQuantConfig().set_local(nn.LSTM, DynamicQuantConfig())
     _, report = octavo.quantize(Net().eval(), [torch.randn(2, 4, 20)], config)
-    became = {row.name: row.becomes for row in report}
+    became = {row.name: row.becomes for row in report.swapped}
     assert became == {
         "conv": "quantized.Conv1d",
         "lstm": "quantized.dynamic.LSTM",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,11 +19,13 @@ import octavo.quantization as tq
 from octavo import DynamicQuantConfig, StaticQuantConfig
 from octavo.demo.model import DigitsNet
 from octavo.quantization import QuantStub, compare_layers
+from octavo.quantization.quantize_fx import convert_fx, prepare_fx
 from workflow_support import (
     Classifier,
     DigitsCNN,
     accuracy,
     calibration,
+    digits,
     tokens,
     trained_cnn,
 )
@@ -343,3 +347,48 @@ def test_a_model_that_is_quantized_already() -> None:
     int8, _ = octavo.quantize(nn.Linear(4, 4), [torch.randn(2, 4)])
     with pytest.raises(ValueError, match="quantized already"):
         octavo.quantize(int8, [torch.randn(2, 4)])
+
+
+def test_fx_gives_what_prepare_fx_and_convert_fx_give() -> None:
+    model, data = trained_cnn(), calibration()[:2]
+    prepared = prepare_fx(model, tq.get_default_qconfig_mapping(), (data[0],))
+    with torch.no_grad():
+        for batch in data:
+            prepared(batch)
+    want = convert_fx(prepared)
+    got, report = octavo.quantize(model, data)
+    assert (report.capture, report.fallbacks) == ("fx", [])
+    assert torch.equal(got(digits().test_images), want(digits().test_images))
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(got)))
+    assert torch.equal(copied(data[0]), got(data[0]))
+    assert copied.workflow_report == report
+    assert copied.octavo_recipe == got.octavo_recipe
+
+
+def test_local_rules_in_a_graph() -> None:
+    config = StaticQuantConfig().set_local("conv2", None)
+    config.set_local("head", StaticQuantConfig(act_dtype="int8", w_granularity="per_tensor"))
+    int8, report = octavo.quantize(trained_cnn(), calibration()[:1], config)
+    became = {row.name: row.becomes for row in report}
+    assert report.capture == "fx"
+    assert became["conv2"] == ""
+    assert became["conv1"] == "quantized.ConvReLU2d"
+    assert int8.head.weight().qscheme() == octavo.per_tensor_affine
+    assert int8.conv1.weight().qscheme() == octavo.per_channel_affine
+
+
+def test_a_model_from_transformers() -> None:
+    """Falls back to running it where it cannot be traced, and says why."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=32,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config).eval()
+    batch = {"input_ids": torch.randint(0, 60, (2, 12)), "attention_mask": torch.ones(2, 12)}
+    for mode in ("static", "dynamic"):
+        int8, report = octavo.quantize(model, [batch], mode=mode)
+        assert sum("Linear" in row.becomes for row in report) == 14
+        assert report.sqnr is not None
+        assert report.sqnr > 15
+        assert int8(**batch).logits.shape == (2, 2)
