@@ -7,7 +7,7 @@ from octavo.workflow.autotune import AutotuneResult, Trial, Trials, autotune
 from octavo.workflow.choose import CAPTURES
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig
 from octavo.workflow.one_call import QuantizeResult, quantize
-from octavo.workflow.report import WorkflowReport
+from octavo.workflow.report import FallBack, WorkflowReport
 from octavo.workflow.save import load, save
 from octavo.workflow.steps import convert, prepare
 
@@ -15,6 +15,7 @@ __all__ = [
     "CAPTURES",
     "AutotuneResult",
     "DynamicQuantConfig",
+    "FallBack",
     "QuantConfig",
     "QuantizeResult",
     "StaticQuantConfig",

@@ -18,7 +18,7 @@ from octavo.quantization.units import is_leaf, is_quantized, is_whole
 from octavo.workflow.calibrate import Batch
 from octavo.workflow.capture import Captured
 
-__all__ = ["WorkflowReport", "layer_report", "output_error"]
+__all__ = ["FallBack", "WorkflowReport", "layer_report", "output_error"]
 
 
 _BORDERS = ("quantized.Quantize", "quantized.DeQuantize")
