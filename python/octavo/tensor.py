@@ -441,7 +441,9 @@ def quantize_per_tensor(input: Any, scale: Any, zero_point: Any, dtype: Any) -> 
         ValueError: a scale that is not positive and finite in float32 or whose reciprocal is not, a
             zero point out of range, or lists of different lengths.
     """
-    quick = direct.quantize(input, scale, zero_point, dtype)
+    quick: Any = None
+    if not is_dynamo_compiling():
+        quick = direct.quantize(input, scale, zero_point, dtype)
     if quick is not None:
         return quick
     if isinstance(input, (list, tuple)):

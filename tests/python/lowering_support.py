@@ -6,6 +6,7 @@ makes the graph that convert_pt2e would.
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -169,6 +170,15 @@ def agree(
             assert len(a.unique()) > 3, "the test's data says nothing"
 
 
+def reloaded(module: GraphModule) -> GraphModule:
+    """A pickle of a graph module, read again: torch.fx traces its code anew."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = pickle.loads(pickle.dumps(module))
+    assert isinstance(loaded, GraphModule)
+    return loaded
+
+
 def lowered_like(
     model: nn.Module, *inputs: Tensor, dynamic: Any = None, **options: Any
 ) -> tuple[GraphModule, GraphModule]:
@@ -176,4 +186,8 @@ def lowered_like(
     graph = exported(model, *inputs, dynamic=dynamic)
     lowered = octavo.lower(graph)
     agree(graph, lowered, inputs, **options)
+    loaded = reloaded(lowered)
+    with torch.no_grad():
+        pairs = zip(flat(lowered(*inputs)), flat(loaded(*inputs)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
     return graph, lowered

@@ -97,7 +97,7 @@ def _clamp_ints(q: QTensor, low: int, high: int, inplace: bool) -> QTensor:
 @register("relu")
 def relu(q: QTensor, inplace: bool = False) -> QTensor:
     """max(q, zero point)."""
-    if not inplace and q._axis is None:
+    if not inplace and q._axis is None and not is_dynamo_compiling():
         result: QTensor | None = direct.clamp(q, q._zero_point, q._qdtype.qmax)
         if result is not None:
             return result

@@ -27,16 +27,20 @@ def registered() -> set[str]:
     return set(_library()[1])
 
 
-def operator(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
+def operator(
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    autograd: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
+) -> None:
     """Define ``octavo::<schema>``, unless it is there already.
 
     Args:
-        schema: ``name(arguments) -> results``; no argument is changed, no result shares memory
-            with one.
+        schema: ``name(arguments) -> results``; no result shares memory with an argument.
         kernel: computes on the CPU.
         fake: results of the same sizes, strides and dtypes, for tensors without numbers.
-
-    The results carry no gradient.
+        autograd: backward and what sets up its context, as torch.library.register_autograd takes
+            them; without them results carry no gradient.
     """
     library, names = _library()
     name = schema.partition("(")[0]
@@ -45,5 +49,12 @@ def operator(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) 
     names.add(name)
     library.define(schema, tags=(torch.Tag.needs_fixed_stride_order,))
     library.impl(name, kernel, "CPU")
-    library.impl(name, torch.library.fallthrough_kernel, "Autograd")
-    torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=library)
+    qualified = f"{_NAMESPACE}::{name}"
+    torch.library.register_fake(qualified, fake, lib=library)
+    if autograd is None:
+        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    else:
+        backward, setup_context = autograd
+        torch.library.register_autograd(
+            qualified, backward, setup_context=setup_context, lib=library
+        )

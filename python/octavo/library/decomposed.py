@@ -21,13 +21,16 @@ tensors on the CPU take Octavo's kernels, everything else the same arithmetic in
 ``choose_qparams`` finds qparams as Octavo's dynamically quantized modules do. A tensor (a row, for
 ``choose_qparams_per_token``) with NaN or Inf has a scale of NaN, and so comes back as NaN.
 
+Float zero points, which per-channel operators take too, are those of embedding tables: ``q =
+clamp(rne(x * (1 / scale) + zero_point))`` and ``q * scale - zero_point * scale``.
+
 Results have the memory format of their input, per-channel ones are contiguous. None has a gradient.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 import torch
@@ -41,8 +44,6 @@ __all__: list[str] = []
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-
-_LIBRARY = torch.library.Library("octavo", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 _RANGE = "int quant_min, int quant_max, ScalarType dtype"
 _OUT = "*, ScalarType? out_dtype=None"
@@ -241,10 +242,14 @@ def quantize_per_channel(
     _check_range(name, quant_min, quant_max, dtype)
     _check_channels(name, input, scales, zero_points, axis)
     x = input.contiguous()
+    shape = _along(x, axis)
+    if zero_points.is_floating_point():
+        scaled = x.to(torch.float32) * scales.to(torch.float32).reshape(shape).reciprocal()
+        steps = scaled + zero_points.to(torch.float32).reshape(shape)
+        return steps.round().clamp(quant_min, quant_max).nan_to_num(quant_min).to(dtype)
     if dtype in EIGHT_BIT and _for_kernel(x, (torch.float32,)):
         kind = as_qdtype(dtype)
         return ops.quantize_per_channel(x, scales, zero_points, axis, kind, quant_min, quant_max)
-    shape = _along(x, axis)
     return _round(x, scales.reshape(shape), zero_points.reshape(shape), quant_min, quant_max, dtype)
 
 
@@ -265,10 +270,14 @@ def dequantize_per_channel(
     _check_channels(name, input, scales, zero_points, axis)
     q = input.contiguous()
     points = torch.zeros_like(scales, dtype=torch.int32) if zero_points is None else zero_points
+    shape = _along(q, axis)
+    if points.is_floating_point():
+        offsets = (-points.to(torch.float32) * scales.to(torch.float32)).reshape(shape)
+        values = q.to(torch.float32) * scales.to(torch.float32).reshape(shape) + offsets
+        return values if out_dtype is None else values.to(out_dtype)
     if _for_kernel(q, EIGHT_BIT):
         result = ops.dequantize_per_channel(q, scales, points, axis)
         return result if out_dtype is None else result.to(out_dtype)
-    shape = _along(q, axis)
     return _back(q, scales.reshape(shape), points.reshape(shape), out_dtype)
 
 
@@ -403,7 +412,7 @@ def _pair_for_rows(input: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     return input.new_empty(shape, dtype=torch.float32), input.new_empty(shape, dtype=torch.int64)
 
 
-_IMPLEMENTATIONS = {
+_IMPLEMENTATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "quantize_per_tensor": (quantize_per_tensor, _integers_like),
     "quantize_per_tensor.tensor": (quantize_per_tensor_tensor, _integers_like),
     "quantize_per_channel": (quantize_per_channel, _contiguous_integers),
@@ -417,8 +426,20 @@ _IMPLEMENTATIONS = {
     "choose_qparams_per_token": (choose_qparams_per_token, _pair_for_rows),
 }
 
-for _schema in _SCHEMAS:
-    _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
-for _name, (_implementation, _fake) in _IMPLEMENTATIONS.items():
-    _LIBRARY.impl(_name, _implementation, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(f"octavo::{_name}", _fake, lib=_LIBRARY)
+
+def _define() -> None:
+    """Defines the operators, once in a process: this module may be loaded again."""
+    kept: dict[str, Any] = vars(torch.ops.octavo)
+    if "_decomposed" in kept:
+        return
+    make: Any = torch.library.Library
+    library = kept["_decomposed"] = make("octavo", "FRAGMENT")
+    for schema in _SCHEMAS:
+        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for name, (implementation, fake) in _IMPLEMENTATIONS.items():
+        library.impl(name, torch.no_grad()(implementation), "CompositeExplicitAutograd")
+        library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+        torch.library.register_fake(f"octavo::{name}", fake, lib=library)
+
+
+_define()

@@ -16,6 +16,7 @@ from octavo.lowering.embedding import embedding
 from octavo.lowering.functions import requantized, requantizing
 from octavo.lowering.graph_view import GraphView, module_path
 from octavo.lowering.input_shapes import InputShapes
+from octavo.lowering.modules import OfIntegers
 from octavo.lowering.naming import module_names, wanted_name
 from octavo.lowering.operators import Operator, is_overload, words
 from octavo.lowering.patterns import Bounds, Plan, has_core, match_clamp_of_rounded, match_quantized
@@ -121,7 +122,7 @@ class Lowering:
                 plan = dynamic_layer(self.view, node, op) or float_output(self.view, node, op)
             elif op.name == "embedding":
                 plan = embedding(self.view, node, op)
-        except NoKernel as reason:
+        except (NoKernel, TypeError, ValueError) as reason:  # modules refuse with the latter
             self._reasons[node] = str(reason)
         if plan is not None and not any(member in self._inside for member in plan.nodes):
             self._plans[plan.nodes[-1]] = plan
@@ -218,6 +219,10 @@ class Lowering:
             done: Node = self._graph.output(torch.fx.map_arg(node.args[0], self.floats))
             return done
         op = self.view.op(node)
+        if self.view.source_grid(node) is not None:  # pinned: a tensor of its own
+            quantized = self._integers(node)
+            name = f"{quantized.name.strip('_')}_dequantize"
+            return self._call_module(DeQuantize(), (quantized,), node, name)
         if op is not None and commuting.is_inference_dropout(op) and node not in self.view.pinned:
             return self.floats(op.first)
         new = self._graph.node_copy(node, self.floats)
@@ -251,10 +256,21 @@ class Lowering:
             op = self.view.op(node)
             assert op is not None
             if self.view.is_dequantize(node):
-                self._int8[node] = self.int8(self.view.source_of(node))
+                self._int8[node] = self._integers(node)
             else:
                 self._int8[node] = self._on_integers(node, op)
         return self._int8[node]
+
+    def _integers(self, dequantize: Node) -> Node:
+        """The quantized tensor that a dequantize node reads."""
+        source = self.view.source_of(dequantize)
+        if self.view.undoes_quantize(dequantize):
+            return self._int8[source]
+        qparams = self.view.source_grid(dequantize)
+        assert qparams is not None
+        module = OfIntegers(qparams.scale, qparams.zero_point)
+        args = (self.floats(source),)
+        return self._call_module(module, args, dequantize, f"{source.name}_quantized")
 
     def _on_integers(self, node: Node, op: Operator) -> Node:
         if op.name in ("cat", "stack", "concat"):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from octavo.lowering.modules import Slice
 from octavo.lowering.operators import Operator, words
 from octavo.lowering.qparams import QParams
 from octavo.nn.quantized.modules.pooling import MaxPool2d
@@ -25,7 +26,6 @@ __all__ = [
     "commutes",
     "form_of",
     "is_inference_dropout",
-    "slice_of",
 ]
 
 Call = tuple[str, Any, tuple[Any, ...], dict[str, Any]]
@@ -46,16 +46,6 @@ MOVES = words(
     "clone detach alias dropout"
 )
 """Operators that keep every element, and may change the shape."""
-
-
-def slice_of(
-    q: Any, dim: int, start: int | None = None, end: int | None = None, step: int = 1
-) -> Any:
-    """``aten.slice`` of a tensor: elements ``start``, ``start + step``, ... before ``end`` of one
-    dimension, with Python's rules for negative and large numbers.
-    """
-    index: list[slice] = [slice(None)] * (dim % q.dim()) + [slice(start, end, step)]
-    return q[tuple(index)]
 
 
 def commutes(op: Operator, qparams: QParams) -> bool:
@@ -168,8 +158,8 @@ def _nearest(q: Any, arguments: dict[str, Any]) -> Call:
 
 
 def _slice(q: Any, arguments: dict[str, Any]) -> Call:
-    keys = ("dim", "start", "end", "step")
-    return "function", slice_of, (q, *(arguments[key] for key in keys)), {}
+    keys = ("start", "end", "step")
+    return "module", Slice(arguments["dim"]), (q, *(arguments[key] for key in keys)), {}
 
 
 # Conditions

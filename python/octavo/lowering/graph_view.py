@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -67,11 +69,32 @@ class GraphView:
         return users[0] if len(users) == 1 and node not in self.pinned else None
 
     def source_of(self, dequantize: Node) -> Node:
-        """The quantize node behind an exact dequantize node."""
+        """The node of the integers that an exact dequantize node reads."""
         op = self.op(dequantize)
         assert op is not None
         source: Node = op.first
         return source
+
+    def undoes_quantize(self, node: Node) -> bool:
+        """Whether a dequantize node has the parameters of the quantize node before it."""
+        found, source = self.source_grid(node), self.quantized.get(self.source_of(node))
+        return found is not None and source is not None and found.same_grid(source)
+
+    def source_grid(self, node: Node) -> QParams | None:
+        """The parameters of the 8-bit integers that a node dequantizes; None where it does
+        something else. They need not come from a quantize node.
+        """
+        op = self.op(node)
+        if op is None or not is_dequantize(op) or self.constants.is_constant(node):
+            return None
+        found = qparams_of(op, self.constants.value)
+        if isinstance(found, str) or op.first in self.unsupported:
+            return None
+        source = self.quantized.get(op.first)
+        if source is not None and found.same_grid(source):
+            return source
+        # The operator does not clamp what it dequantizes.
+        return replace(found, lo=found.qdtype.qmin, hi=found.qdtype.qmax)
 
     def is_dequantize(self, node: Node) -> bool:
         return is_dequantize(self.op(node))
@@ -89,15 +112,22 @@ class GraphView:
         return pinned
 
     def _written_by(self, node: Node) -> list[Node]:
-        """The nodes whose memory a node writes."""
+        """The nodes whose memory a node writes, or may write: modules are not looked into."""
         op = self.op(node)
+        sources = list(node.all_input_nodes)
         if op is not None and op.inplace:
-            return [op.first] if isinstance(op.first, Node) else []
+            return sources[:1]
+        if node.op == "call_module":
+            return sources if node.target != "_guards_fn" else []
+        if node.op == "call_method":
+            known = op is not None or not str(node.target).endswith("_")
+            return [] if known else sources[:1]
         if node.op == "call_function" and is_overload(node.target):
             target: Any = node.target
-            if op is not None and op.namespace == "aten" and target._schema.is_mutable:
-                return list(node.all_input_nodes)
-        return []
+            aten = op is not None and op.namespace == "aten"
+            return sources if aten and target._schema.is_mutable else []
+        writes = node.target is operator.setitem or bool(node.kwargs.get("inplace"))
+        return sources[:1] if writes else []
 
     def _written_alone(self, writer: Node, target: Node) -> bool:
         """Whether nobody else sees the memory that `writer` writes: then it is as good as a copy.
@@ -161,11 +191,7 @@ class GraphView:
         if op is None:
             return None
         if is_dequantize(op):
-            source = self.quantized.get(op.first)
-            found = qparams_of(op, self.constants.value)
-            if source is None or isinstance(found, str) or not found.same_grid(source):
-                return None
-            return source
+            return self.source_grid(node)
         if op.name in ("cat", "stack", "concat") and op.namespace in ("aten", "torch"):
             return self._joined(op.first)
         source = self.exact.get(op.first) if isinstance(op.first, Node) else None

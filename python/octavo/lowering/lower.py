@@ -32,8 +32,8 @@ def lower(graph: Any) -> GraphModule:
         A graph module in evaluation mode with the same inputs and outputs. Its integers are those
         of the graph, or one step beside them where the graph's float32 sums are rounded otherwise;
         they are those of a model that was quantized module by module with the same parameters.
-        ``float`` layers whose inputs are quantized when they run become dynamic modules, whose
-        scales are those of ``torch_compatible_dynamic_qconfig``.
+        Layers whose inputs are quantized when they run become dynamic modules. It refuses inputs of
+        shapes that the graph was not exported for.
 
     Raises:
         TypeError: something else than a graph.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from octavo import ops
 from octavo.dtypes import QDType
-from octavo.nn.quantized.modules.base import QuantizedOutput, expect
+from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput, expect
 from octavo.nn.quantized.modules.conv_base import ConvModule
 from octavo.nn.quantized.modules.conv_transpose_base import ConvTransposeModule
 from octavo.nn.quantized.modules.functional_modules import QFunctional
@@ -33,6 +33,8 @@ __all__ = [
     "FloatLinear",
     "LookupTable",
     "Mul",
+    "OfIntegers",
+    "Slice",
 ]
 
 
@@ -343,3 +345,45 @@ class LookupTable(QuantizedOutput):
         super()._load_state_tensors(tensors)
         self._table = tensors["table"].detach().cpu().clone()
         self._in = (float(tensors["in_scale"]), int(tensors["in_zero_point"]))
+
+
+class OfIntegers(QuantizedModule):
+    """The quantized tensor that plain integers stand for: :meth:`octavo.QTensor.from_int_repr`.
+
+    Args:
+        scale, zero_point: of the result.
+
+    Raises, in ``forward``: TypeError for anything but a plain uint8 or int8 tensor.
+    """
+
+    def __init__(self, scale: float, zero_point: int) -> None:
+        super().__init__()
+        self.scale, self.zero_point = scale, zero_point
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}, zero_point={self.zero_point}"
+
+    def forward(self, ints: Tensor) -> QTensor:
+        return QTensor.from_int_repr(ints, self.scale, self.zero_point)
+
+
+class Slice(QuantizedModule):
+    """``aten.slice`` of a quantized tensor: elements ``start``, ``start + step``, ... before
+    ``end`` of one dimension, with Python's rules for negative and large numbers.
+
+    Args:
+        dim: the dimension.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+    def forward(
+        self, q: QTensor, start: int | None = None, end: int | None = None, step: int = 1
+    ) -> Any:
+        whole = slice(None)
+        return q[(whole,) * (self.dim % q.dim()) + (slice(start, end, step),)]

@@ -224,7 +224,9 @@ def match_clamp_of_rounded(view: GraphView, quantize: Node) -> Plan | None:
         return None
     first = view.source_of(dequantize)
     rounded = view.op(first)
-    if rounded is None or view.only_user(first) is not dequantize:
+    if rounded is None or not view.undoes_quantize(dequantize):
+        return None
+    if view.only_user(first) is not dequantize:
         return None
     node = rounded.first
     inner = view.op(node)
@@ -242,7 +244,10 @@ def match_clamp_of_rounded(view: GraphView, quantize: Node) -> Plan | None:
 def _planned(found: Match) -> Plan:
     # Rounding is monotone: a clamp of values, rounded, is a clamp of rounded values.
     bounds = merged(found.bounds, found.qparams.narrow)
-    return _CORES[found.op.name](replace(found, bounds=bounds))
+    try:
+        return _CORES[found.op.name](replace(found, bounds=bounds))
+    except (TypeError, ValueError) as error:  # a module that refuses what the graph gives it
+        raise NoKernel(str(error)) from error
 
 
 def _no_int8(op: Operator | None) -> str:

@@ -26,6 +26,7 @@ from octavo.dtypes import (
     quint4x2,
     quint8,
 )
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.quantization._learnable_fake_quantize import LearnableFakeQuantize
 from octavo.quantization.fake_quantize_base import (
     FakeQuantizeBase,
@@ -38,7 +39,7 @@ from octavo.quantization.fake_quantize_function import (
     fake_quantize_per_channel,
     fake_quantize_per_tensor,
 )
-from octavo.quantization.fake_quantize_step import fused_step, observes_extremes
+from octavo.quantization.fake_quantize_step import fused_step, graph_step, observes_extremes
 from octavo.quantization.minmax_observer import MinMaxObserver
 from octavo.quantization.observer import (
     FixedQParamsObserver,
@@ -154,6 +155,10 @@ class FakeQuantize(FakeQuantizeBase):
 
     def forward(self, X: Tensor) -> Tensor:
         """Observes ``X`` and fake-quantizes it, each where enabled."""
+        if is_dynamo_compiling():
+            recorded = graph_step(self, X)
+            if recorded is not None:
+                return recorded
         observes, rounds = self._is_on("observer_enabled"), self._is_on("fake_quant_enabled")
         if observes and observes_extremes(self.activation_post_process):
             stepped = fused_step(self, X, True, rounds)
@@ -307,7 +312,8 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
 
     def forward(self, X: Tensor) -> Tensor:
         """Observes ``X`` and fake-quantizes it, each where enabled."""
-        if on_host(X) or self.is_symmetric_quant or process_group() is not None:
+        kernels = on_host(X) or (is_dynamo_compiling() and X.is_cpu)
+        if kernels or self.is_symmetric_quant or process_group() is not None:
             return super().forward(X)
         return super().forward(X) if self.zero_point.dtype is torch.float32 else self._fused(X)
 

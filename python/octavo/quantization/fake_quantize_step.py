@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from octavo.ops import direct
 from octavo.quantization.minmax_observer import AVERAGES
+from octavo.quantization.observer import FixedQParamsObserver
 from octavo.quantization.statistics import kernels_see, mark_written, process_group
 from octavo.quantization.utils import SYMMETRIC_SCHEMES, symmetric_zero_point
 
-__all__ = ["fused_step", "observes_extremes", "straight_through"]
+__all__ = ["fused_step", "graph_step", "observes_extremes", "straight_through"]
 
 _zero_point_of = functools.lru_cache(maxsize=64)(symmetric_zero_point)
 
@@ -65,6 +66,58 @@ def fused_step(module: Any, x: Tensor, observes: bool, rounds: bool) -> Tensor |
     if out is None:
         return x
     return out if inside is None else straight_through(x, out, inside)
+
+
+def graph_step(module: Any, x: Tensor) -> Tensor | None:
+    """What ``module`` returns for ``x`` in a graph that ``torch.compile`` records, or None where it
+    has no operators for it (and the graph ends there): another device or dtype, other observers,
+    statistics that are shared among processes, or that have no size yet: a model with statistics
+    for each channel has to run once before.
+
+    NaN and infinities are left out of the statistics as ever, but not counted.
+    """
+    observer = module.activation_post_process
+    fixed = isinstance(observer, FixedQParamsObserver)
+    axis = module.ch_axis if module.is_per_channel else None
+    count = 1 if axis is None else x.shape[axis]
+    scale, zero_point = module.scale, module.zero_point
+    if (
+        x.dtype != torch.float32
+        or x.device.type != "cpu"
+        or zero_point.dtype != torch.int32
+        or scale.numel() != count
+        or not (fixed or (observes_extremes(observer) and observer.min_val.numel() == count))
+        or process_group() is not None
+    ):
+        return None
+    low, high = module.quant_min, module.quant_max
+    if not fixed:
+        middle = None
+        if observer.qscheme in SYMMETRIC_SCHEMES:
+            whole = (observer.quant_min, observer.quant_max, observer.dtype)
+            middle = symmetric_zero_point(*whole, observer.has_customized_qrange)
+        constant = observer.averaging_constant if AVERAGES[type(observer)] else None
+        torch.ops.octavo.observe_extremes(
+            x.detach(),
+            module.observer_enabled,
+            observer.min_val,
+            observer.max_val,
+            scale,
+            zero_point,
+            observer.eps,
+            axis,
+            low,
+            high,
+            constant,
+            observer.quant_min,
+            observer.quant_max,
+            middle,
+        )
+    # A copy: the next step writes to the scale, which this one's gradient must not depend on.
+    rounded: Tensor = torch.ops.octavo.fake_quantize(
+        x, module.fake_quant_enabled, scale.clone(), zero_point.clone(), axis, low, high
+    )[0]
+    return rounded
 
 
 _NO_RULE = (None, None, None, None, None, None, None)

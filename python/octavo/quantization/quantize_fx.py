@@ -27,7 +27,7 @@ from torch import fx, nn
 
 from octavo.quantization.backend_config import BackendConfig, get_octavo_backend_config
 from octavo.quantization.fold import copy_model
-from octavo.quantization.fx.convert import convert_model
+from octavo.quantization.fx.convert import Converter, convert_model
 from octavo.quantization.fx.custom_config import (
     ConvertCustomConfig,
     FuseCustomConfig,
@@ -42,7 +42,9 @@ from octavo.quantization.fx.graph_module import (
 )
 from octavo.quantization.fx.inplace import functionalize
 from octavo.quantization.fx.origins import note_origins
+from octavo.quantization.fx.partial import convert_parts, prepare_parts
 from octavo.quantization.fx.prepare import prepare_model
+from octavo.quantization.fx.reference import ReferenceConverter
 from octavo.quantization.fx.tracer import (
     QuantizationTracer,
     Scope,
@@ -73,9 +75,11 @@ __all__ = [
     "TracingError",
     "attach_preserved_attrs_to_model",
     "convert_fx",
+    "convert_to_reference_fx",
     "fuse_fx",
     "prepare_fx",
     "prepare_qat_fx",
+    "prepare_traceable_fx",
 ]
 
 
@@ -282,6 +286,38 @@ def _prepare(
     return result
 
 
+def prepare_traceable_fx(
+    model: nn.Module,
+    qconfig_mapping: QConfigMapping | dict[str, Any],
+    example_inputs: tuple[Any, ...],
+    prepare_custom_config: PrepareCustomConfig | dict[str, Any] | None = None,
+    backend_config: BackendConfig | dict[str, Any] | None = None,
+) -> nn.Module:
+    """As :func:`prepare_fx`, for a model that need not be traceable: where the code of a module
+    cannot be traced it stays as it is, and the modules in it are prepared one by one, each with
+    float inputs and outputs.
+
+    Args: as :func:`prepare_fx`. Of ``prepare_custom_config``, non-traceable names and classes
+        count.
+
+    Returns:
+        A graph module if all could be traced; otherwise a copy of the model with graph modules in
+        it. Both are for :func:`convert_fx`.
+
+    Raises: as :func:`prepare_fx`, but for TracingError.
+
+    Warns about the modules whose code cannot be traced, with the line. Octavo's own.
+    """
+    if isinstance(model, nn.Module) and model.training:
+        raise ValueError(
+            "prepare_traceable_fx: the model is in training mode; call model.eval() first"
+        )
+    mapping = _mapping(qconfig_mapping, "prepare_traceable_fx")
+    config = as_config(prepare_custom_config, PrepareCustomConfig, "prepare_custom_config")
+    copied = _copy_of(model, "prepare_traceable_fx")
+    return prepare_parts(copied, mapping, example_inputs, config, _backend(backend_config))
+
+
 def convert_fx(
     graph_module: fx.GraphModule,
     convert_custom_config: ConvertCustomConfig | dict[str, Any] | None = None,
@@ -293,8 +329,8 @@ def convert_fx(
     """The int8 model of a calibrated one.
 
     Args:
-        graph_module: what :func:`prepare_fx` or :func:`prepare_qat_fx` returned, after calibration
-            or training; it is not changed.
+        graph_module: what :func:`prepare_fx`, :func:`prepare_qat_fx` or
+            :func:`prepare_traceable_fx` returned, after calibration or training; it is not changed.
         convert_custom_config: what applies to single modules, see :class:`ConvertCustomConfig`.
         _remove_qconfig: take qconfigs off what stays float.
         qconfig_mapping: not needed, and not supported: the prepared model knows it.
@@ -312,28 +348,70 @@ def convert_fx(
 
     Source: ``torch.ao.quantization.quantize_fx.convert_fx``.
     """
-    if not isinstance(graph_module, ObservedGraphModule):
-        raise TypeError(
-            "convert_fx: expected what prepare_fx or prepare_qat_fx returned, got "
-            f"{type(graph_module).__name__}"
-        )
     if qconfig_mapping is not None:
         raise NotImplementedError(
             "convert_fx: qconfig_mapping is not supported; give prepare_fx another mapping"
         )
     if keep_original_weights:
         raise NotImplementedError("convert_fx: keep_original_weights is not supported")
-    config = as_config(convert_custom_config, ConvertCustomConfig, "convert_custom_config")
+    return _convert(graph_module, convert_custom_config, _remove_qconfig, "convert_fx", Converter)
+
+
+def convert_to_reference_fx(
+    graph_module: fx.GraphModule,
+    convert_custom_config: ConvertCustomConfig | dict[str, Any] | None = None,
+    _remove_qconfig: bool = True,
+    qconfig_mapping: QConfigMapping | dict[str, Any] | None = None,
+    backend_config: BackendConfig | dict[str, Any] | None = None,
+) -> fx.GraphModule:
+    """The reference form of a calibrated model: float operations, ``Quantize`` modules and
+    dequantization between them, and float layers whose weights have the values of the int8 ones.
+
+    Args, errors: as :func:`convert_fx`.
+
+    Returns:
+        A graph module. Layers have ``weight_scale`` and ``weight_zero_point`` as buffers.
+
+    Source: ``torch.ao.quantization.quantize_fx.convert_to_reference_fx``, whose layers are of
+    ``torch.ao.nn.quantized.reference``.
+    """
+    if qconfig_mapping is not None:
+        raise NotImplementedError(
+            "convert_to_reference_fx: qconfig_mapping is not supported; give prepare_fx another "
+            "mapping"
+        )
+    return _convert(
+        graph_module,
+        convert_custom_config,
+        _remove_qconfig,
+        "convert_to_reference_fx",
+        ReferenceConverter,
+    )
+
+
+def _convert(
+    model: Any, custom_config: Any, remove_qconfig: bool, caller: str, kind: Any
+) -> fx.GraphModule:
+    config = as_config(custom_config, ConvertCustomConfig, "convert_custom_config")
     custom = {
         **CUSTOM_QUANTIZED,
         **config.observed_to_quantized_mapping.get(QuantType.STATIC, {}),
     }
-    result = convert_model(
-        copy_model(graph_module),
-        get_default_static_quant_module_mappings(),
-        custom,
-        _remove_qconfig,
-        "convert_fx",
-    )
-    _keep_attributes(result, graph_module, config.preserved_attributes)
-    return result
+
+    def convert(prepared: ObservedGraphModule) -> fx.GraphModule:
+        table = get_default_static_quant_module_mappings()
+        return convert_model(prepared, table, custom, remove_qconfig, caller, kind)
+
+    whole = isinstance(model, ObservedGraphModule)
+    if not whole and not (
+        isinstance(model, nn.Module)
+        and any(isinstance(part, ObservedGraphModule) for part in model.modules())
+    ):
+        raise TypeError(
+            f"{caller}: expected what prepare_fx or prepare_qat_fx returned, got "
+            f"{type(model).__name__}"
+        )
+    copied = copy_model(model)
+    result: Any = convert(copied) if whole else convert_parts(copied, convert)
+    _keep_attributes(result, model, config.preserved_attributes)
+    return result  # type: ignore[no-any-return]

@@ -48,9 +48,16 @@ class Captured:
 
 
 class Capture:
-    """One way to find a model's structure."""
+    """One way to find a model's structure.
+
+    Attributes:
+        name: for reports and files.
+        restores_int8: whether :meth:`restore` gives an int8 model that takes the checkpoint as it
+            is, or a float one whose modules are replaced by those of the checkpoint.
+    """
 
     name = ""
+    restores_int8 = False
 
     def capture(self, model: nn.Module, configs: Configs, example: Batch) -> Captured:
         """A prepared copy of a float model in eval mode.
@@ -71,7 +78,7 @@ class Capture:
         raise NotImplementedError
 
     def restore(self, model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
-        """A float model, changed or a copy, whose modules have the names of the checkpoint with
-        this recipe, ready to be replaced by int8 ones.
+        """A copy of a float model whose modules have the names that they have in a checkpoint with
+        this recipe.
         """
         raise NotImplementedError

@@ -9,10 +9,11 @@ from torch import nn
 from octavo.workflow.capture import Capture
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig, near
 from octavo.workflow.eager import EagerCapture
+from octavo.workflow.graph import FxCapture
 
 __all__ = ["CAPTURES", "captures", "choose_mode"]
 
-CAPTURES: tuple[Capture, ...] = (EagerCapture(), EagerCapture(joined=False))
+CAPTURES: tuple[Capture, ...] = (FxCapture(), EagerCapture(), EagerCapture(joined=False))
 """The ways of capturing, in the order in which they are tried."""
 
 _MODES = ("static", "dynamic", "auto")

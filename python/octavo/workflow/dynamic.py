@@ -9,11 +9,12 @@ from torch import nn
 from octavo.quantization.qconfig import QConfig, float_qparams_weight_only_qconfig
 from octavo.quantization.quantization_mappings import get_default_dynamic_quant_module_mappings
 from octavo.quantization.quantize_dynamic import explain_dynamic, quantize_dynamic
+from octavo.quantization.swap import replaced
 from octavo.quantization.units import canonical_type, find_entry, iter_modules
 from octavo.workflow.capture import Configs
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig
 
-__all__ = ["dynamic_spec", "float_reasons", "qconfig_for", "quantize_named"]
+__all__ = ["dynamic_spec", "float_reasons", "qconfig_for", "quantize_named", "quantize_parts"]
 
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 
@@ -66,3 +67,14 @@ def quantize_named(
 ) -> nn.Module:
     """A copy of a model with some modules quantized dynamically; the model itself is path ""."""
     return quantize_dynamic(model, {name: qconfig for name, (_, qconfig) in spec.items()})
+
+
+def quantize_parts(
+    model: nn.Module, spec: Mapping[str, tuple[DynamicQuantConfig, QConfig]]
+) -> nn.Module:
+    """Quantizes modules of a partly quantized model dynamically, in place; returns the model."""
+    made = {}
+    for name, how in spec.items():
+        module = model.get_submodule(name)
+        made[id(module)] = quantize_named(module, {"": how})
+    return replaced(model, made)

@@ -19,8 +19,9 @@ from octavo.workflow.calibrate import Batch, CalibrationData, calibrate, has_nan
 from octavo.workflow.capture import Capture, Captured, CaptureError
 from octavo.workflow.choose import captures, choose_mode
 from octavo.workflow.config import QuantConfig
-from octavo.workflow.dynamic import dynamic_spec, float_reasons, quantize_named
-from octavo.workflow.recipe import dynamic_recipe, remember
+from octavo.workflow.dynamic import dynamic_spec, float_reasons, quantize_named, quantize_parts
+from octavo.workflow.fusing import same_outputs
+from octavo.workflow.recipe import dynamic_recipe, leave, remember
 from octavo.workflow.report import FallBack, WorkflowReport, layer_report, output_error
 
 __all__ = ["QuantizeResult", "quantize"]
@@ -116,7 +117,7 @@ def quantize(
     result.report.mode_reason = why
     if data is not None:
         result.report.notes += data.notes
-        _compare(result, data, min_sqnr)
+        _compare(result, plain, data, min_sqnr)
     return result
 
 
@@ -162,7 +163,7 @@ def dynamic_model(model: nn.Module, config: QuantConfig, example: Batch | None) 
     report = layer_report(int8, None, model, example, float_reasons(model, configs), model)
     report.mode = "dynamic"
     remember(int8, {"capture": "", "dynamic": dynamic_recipe(spec)})
-    int8.workflow_report = report  # type: ignore[assignment]
+    leave(int8, "workflow_report", report)
     return QuantizeResult(int8, report, model)
 
 
@@ -176,12 +177,12 @@ def static_model(
     spec = dynamic_spec(model, config.resolve(model), config)
     reasons = {name: text for name, text in captured.reasons.items() if name not in spec}
     if spec:
-        int8 = quantize_named(int8, spec)
+        int8 = quantize_parts(int8, spec)
     remember(int8, {**captured.recipe, "dynamic": dynamic_recipe(spec)})
     report = layer_report(int8, captured, captured.reference, example, reasons, model)
     report.mode, report.capture = "static", way.name
     report.notes += captured.notes
-    int8.workflow_report = report  # type: ignore[assignment]
+    leave(int8, "workflow_report", report)
     return QuantizeResult(int8, report, captured.reference, captured.paths)
 
 
@@ -206,8 +207,7 @@ def _static(
         batches = calibrate(captured.prepared, data, progress)
         try:
             result = static_model(way, captured, model, config, example)
-            for batch in data.head():
-                batch.run(result.model)
+            _check_runs_alike(captured.reference, result.model, model, data)
         except _FAILURES as error:
             fallbacks.append(FallBack(way.name, f"{type(error).__name__}: {error}"))
             continue
@@ -217,9 +217,24 @@ def _static(
     raise RuntimeError(f"quantize: the model could not be quantized statically:\n{tried}")
 
 
-def _compare(result: QuantizeResult, data: CalibrationData, min_sqnr: float) -> None:
+def _check_runs_alike(
+    reference: nn.Module, int8: nn.Module, model: nn.Module, data: CalibrationData
+) -> None:
+    """Raises where what was captured of a model is not the model for other batches than the first;
+    fails where the int8 model does.
+    """
+    for index, batch in enumerate(data.head()):
+        if not same_outputs(reference, batch, batch.run(model)):
+            raise RuntimeError(f"what was captured computes something else for batch {index}")
+        batch.run(int8)
+
+
+def _compare(
+    result: QuantizeResult, model: nn.Module, data: CalibrationData, min_sqnr: float
+) -> None:
+    """Compares the outputs with those of the float model."""
     report = result.report
-    report.sqnr, report.cosine = output_error(result.reference, result.model, data.head())
+    report.sqnr, report.cosine = output_error(model, result.model, data.head())
     if not report.sqnr >= min_sqnr:
         worst = [f"'{row.name}' ({row.sqnr:.1f} dB)" for row in report.worst_layers()]
         layers = f"; the layers with the lowest SQNR are {', '.join(worst)}" if worst else ""

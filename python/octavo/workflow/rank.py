@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.nn.quantized.modules.quantize import DeQuantize, Quantize
@@ -16,7 +16,7 @@ from octavo.workflow.calibrate import Batch
 
 __all__ = ["own_sqnr"]
 
-Requantize = Callable[[Tensor], Tensor]
+Requantize = Callable[[Any], Any]
 
 
 def own_sqnr(reference: nn.Module, int8: nn.Module, batch: Batch) -> dict[str, float]:
@@ -32,14 +32,15 @@ def own_sqnr(reference: nn.Module, int8: nn.Module, batch: Batch) -> dict[str, f
         batch: one call.
 
     Returns:
-        By path. Layers with several quantized inputs are not in it.
+        By path.
     """
     entering = _entering(int8, batch)
     result: dict[str, float] = {}
 
-    def compare(name: str, layer: nn.Module, as_seen: Requantize) -> Callable[..., None]:
+    def compare(name: str, layer: nn.Module, as_seen: list[Requantize]) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            wanted, got = _first(output), _first(layer(as_seen(args[0]), *args[1:]))
+            inputs = [seen(x) for seen, x in zip(as_seen, args, strict=True)]
+            wanted, got = _first(output), _first(layer(*inputs))
             loss = sqnr(wanted.float(), got.dequantize() if isinstance(got, QTensor) else got)
             result[name] = min(loss, result.get(name, loss), key=_badness)
 
@@ -70,19 +71,13 @@ def _first(output: Any) -> Any:
     return output
 
 
-def _entering(model: nn.Module, batch: Batch) -> Mapping[str, Requantize]:
-    """For each layer with one tensor input, what makes of a float input what the layer gets."""
-    found: dict[str, Requantize] = {}
+def _entering(model: nn.Module, batch: Batch) -> Mapping[str, list[Requantize]]:
+    """For each layer, what makes of each of its float inputs what the layer gets."""
+    found: dict[str, list[Requantize]] = {}
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            tensors = [value for value in args if isinstance(value, Tensor)]
-            if len(tensors) != 1 or not args or tensors[0] is not args[0]:
-                found.pop(name, None)
-            elif isinstance(args[0], QTensor):
-                found[name] = _as(args[0])
-            else:
-                found[name] = lambda x: x
+            found[name] = [_as(value) if isinstance(value, QTensor) else _same for value in args]
 
         return hook
 
@@ -99,6 +94,10 @@ def _entering(model: nn.Module, batch: Batch) -> Mapping[str, Requantize]:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _as(seen: QTensor) -> Requantize:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
+from octavo.quantization.fx.graph_module import preserve
 from octavo.quantization.qconfig import QConfig
 from octavo.workflow.config import DynamicQuantConfig
 
-__all__ = ["dynamic_recipe", "recipe_of", "remember"]
+__all__ = ["dynamic_recipe", "leave", "recipe_of", "remember"]
 
 _ATTRIBUTE = "octavo_recipe"
 
@@ -24,7 +25,15 @@ def dynamic_recipe(
 
 def remember(model: nn.Module, recipe: dict[str, Any]) -> None:
     """Leaves a recipe on an int8 model. It holds plain values, lists and dicts only."""
-    model.octavo_recipe = recipe  # type: ignore[assignment]
+    leave(model, _ATTRIBUTE, recipe)
+
+
+def leave(model: nn.Module, name: str, value: Any) -> None:
+    """Gives a model an attribute, which its deep copies have too."""
+    if isinstance(model, fx.GraphModule):
+        preserve(model, {name: value})
+    else:
+        setattr(model, name, value)
 
 
 def recipe_of(model: nn.Module) -> dict[str, Any] | None:

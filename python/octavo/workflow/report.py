@@ -14,11 +14,15 @@ from torch import Tensor, nn
 from octavo.quantization.dataflow import tensors_in
 from octavo.quantization.numeric_suite import cosine_similarity, sqnr
 from octavo.quantization.report import ModuleReport, QuantizationReport, report
-from octavo.quantization.units import is_quantized
+from octavo.quantization.units import is_leaf, is_quantized, is_whole
 from octavo.workflow.calibrate import Batch
 from octavo.workflow.capture import Captured
 
 __all__ = ["WorkflowReport", "layer_report", "output_error"]
+
+
+_BORDERS = ("quantized.Quantize", "quantized.DeQuantize")
+_GONE = "part of a fused layer, or not in the graph"
 
 
 @dataclass(frozen=True)
@@ -110,16 +114,21 @@ def layer_report(
     inputs = None if example is None or example.kwargs else example.args
     whole = is_quantized(int8)  # the model is one layer: it is compared as a model
     rows = report(int8, None if whole else reference, inputs)
+    told = {row.name: row for row in getattr(int8, "quantization_report", ())}
     paths = {} if captured is None else captured.paths
     result = WorkflowReport()
     theirs = {path: type(module).__name__ for path, module in model.named_modules()}
     for row in rows:
         path = paths.get(row.name, row.name)
-        if path is None:
+        border = path not in theirs and row.becomes in _BORDERS
+        if path is None or border:
             continue
         reason = row.reason if row.becomes else reasons.get(path, row.reason)
         kind = row.type if row.becomes else theirs.get(path, row.type)
+        if path not in theirs and row.name in told:  # an operation of the graph
+            kind = told[row.name].type
         result.append(dataclasses.replace(row, name=path, type=kind, reason=reason))
+    result += _others(told, {row.name for row in (*rows, *result)}, model)
     result.isa = rows.isa
     result.bytes_before, result.bytes_after = rows.bytes_before, rows.bytes_after
     if example is not None and example.kwargs:
@@ -128,6 +137,20 @@ def layer_report(
             f"({', '.join(example.kwargs)})"
         )
     return result
+
+
+def _others(
+    told: Mapping[str, ModuleReport], known: set[str], model: nn.Module
+) -> list[ModuleReport]:
+    """What is no module of the int8 model: functions in its graph, and modules that are gone."""
+    rows = [row for name, row in told.items() if name not in known and not row.becomes]
+    said = known | {row.name for row in rows}
+    inside = [name for name, module in model.named_modules() if is_whole(module)]
+    for name, module in model.named_modules():
+        part = any(name.startswith(f"{outer}.") for outer in inside)
+        if is_leaf(module) and not part and name not in said:
+            rows.append(ModuleReport(name, type(module).__name__, "", _GONE))
+    return rows
 
 
 def output_error(

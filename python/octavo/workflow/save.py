@@ -19,9 +19,10 @@ from octavo.nn.quantized.modules.base import QuantizedModule
 from octavo.quantization.fold import copy_model
 from octavo.quantization.load import int8_form, replaced_from_state
 from octavo.quantization.qconfig import default_dynamic_qconfig
+from octavo.workflow.capture import CaptureError
 from octavo.workflow.choose import captures
 from octavo.workflow.config import DynamicQuantConfig
-from octavo.workflow.dynamic import qconfig_for, quantize_named
+from octavo.workflow.dynamic import qconfig_for, quantize_named, quantize_parts
 from octavo.workflow.recipe import recipe_of, remember
 
 __all__ = ["load", "save"]
@@ -109,7 +110,14 @@ def load(path: str | os.PathLike[str], float_model: nn.Module) -> nn.Module:
     dynamic, int8 = recipe["dynamic"], set(recipe["int8"])
     if recipe["capture"]:
         (way,) = captures(recipe["capture"])
-        model = way.restore(copy_model(float_model).eval(), recipe)
+        try:
+            model = way.restore(float_model, recipe)
+        except CaptureError as error:
+            raise ValueError(
+                f"load: float_model is not what {Path(path).name} was made of: {error}"
+            ) from error
+        if way.restores_int8:
+            return _filled(model, recipe, state)
     else:
         model = copy_model(float_model).eval()
     missing = sorted(int8 - {name for name, _ in model.named_modules()})
@@ -132,6 +140,18 @@ def load(path: str | os.PathLike[str], float_model: nn.Module) -> nn.Module:
     model = replaced_from_state(model, state, make, True, "load")
     remember(model, {key: value for key, value in recipe.items() if key != "int8"})
     return model
+
+
+def _filled(model: nn.Module, recipe: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """An int8 model without the right numbers, with those of a checkpoint."""
+    spec = {}
+    for name, settings in recipe["dynamic"].items():
+        config = DynamicQuantConfig(**settings)
+        spec[name] = (config, qconfig_for(model.get_submodule(name), config))
+    model = quantize_parts(model, spec)
+    model.load_state_dict(state)
+    remember(model, {key: value for key, value in recipe.items() if key != "int8"})
+    return model.eval()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:

@@ -25,9 +25,13 @@ from octavo.workflow.capture import Capture, Captured, CaptureError
 from octavo.workflow.choose import captures
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig
 from octavo.workflow.one_call import check_model, dynamic_model, static_model
+from octavo.workflow.recipe import leave
 from octavo.workflow.report import FallBack
 
 __all__ = ["convert", "prepare"]
+
+
+_STATE = "octavo_prepared"
 
 
 @dataclass
@@ -82,7 +86,7 @@ def prepare(
     example = None if example_inputs is None else _example(plain, example_inputs)
     if isinstance(quant_config, DynamicQuantConfig):
         prepared = copy_model(plain)
-        prepared.octavo_prepared = _Prepared(plain, quant_config, example)  # type: ignore[assignment]
+        leave(prepared, _STATE, _Prepared(plain, quant_config, example))
         return prepared
     if example is None:
         raise ValueError(
@@ -97,7 +101,7 @@ def prepare(
             failed.append(FallBack(way.name, str(error)))
             continue
         state = _Prepared(plain, quant_config, example, way, captured, tuple(failed))
-        captured.prepared.octavo_prepared = state  # type: ignore[assignment]
+        leave(captured.prepared, _STATE, state)
         return captured.prepared
     tried = "\n".join(f"  {item.capture}: {item.reason}" for item in failed)
     raise RuntimeError(f"prepare: the model could not be captured:\n{tried}")
@@ -138,10 +142,10 @@ def convert(model: nn.Module, quant_config: QuantConfig | None = None) -> nn.Mod
 
     Source: Neural Compressor's ``convert``.
     """
-    state = getattr(model, "octavo_prepared", None)
+    state = getattr(model, _STATE, None)
     if state is None and isinstance(quant_config, DynamicQuantConfig):
         model = prepare(model, quant_config)
-        state = model.octavo_prepared
+        state = getattr(model, _STATE)
     if not isinstance(state, _Prepared):
         raise TypeError(
             "convert: expected what octavo.prepare() returned, got a "

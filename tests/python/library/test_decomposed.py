@@ -1,5 +1,7 @@
 """Quantize and dequantize as operators: numerics, layouts, registration, refusals."""
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -205,6 +207,23 @@ def test_registration(index):
     assert set(result.values()) == {"SUCCESS"}
 
 
+def test_results_have_no_gradient():
+    for name, args, kwargs in _calls():
+        packet, overload = name.split(".")
+        args = [a.clone() if isinstance(a, torch.Tensor) else a for a in args]
+        for arg in args:
+            if isinstance(arg, torch.Tensor) and arg.is_floating_point():
+                arg.requires_grad_()
+        results = getattr(getattr(oct_ops, packet), overload)(*args, **kwargs)
+        for result in results if isinstance(results, tuple) else (results,):
+            assert not result.requires_grad
+
+
+def test_the_module_can_be_loaded_again():
+    importlib.reload(importlib.import_module("octavo.library.decomposed"))
+    assert oct_ops.quantize_per_tensor(torch.ones(1), 1.0, 2, 0, 255, torch.uint8).item() == 3
+
+
 def test_graphs_with_a_dynamic_batch():
     class Net(torch.nn.Module):
         def forward(self, x):
@@ -260,3 +279,19 @@ def test_equals_the_functions_of_the_package():
     x = torch.randn(5, 6)
     q = octavo.quantize_per_tensor(x, 0.07, 9, octavo.quint8)
     assert torch.equal(q.int_repr(), oct_ops.quantize_per_tensor(x, 0.07, 9, 0, 255, torch.uint8))
+
+
+def test_float_zero_points_are_those_of_embedding_tables():
+    torch.manual_seed(4)
+    rows = torch.randn(5, 8)
+    scales = (rows.amax(1) - rows.amin(1)) / 255
+    points = -rows.amin(1) / scales
+    table = octavo.ops.EmbeddingWeight.from_float(rows, scales, points, octavo.quint8)
+    args = (scales, points, 0, 0, 255, torch.uint8)
+    q = oct_ops.quantize_per_channel(rows, *args)
+    assert torch.equal(q, table.storage)
+    expected = octavo.ops.embedding(table, torch.arange(5))
+    assert torch.equal(oct_ops.dequantize_per_channel(q, *args), expected)
+    assert set(
+        torch.library.opcheck(oct_ops.quantize_per_channel.default, (rows, *args)).values()
+    ) == {"SUCCESS"}

@@ -121,7 +121,8 @@ def test_every_operator_is_checked() -> None:
     checked = {function.__name__.partition(".")[0] for function, _, _ in _further_calls()}
     for name in NAMES:
         checked |= {function.__name__.partition(".")[0] for function, _, _ in _calls_of(name)}
-    assert checked == registered()
+    training = {"fake_quantize", "observe_extremes"}  # test_fake_quantize.py
+    assert checked | training == registered()
 
 
 def test_the_package_may_be_loaded_again() -> None:

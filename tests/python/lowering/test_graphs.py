@@ -73,6 +73,12 @@ def _two_in_place(m: Any, x: Tensor) -> Any:
     return B.q(y.add_(A(x)).relu_())
 
 
+def _set_item(m: Any, x: Tensor) -> Any:
+    y = A(x)
+    y[:, 1] = 0.5
+    return B.q(F.linear(y, m.fc())), A.q(y)
+
+
 def _relu_in_place_of_a_shared_value(m: Any, x: Tensor) -> Any:
     """Two readers of one tensor, one of which writes its own copy."""
     q = A.q(x)
@@ -89,6 +95,7 @@ def _relu_in_place_of_a_shared_value(m: Any, x: Tensor) -> Any:
         _write_the_input,
         _write_and_alias,
         _two_in_place,
+        _set_item,
         _relu_in_place_of_a_shared_value,
     ],
 )
@@ -141,6 +148,30 @@ def test_many_readers_of_one_quantized_value() -> None:
     _, lowered = lowered_like(Function(function), torch.randn(5, 8))
     assert kinds(lowered).count("Quantize") == 1
     assert kinds(lowered).count("DeQuantize") == 2  # of the value and of its relu
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_integers_as_inputs(dtype: torch.dtype) -> None:
+    """Who calls the graph has quantized them already."""
+    grid = Grid(0.03, 5, dtype)
+
+    def function(m: Any, x: Tensor) -> Any:
+        return B.q(F.linear(grid.dq(x), m.fc())), grid.dq(x) + 1.0
+
+    x = torch.randint(0, 100, (5, 8), dtype=dtype)
+    _, lowered = lowered_like(Function(function), x)
+    assert kinds(lowered)[:2] == ["OfIntegers", "Linear"]
+    assert torch.equal(pickle.loads(pickle.dumps(lowered))(x)[0], lowered(x)[0])
+
+
+def test_integers_that_are_read_on_another_grid() -> None:
+    def function(m: Any, x: Tensor) -> Any:
+        q = A.q(x)
+        return B.q(F.linear(Grid(0.07, 50).dq(q), m.fc())), B.q(F.linear(A.dq(q), m.fc()))
+
+    _, lowered = lowered_like(Function(function), torch.randn(5, 8))
+    assert kinds(lowered).count("Linear") == 2
 
 
 def test_a_value_rounded_to_two_grids() -> None:
@@ -337,6 +368,30 @@ def test_a_graph_of_symbolic_trace() -> None:
         "Quantize", "ConvReLU2d", "ConvAddReLU2d", "MaxPool2d", "flatten", "reshape", "LinearReLU",
         "int_repr",
     ]  # fmt: skip
+
+
+def test_modules_that_write_their_inputs() -> None:
+    """torch.fx calls modules as they are; what they do to their inputs nobody knows."""
+
+    class Modules(Function):
+        def __init__(self) -> None:
+            super().__init__(lambda m, x: None)
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Any:
+            q = A.q(x)
+            first, second = A.dq(q), A.dq(q)
+            y = self.relu(first)
+            return y, first, second + 1.0, B.q(F.linear(A.dq(q), self.fc()))
+
+    tracer = Tracer()
+    tracer.proxy_buffer_attributes = True
+    net = Modules().eval()
+    graph = GraphModule(net, tracer.trace(net))
+    lowered = octavo.lower(graph)
+    agree(graph, lowered, (torch.randn(5, 8),))
+    assert "Linear" in kinds(lowered)
+    assert not any("quantize" in name for name in kinds(lowered))
 
 
 # Copies, files, state

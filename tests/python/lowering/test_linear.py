@@ -201,6 +201,16 @@ def test_equal_weights_are_packed_once() -> None:
     assert layers[0]._packed is layers[1]._packed
 
 
+def test_what_a_module_refuses_stays_float() -> None:
+    net = Net(Weight(24, 33), IN[torch.uint8], OUT[torch.uint8])
+    assert net.bias is not None
+    with torch.no_grad():
+        net.bias[3] = float("nan")
+    lowered = octavo.lower(exported(net, torch.randn(5, 33)))
+    (row,) = lowering_report(lowered).left_float
+    assert row.reason == "bias holds NaN or Inf"
+
+
 def test_too_many_inputs_for_int32() -> None:
     net = Net(Weight(2, 70_000, scale=1e-4), IN[torch.uint8], OUT[torch.uint8])
     lowered = octavo.lower(exported(net, torch.randn(1, 70_000)))

@@ -1,5 +1,5 @@
-"""Every public name of torch's eager quantization exists here, or the page of differences says why
-not, and takes torch's positional arguments.
+"""Every public name of torch's eager and graph quantization exists here, or the page of differences
+says why not, and takes torch's positional arguments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quantization_support import oracle, quietly
 DOCS = (Path(__file__).parents[3] / "docs" / "differences.md").read_text()
 ABSENT = DOCS[DOCS.index("## Absent names") : DOCS.index("## Names of Octavo's own")]
 
-# Graph modes, backends and sparsity are other namespaces.
+# The inside of graph mode, other backends and sparsity are other namespaces.
 NAMESPACES = (
     "nn.intrinsic",
     "nn.intrinsic.modules",
@@ -70,8 +70,14 @@ NAMESPACES = (
     "nn.quantized.modules.utils",
     "ns._numeric_suite",
     "quantization",
+    "quantization.backend_config",
+    "quantization.backend_config.backend_config",
+    "quantization.backend_config.fbgemm",
+    "quantization.backend_config.onednn",
+    "quantization.backend_config.qnnpack",
     "quantization.fake_quantize",
     "quantization.fuse_modules",
+    "quantization.fx.custom_config",
     "quantization.fuser_method_mappings",
     "quantization.observer",
     "quantization.qconfig",
@@ -79,6 +85,7 @@ NAMESPACES = (
     "quantization.quant_type",
     "quantization.quantization_mappings",
     "quantization.quantize",
+    "quantization.quantize_fx",
     "quantization.stubs",
     "quantization.utils",
 )

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import octavo.nn.quantized as nnq
 import octavo.quantization as tq
 from octavo.quantization.pt2e.observers import ReusedObserver, is_observer
 from octavo.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 from octavo.quantization.quantizer import (
     ComposableQuantizer,
+    EmbeddingQuantizer,
     OctavoQuantizer,
     QuantizationAnnotation,
     Quantizer,
@@ -190,15 +192,15 @@ def test_squeeze_and_excite():
         def forward(self, x):
             x = F.hardswish(x)
             scale = self.up(F.relu(self.down(x.mean((2, 3), keepdim=True))))
-            return x * torch.sigmoid(scale)
+            return x * torch.sigmoid(scale)[:, :, :1]
 
     x = torch.randn(2, 4, 6, 6)
     result = assert_is_fake_quantized(calibrated(Excite(), x), x)
     # The sigmoid has its fixed qparams, and the product takes them.
     assert _quantized_values(result) == [
-        "x", "hardswish", "mean", "relu", "conv2d_1", "sigmoid", "mul",
+        "x", "hardswish", "mean", "relu", "conv2d_1", "sigmoid", "slice_1", "mul",
     ]  # fmt: skip
-    assert _qparams(result)[5] == (1 / 256, 0)
+    assert _qparams(result)[5:7] == [(1 / 256, 0)] * 2
 
 
 @pytest.mark.parametrize(
@@ -362,6 +364,29 @@ def test_quantizers_may_not_take_back_annotations():
     quantizer = ComposableQuantizer([OctavoQuantizer().set_global(CONFIG), Eraser()])
     with pytest.raises(ValueError, match="Eraser has changed the annotation of node"):
         prepare_pt2e(export(Nested().eval(), torch.randn(2, 4)), quantizer)
+
+
+def test_embedding_tables():
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.linear = nn.Embedding(9, 6), nn.Linear(6, 3)
+
+        def forward(self, i):
+            return self.linear(self.table(i))
+
+    model, i = Bag(), torch.arange(9)
+    alone = quantized(nn.Sequential(model.table), i, quantizer=EmbeddingQuantizer())
+    model.table.qconfig = tq.float_qparams_weight_only_qconfig
+    eager = nnq.Embedding.from_float(model.table)
+    del model.table.qconfig
+    assert torch.equal(alone(i), eager(i))
+    both = ComposableQuantizer([EmbeddingQuantizer(), OctavoQuantizer().set_global(CONFIG)])
+    result = quantized(model, i, quantizer=both)
+    assert alone._frozen_param0.dtype == torch.uint8
+    assert (result(i) - model(i)).abs().max() < 0.05
+    assert count(result, "octavo.dequantize_per_channel") == 2
+    assert not any(p.dim() == 2 for p in result.parameters())
 
 
 # Agreement with eager mode.

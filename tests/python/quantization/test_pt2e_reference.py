@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import octavo.quantization as tq
+from octavo.nn import intrinsic as nni
 from octavo.nn.quantized import FloatFunctional
 from octavo.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 from pt2e_support import calibrated, export, octavo_quantizer, targets
@@ -88,6 +89,46 @@ def test_bits_are_those_of_eager_mode(name):
             dilated = "conv" in str(node.target) and node.args[5:6] == ([2, 2],)
             kind = torch.float64 if dilated else torch.int32
             assert [part.meta["val"].dtype for part in (*node.args[:2], node)] == [kind] * 3
+
+
+class Block(nn.Module):
+    """A convolution, an addition and a ReLU: one layer in both modes."""
+
+    def __init__(self, relu):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 1)
+        kind = nni.ConvAddReLU2d if relu else nni.ConvAdd2d
+        parts = [nn.Conv2d(6, 6, 3, padding=1), torch.add]
+        self.fused = kind(*parts, nn.ReLU()) if relu else kind(*parts)
+
+    def forward(self, x):
+        y = self.stem(x)
+        return self.fused(y, y)
+
+
+class PlainBlock(nn.Module):
+    def __init__(self, block, relu):
+        super().__init__()
+        self.stem, self.conv, self.relu = block.stem, block.fused[0], relu
+
+    def forward(self, x):
+        y = self.stem(x)
+        z = self.conv(y) + y
+        return F.relu(z) if self.relu else z
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_bits_of_a_fused_addition(relu):
+    block, x = Block(relu).eval(), torch.randn(2, 3, 6, 6)
+    eager = Eager(block)
+    eager.qconfig = tq.get_default_qconfig()
+    prepared = tq.prepare(eager.eval())
+    graph = prepare_pt2e(export(PlainBlock(block, relu).eval(), x), octavo_quantizer())
+    for factor in (1, 2, 0.5):
+        prepared(x * factor)
+        graph(x * factor)
+    result = convert_pt2e(graph, use_reference_representation=True)
+    assert torch.equal(result(x), tq.convert(prepared)(x))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

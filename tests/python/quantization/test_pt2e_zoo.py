@@ -287,3 +287,15 @@ def test_state_dicts():
     fresh = prepare_pt2e(export(Residual().eval(), x), octavo_quantizer())
     fresh.load_state_dict(prepared.state_dict())
     assert torch.equal(convert_pt2e(fresh)(x), convert_pt2e(prepared)(x))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_graphs_compile_whole(dynamic):
+    torch.manual_seed(0)
+    make, inputs = ZOO["inverted residual"]
+    x = inputs[0]()
+    result = convert_pt2e(calibrated(make(), x, quantizer=octavo_quantizer(is_dynamic=dynamic)))
+    torch.compiler.reset()
+    compiled = torch.compile(result, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.equal(compiled(x), result(x))

@@ -532,3 +532,30 @@ def test_observers_of_a_callback_are_used():
     result = quantized(Two(), torch.randn(8, 6), quantizer=quantizer)
     last = [n for n in result.graph.nodes if "octavo.quantize_per_tensor" in str(n.target)][-1]
     assert last.args[1:3] == (0.5, 7)
+
+
+def test_keyword_arguments_can_be_annotated():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 6))
+
+        def forward(self, x):
+            return F.linear(x, self.weight)
+
+    graph, x = export(Net().eval(), torch.randn(8, 6)), torch.randn(3, 6)
+    for node in graph.graph.nodes:
+        if _is(node, "linear"):
+            node.kwargs = {"weight": node.args[1]}
+            node.args = node.args[:1]
+    graph.recompile()
+
+    def rule(node):
+        if not _is(node, "linear"):
+            return None
+        return QuantizationAnnotation({node.args[0]: ACT, node.kwargs["weight"]: WEIGHT}, ACT)
+
+    prepared = prepare_pt2e(graph, ByHand(rule))
+    prepared(x)
+    result = assert_is_fake_quantized(prepared, x)
+    assert count(result, "octavo.dequantize_per_channel") == 1

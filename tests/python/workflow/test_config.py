@@ -24,14 +24,14 @@ def skewed() -> list[torch.Tensor]:
     return [torch.randn(64, 24, generator=generator) ** 3 + 0.5 for _ in range(3)]
 
 
-def layer(config: Any, **kwargs: Any) -> Any:
+def layer(config: Any, capture: str = "eager") -> Any:
     """The int8 form of one Linear, and its wrapper."""
     torch.manual_seed(3)
     linear = nn.Linear(24, 8)
     with torch.no_grad():
         linear.weight[0] *= 20
         linear.weight += 0.1
-    result = octavo.quantize(linear, skewed(), config, min_sqnr=-100.0, **kwargs)
+    result = octavo.quantize(linear, skewed(), config, min_sqnr=-100.0, capture=capture)
     return result.model
 
 
@@ -132,7 +132,7 @@ def test_local_rules_are_followed() -> None:
     data = [torch.randn(4, 8)]
     config = StaticQuantConfig().set_local("1", None)
     config.set_local("2", StaticQuantConfig(w_granularity="per_tensor"))
-    int8, report = octavo.quantize(model, data, config)
+    int8, report = octavo.quantize(model, data, config, capture="eager")
     assert [bool(row.becomes) for row in report] == [True, False, True]
     assert "config" in report[1].reason
     assert type(int8[1]) is nn.Linear
@@ -154,7 +154,7 @@ def test_a_dynamic_rule_in_a_static_config() -> None:
 
     config = StaticQuantConfig().set_local(nn.LSTM, DynamicQuantConfig())
     _, report = octavo.quantize(Net().eval(), [torch.randn(2, 4, 20)], config)
-    became = {row.name: row.becomes for row in report}
+    became = {row.name: row.becomes for row in report.swapped}
     assert became == {
         "conv": "quantized.Conv1d",
         "lstm": "quantized.dynamic.LSTM",
@@ -232,7 +232,7 @@ def test_rules_that_match_nothing(rule: Any, message: str) -> None:
 
 def test_weights_are_the_models() -> None:
     linear = nn.Linear(24, 8)
-    int8, _ = octavo.quantize(linear, [torch.randn(4, 24)])
+    int8, _ = octavo.quantize(linear, [torch.randn(4, 24)], capture="eager")
     wrapped = {f"module.{key}": value for key, value in linear.state_dict().items()}
     (both,) = compare_weights(wrapped, int8.state_dict()).values()
     assert float((both["float"] - both["quantized"]).abs().max()) < 0.002

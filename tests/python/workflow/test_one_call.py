@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,17 +19,19 @@ import octavo.quantization as tq
 from octavo import DynamicQuantConfig, StaticQuantConfig
 from octavo.demo.model import DigitsNet
 from octavo.quantization import QuantStub, compare_layers
+from octavo.quantization.quantize_fx import convert_fx, prepare_fx
 from workflow_support import (
     Classifier,
     DigitsCNN,
     accuracy,
     calibration,
+    digits,
     tokens,
     trained_cnn,
 )
 
 
-@pytest.mark.parametrize("capture", ["eager", "layers"])
+@pytest.mark.parametrize("capture", ["fx", "eager", "layers"])
 def test_a_network_for_digits(capture: str) -> None:
     model = trained_cnn()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -43,12 +47,16 @@ def test_a_network_for_digits(capture: str) -> None:
     assert report.fallbacks == []
     became = {row.name: row.becomes for row in report}
     assert became["stem.0"] == "quantized.ConvReLU2d"
-    assert became["conv1"] == became["conv2"] == "quantized.Conv2d"
+    graph = capture == "fx"  # sees the addition, and that each call of relu has a conv before it
+    assert became["conv1"] == f"quantized.{'ConvReLU2d' if graph else 'Conv2d'}"
+    assert became["conv2"] == f"quantized.{'ConvAddReLU2d' if graph else 'Conv2d'}"
     assert became["head"] == "quantized.Linear"
     reasons = {row.name: row.reason for row in report}
-    assert "conv1" in reasons["bn1"]
+    assert ("fused" if graph else "conv1") in reasons["bn1"]
     assert all(row.becomes or row.reason for row in report)
-    assert set(became) <= {name for name, _ in model.named_modules()}
+    operations = {"max_pool2d", "flatten"} if graph else set()
+    assert set(became) - operations <= {name for name, _ in model.named_modules()}
+    assert {name for name, m in model.named_modules() if not list(m.children())} <= set(became)
     assert all(row.kernel and row.sqnr for row in report if "Conv" in row.becomes)
     assert report.bytes_after is not None
     assert report.bytes_before is not None
@@ -91,7 +99,7 @@ def test_a_value_that_float_code_uses_too_is_float() -> None:
             b = self.b(a)
             return self.c(b), a * 2
 
-    int8, report = octavo.quantize(Net().eval(), [torch.randn(4, 8)])
+    int8, report = octavo.quantize(Net().eval(), [torch.randn(4, 8)], capture="eager")
     assert len(report.swapped) == 3
     assert int8.a.dequant is not None  # code of the model and b take it
     assert int8.b.quant is not None
@@ -112,7 +120,7 @@ def test_a_module_that_is_called_twice() -> None:
 
     model = Net().eval()
     data = [torch.randn(16, 8) for _ in range(3)]
-    int8, report = octavo.quantize(model, data)
+    int8, report = octavo.quantize(model, data, capture="eager")
     assert report.sqnr is not None
     assert report.sqnr > 25
     assert int8.first.dequant is not None  # the second call of shared is with float values
@@ -230,8 +238,9 @@ def test_fall_back_where_another_batch_takes_another_path() -> None:
     data = [torch.randn(4, 8), torch.randn(8, 8)]
     int8, report = octavo.quantize(Net().eval(), data)
     assert report.capture == "layers"
-    assert [item.capture for item in report.fallbacks] == ["eager"]
-    assert "i0" in report.fallbacks[0].reason
+    assert [item.capture for item in report.fallbacks] == ["fx", "eager"]
+    assert "cannot be traced" in report.fallbacks[0].reason
+    assert "i0" in report.fallbacks[1].reason
     assert int8(data[1]).shape == (8, 8)
     with pytest.raises(RuntimeError, match=r"could not be quantized statically:\n  eager: "):
         octavo.quantize(Net().eval(), data, capture="eager")
@@ -241,11 +250,11 @@ def test_the_report_is_for_programs_too() -> None:
     result = octavo.quantize(Classifier(), tokens())
     told = json.loads(result.report.to_json())
     assert told["mode"] == "static"
-    assert told["capture"] == "eager"
+    assert told["capture"] == "fx"
     assert told["modules"][0]["name"] == "embed"
     text = str(result.report)
     assert "outputs against float: SQNR" in text
-    assert "capture: eager, calibrated with 4 batches" in text
+    assert "capture: fx, calibrated with 4 batches" in text
     rows = compare_layers(result.reference, result.model, [tuple(tokens()[0].values())])
     assert len(rows) == len([row for row in result.report if row.sqnr is not None])
 
@@ -338,3 +347,48 @@ def test_a_model_that_is_quantized_already() -> None:
     int8, _ = octavo.quantize(nn.Linear(4, 4), [torch.randn(2, 4)])
     with pytest.raises(ValueError, match="quantized already"):
         octavo.quantize(int8, [torch.randn(2, 4)])
+
+
+def test_fx_gives_what_prepare_fx_and_convert_fx_give() -> None:
+    model, data = trained_cnn(), calibration()[:2]
+    prepared = prepare_fx(model, tq.get_default_qconfig_mapping(), (data[0],))
+    with torch.no_grad():
+        for batch in data:
+            prepared(batch)
+    want = convert_fx(prepared)
+    got, report = octavo.quantize(model, data)
+    assert (report.capture, report.fallbacks) == ("fx", [])
+    assert torch.equal(got(digits().test_images), want(digits().test_images))
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(got)))
+    assert torch.equal(copied(data[0]), got(data[0]))
+    assert copied.workflow_report == report
+    assert copied.octavo_recipe == got.octavo_recipe
+
+
+def test_local_rules_in_a_graph() -> None:
+    config = StaticQuantConfig().set_local("conv2", None)
+    config.set_local("head", StaticQuantConfig(act_dtype="int8", w_granularity="per_tensor"))
+    int8, report = octavo.quantize(trained_cnn(), calibration()[:1], config)
+    became = {row.name: row.becomes for row in report}
+    assert report.capture == "fx"
+    assert became["conv2"] == ""
+    assert became["conv1"] == "quantized.ConvReLU2d"
+    assert int8.head.weight().qscheme() == octavo.per_tensor_affine
+    assert int8.conv1.weight().qscheme() == octavo.per_channel_affine
+
+
+def test_a_model_from_transformers() -> None:
+    """Falls back to running it where it cannot be traced, and says why."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=32,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config).eval()
+    batch = {"input_ids": torch.randint(0, 60, (2, 12)), "attention_mask": torch.ones(2, 12)}
+    for mode in ("static", "dynamic"):
+        int8, report = octavo.quantize(model, [batch], mode=mode)
+        assert sum("Linear" in row.becomes for row in report) == 14
+        assert report.sqnr is not None
+        assert report.sqnr > 15
+        assert int8(**batch).logits.shape == (2, 2)

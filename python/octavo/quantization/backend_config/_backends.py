@@ -156,6 +156,7 @@ _MORE_SHARED: tuple[Any, ...] = (
     F.dropout1d,
     F.dropout2d,
     F.dropout3d,
+    F.pad,
     F.pixel_shuffle,
     F.pixel_unshuffle,
     F.upsample,

@@ -12,27 +12,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
-from torch.nn import functional as F
 
 from octavo.nn.quantized import Quantize
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.utils import is_calibrated, output_qparams
+from octavo.quantization.fx.dtypes import quant_type
 from octavo.quantization.fx.functions import free_name
 from octavo.quantization.fx.fuse import set_module
 from octavo.quantization.fx.graph_module import ObservedGraphModule, QuantizedGraphModule
+from octavo.quantization.fx.kinds import DROPOUT, dynamic_mapping
 from octavo.quantization.fx.operations import QUANTIZED, FloatOperation, dequantize_all
 from octavo.quantization.observer import _is_activation_post_process
-from octavo.quantization.quantization_mappings import (
-    get_default_dynamic_quant_module_mappings,
-    get_default_static_quant_module_mappings,
-)
+from octavo.quantization.quant_type import QuantType
 from octavo.quantization.report import ModuleReport, QuantizationReport
 from octavo.quantization.swap import check_calibrated, hand_over, make_quantized
 from octavo.quantization.units import OBSERVER_NAME, Unit, canonical_type, find_entry
 
-__all__ = ["convert_model"]
+__all__ = ["Converter", "convert_model", "is_observer"]
 
-_DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 _NOTHING_TO_DO = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity)
 
 
@@ -49,20 +46,24 @@ def convert_model(
     custom: Mapping[type, Any],
     remove_qconfig: bool,
     caller: str,
+    kind: Any = None,
 ) -> QuantizedGraphModule:
     """Converts a prepared model that is changed by it.
 
     Args:
+        kind: the converter; default: :class:`Converter`.
         table: float class to int8 class, for modules with a calibrated output.
         custom: observed class to quantized class.
         remove_qconfig: take qconfigs off what stays float.
 
     Raises: see :func:`octavo.quantization.quantize_fx.convert_fx`.
     """
-    return _Converter(model, table, custom, caller).run(remove_qconfig)
+    return (kind or Converter)(model, table, custom, caller).run(remove_qconfig)
 
 
-class _Converter:
+class Converter:
+    """Makes the int8 graph, node by node."""
+
     def __init__(
         self,
         model: ObservedGraphModule,
@@ -160,9 +161,6 @@ class _Converter:
         if node.op == "call_function" and node.target is getattr:
             shape = True
         new = self.graph.node_copy(node, self.either if shape else self.float_of)
-        if node.op == "call_function" and node.target in _DROPOUT and not self.model.training:
-            new.kwargs = {**new.kwargs, "training": False}
-            new.args = new.args[:2]
         self.floats[node] = new
 
     def _observed(self, node: fx.Node) -> None:
@@ -192,17 +190,12 @@ class _Converter:
             self._custom(node, module)
         elif isinstance(module, FloatOperation):
             self._operation(node, module)
-        elif self._is_dynamic(module):
+        elif quant_type(module.qconfig) is not QuantType.STATIC:
             self._dynamic(node, module)
         elif self._has_own_scale(module):
             self._own(node, module, self.table)
         else:
             self._keeps(node, module)
-
-    def _is_dynamic(self, module: nn.Module) -> bool:
-        activation = module.qconfig.activation()  # type: ignore[union-attr, operator]
-        dtype = str(getattr(activation, "dtype", None))
-        return bool(getattr(activation, "is_dynamic", False)) or "int" not in dtype
 
     def _has_own_scale(self, module: nn.Module) -> bool:
         entry = find_entry(module, self.table)[0]
@@ -289,7 +282,7 @@ class _Converter:
         self.rows.append(
             ModuleReport(path, operation.extra_repr(), "", "works on quantized tensors")
         )
-        if operation.target in _DROPOUT or operation.target == "detach":
+        if operation.target in DROPOUT or operation.target == "detach":
             self.ints[node] = args[0]
             return
         method = isinstance(operation.target, str)
@@ -324,14 +317,7 @@ class _Converter:
         """A module that takes and gives float tensors, with int8 (or float16) weights."""
         path = str(node.target)
         if path not in self.made:
-            table = {
-                **get_default_dynamic_quant_module_mappings(),
-                **{
-                    cls: target
-                    for cls, target in get_default_static_quant_module_mappings().items()
-                    if "Embedding" in cls.__name__
-                },
-            }
+            table = dynamic_mapping()
             new = make_quantized(module, path, table, {}, False, self.caller)
             hand_over(module, new)
             self.made[path] = path, new
@@ -362,7 +348,9 @@ class _Converter:
     def _standalone(self, node: fx.Node, module: ObservedGraphModule) -> None:
         path = str(node.target)
         if path not in self.made:
-            converted = convert_model(module, self.table, self.custom, True, self.caller)
+            converted = convert_model(
+                module, self.table, self.custom, True, self.caller, type(self)
+            )
             self.made[path] = path, converted
             set_module(self.model, path, converted)
             self.rows += [

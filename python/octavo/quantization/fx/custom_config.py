@@ -35,6 +35,18 @@ class StandaloneModuleConfigEntry:
     prepare_custom_config: PrepareCustomConfig | None
     backend_config: BackendConfig | None
 
+    @property
+    def quantized_inputs(self) -> list[int]:
+        """Which arguments the module takes as quantized tensors."""
+        config = self.prepare_custom_config
+        return [] if config is None else config.input_quantized_indexes
+
+    @property
+    def quantized_outputs(self) -> list[int]:
+        """Which results the module gives as quantized tensors."""
+        config = self.prepare_custom_config
+        return [] if config is None else config.output_quantized_indexes
+
 
 def _shown(config: Any) -> str:
     said = {key: value for key, value in vars(config).items() if len(value) > 0}

@@ -149,7 +149,17 @@ def _group_norm(given: _Arguments) -> Any:
     return _with_parameters(module, weight, bias)
 
 
+def _dropout(given: _Arguments) -> Any:
+    """Dropout that is on because the model is in training mode follows the mode as a module."""
+    p, training = given(1, "p", 0.5), given(2, "training", True)
+    if not given.known or training is not True or not given.model.training:
+        given.known = False
+        return None
+    return nn.Dropout(p)
+
+
 _MAKERS: dict[Any, Callable[[_Arguments], Any]] = {
+    F.dropout: _dropout,
     F.linear: _linear,
     F.layer_norm: _layer_norm,
     F.group_norm: _group_norm,

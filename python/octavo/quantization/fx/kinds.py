@@ -51,9 +51,12 @@ RELU: frozenset[Any] = frozenset(
     (F.relu, torch.relu, torch.relu_, getattr(F, "relu_", F.relu), "relu", "relu_")
 )
 
+DROPOUT: frozenset[Any] = frozenset((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d))
+
 # Functions that become modules: the same computation, with parameters that do not change.
 MODULE_FUNCTIONS: frozenset[Any] = frozenset(
     (
+        F.dropout,
         F.elu,
         F.gelu,
         F.group_norm,
@@ -95,6 +98,7 @@ _KEEPING: frozenset[Any] = frozenset(
         F.interpolate,
         F.max_pool1d,
         F.max_pool2d,
+        F.pad,
         F.pixel_shuffle,
         F.pixel_unshuffle,
         F.relu6,
@@ -241,7 +245,8 @@ def _module_kind(module: nn.Module) -> Kind:
         return (
             Kind.KEEPS if getattr(module, "mode", "area") in modes and not indices else Kind.FLOAT
         )
-    if find_entry(module, get_default_static_quant_module_mappings())[0]:
+    own = {**get_default_static_quant_module_mappings(), **get_default_qat_module_mappings()}
+    if find_entry(module, own)[0]:
         return Kind.OWN
     return Kind.FLOAT
 
@@ -269,6 +274,11 @@ def _keeps(node: fx.Node) -> bool:
         mode = argument(node, 3, "mode", "nearest")
         plain = ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area")
         return mode in plain and not argument(node, 6, "antialias", False)
+    if target in DROPOUT:
+        return argument(node, 2, "training", True) is False
+    if target is F.pad:
+        constant = argument(node, 2, "mode", "constant") == "constant"
+        return not constant or argument(node, 3, "value") in (None, 0)
     if target in (torch.mean, "mean"):
         return argument(node, 3, "dtype") is None
     if target in (torch.clamp, "clamp"):
@@ -302,10 +312,11 @@ def pattern_of(
     return next((config for config in found if config is not None), None)
 
 
-def swappable() -> set[type]:
-    """The float classes that some mapping has a quantized class for."""
-    return {
-        *get_default_static_quant_module_mappings(),
-        *get_default_dynamic_quant_module_mappings(),
-        *get_default_qat_module_mappings(),
+def dynamic_mapping() -> dict[type, Any]:
+    """Float class to the class with int8 weights that takes and gives floats."""
+    tables = {
+        cls: target
+        for cls, target in get_default_static_quant_module_mappings().items()
+        if cls.__name__.startswith("Embedding")
     }
+    return {**get_default_dynamic_quant_module_mappings(), **tables}

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from octavo.quantization.qconfig import check_qconfig
 from octavo.quantization.qconfig_mapping import QConfigMapping
-from octavo.quantization.units import canonical_type, find_entry
+from octavo.quantization.units import canonical_type
 
 __all__ = ["Origin", "note_origins", "origin_of", "qconfig_of", "set_origin"]
 
@@ -134,8 +134,3 @@ def _by_name(path: str, mapping: QConfigMapping, otherwise: Any) -> Any:
         if not path:
             return otherwise
         path = path.rpartition(".")[0]
-
-
-def known_type(module: nn.Module, table: Any) -> type | None:
-    """The class in a table that a module counts as, or None."""
-    return find_entry(module, table)[0]

@@ -15,10 +15,10 @@ from octavo.quantization.fx.kinds import (
     JOINING,
     Kind,
     argument,
+    dynamic_mapping,
     kind_of,
     module_of,
     pattern_of,
-    swappable,
 )
 from octavo.quantization.fx.origins import origin_of, qconfig_of
 from octavo.quantization.fx.values import Value
@@ -26,7 +26,7 @@ from octavo.quantization.observer import FixedQParamsObserver, ReuseInputObserve
 from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.quant_type import QuantType
 from octavo.quantization.quantization_mappings import no_observer_set
-from octavo.quantization.units import find_entry, is_quantized
+from octavo.quantization.units import _unfit_qconfig, find_entry, is_quantized
 from octavo.quantization.utils import observed_dtype
 
 __all__ = ["Group", "Plan", "Step", "make_plan"]
@@ -105,7 +105,6 @@ class Settings:
     custom: Mapping[type, Any] = field(default_factory=dict)
     standalone: Mapping[fx.Node, Any] = field(default_factory=dict)
     input_indexes: tuple[int, ...] = ()
-    output_indexes: tuple[int, ...] = ()
     is_qat: bool = False
 
 
@@ -130,7 +129,10 @@ def _step(
         return Step(Kind.FLOAT)
     qconfig = qconfig_of(origin_of(node), settings.mapping)
     if node in settings.standalone:
-        return Step(Kind.FLOAT, qconfig, reason="a standalone module, see its own graph")
+        inputs = settings.standalone[node].quantized_inputs
+        data = tuple(arg for index, arg in enumerate(node.args) if index in inputs)
+        reason = "" if data else "a standalone module, see its own graph"
+        return Step(Kind.OWN, qconfig, reason=reason, data=data)  # type: ignore[arg-type]
     if node.op == "call_module":
         special = _special_module(node, model, qconfig, values, settings)
         if special is not None:
@@ -177,11 +179,12 @@ def _special_module(
         return Step(Kind.OWN, qconfig, settings.custom[type(module)], data=tensors)
     if kind in (QuantType.DYNAMIC, QuantType.WEIGHT_ONLY):
         config = pattern_of(node, model, settings.backend)
-        entry = find_entry(module, swappable())[0]
+        table = dynamic_mapping()
+        entry = find_entry(module, table)[0]
         if config is None or entry is None:
             reason = f"backend '{settings.backend.name}' does not quantize it so"
         else:
-            reason = unfit(config, qconfig)
+            reason = unfit(config, qconfig) or _unfit_qconfig(entry, qconfig, table)
         return Step(Kind.FLOAT, qconfig, swap=not reason, reason=reason)
     return None
 
@@ -225,12 +228,13 @@ def _choose(
     """Operations with a scale of their own run in int8 if they can. The others do where they get
     int8 values, or where int8 operations take what they give; a tuple of floats is not quantized.
     """
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    given = {inputs[i] for i in settings.input_indexes if i < len(inputs)}
+    given = set(_given(graph, settings))
     able = {node for node, step in plan.steps.items() if step.data and not step.reason}
     has_int8 = set(given)
     for node in graph.nodes:
         step = plan.steps[node]
+        if node in settings.standalone:
+            continue
         if node in able and (step.kind is Kind.OWN or has_int8.intersection(step.data)):
             has_int8.add(node)
     wanted: set[fx.Node] = set()
@@ -241,7 +245,8 @@ def _choose(
         if node in able and (step.kind is Kind.OWN or node in has_int8 or node in wanted):
             wanted.update(step.data)
     for node in able:
-        plan.steps[node].int8 = node in has_int8 or node in wanted
+        own = plan.steps[node].kind is Kind.OWN
+        plan.steps[node].int8 = own or node in has_int8 or node in wanted
         if not plan.steps[node].int8:
             plan.steps[node].reason = "stands between float operations"
 
@@ -252,10 +257,8 @@ def _choose(
 def _group(
     graph: fx.Graph, plan: Plan, values: Mapping[fx.Node, Value], settings: Settings
 ) -> None:
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    for index in settings.input_indexes:
-        if index < len(inputs):
-            plan.outputs[inputs[index]] = Group(None, None, fixed=True)
+    for node in _given(graph, settings):
+        plan.outputs[node] = Group(None, None, fixed=True)
     for node in graph.nodes:
         step = plan.steps[node]
         if not step.int8:
@@ -267,7 +270,15 @@ def _group(
         for source in step.data:
             if plan.group_of(source) is None:
                 plan.edges[source] = _new_group(_edge_qconfig(node, plan, settings))
-        plan.outputs[node] = _output_group(node, step, plan, values)
+        if node not in settings.standalone:
+            plan.outputs[node] = _output_group(node, step, plan, values)
+
+
+def _given(graph: fx.Graph, settings: Settings) -> list[fx.Node]:
+    """Inputs that are quantized tensors, and standalone modules that give such."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    given = [inputs[i] for i in settings.input_indexes if i < len(inputs)]
+    return given + [node for node, entry in settings.standalone.items() if entry.quantized_outputs]
 
 
 def _conflict(node: fx.Node, step: Step, plan: Plan, settings: Settings) -> str:
@@ -281,6 +292,7 @@ def _conflict(node: fx.Node, step: Step, plan: Plan, settings: Settings) -> str:
         known.add(_dtype(edge))
     joins = step.kind is Kind.JOINS
     combines = joins or (step.kind is Kind.OWN and len(step.data) > 1 and step.custom is None)
+    combines = combines and node not in settings.standalone
     if combines and not _shareable(groups):
         known.add(_dtype(step.qconfig))
         if node.target is torch.stack:

@@ -44,7 +44,7 @@ from octavo.quantization.report import ModuleReport
 from octavo.quantization.swap import hand_over, make_quantized
 from octavo.quantization.units import canonical_type, find_entry
 
-__all__ = ["prepare_model"]
+__all__ = ["below", "prepare_model"]
 
 
 def prepare_model(
@@ -68,7 +68,8 @@ def prepare_model(
         *custom.standalone_module_classes,
         *observed,
     ]
-    graph, scopes = trace(model, names, classes, caller)
+    given = len(example_inputs) if isinstance(example_inputs, (tuple, list)) else None
+    graph, scopes = trace(model, names, classes, caller, given)
     traced = fx.GraphModule(model, graph)
     note_origins(graph, model, scopes)
     functionalize(graph, traced, caller)
@@ -83,15 +84,17 @@ def prepare_model(
         observed,
         entries,
         tuple(custom.input_quantized_indexes),
-        tuple(custom.output_quantized_indexes),
         is_qat,
     )
     plan = make_plan(traced, values, settings)
     for node, entry in entries.items():
         _prepare_standalone(traced, node, entry, settings, caller)
     rows = _rows_of_float(traced, plan, values)
-    _Carrier(traced, plan, values, is_qat).run()
+    _Carrier(traced, plan, values, is_qat).run(set(entries))
     _Observers(traced, plan).insert()
+    for node in list(graph.nodes):  # parameters that modules hold now
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
     graph.lint()
     cls = ObservedStandaloneGraphModule if standalone else ObservedGraphModule
     result = cls(traced, graph)
@@ -132,7 +135,7 @@ def _prepare_standalone(
     if isinstance(module, ObservedStandaloneGraphModule):
         return  # another call of it
     path = origin_of(node).path
-    mapping = entry.qconfig_mapping or _below(settings.mapping, path)
+    mapping = entry.qconfig_mapping or below(settings.mapping, path)
     prepared = prepare_model(
         module,
         mapping,
@@ -146,7 +149,7 @@ def _prepare_standalone(
     set_module(model, str(node.target), prepared)
 
 
-def _below(mapping: QConfigMapping, path: str) -> QConfigMapping:
+def below(mapping: QConfigMapping, path: str) -> QConfigMapping:
     """A mapping for the inside of a module: rules of modules in it by their paths there."""
     result = copy.copy(mapping)
     names = mapping.module_name_qconfigs
@@ -174,7 +177,8 @@ def _rows_of_float(
     """What is said of modules, and of functions of float tensors, that are left float."""
     rows: dict[str, ModuleReport] = {}
     for node, step in plan.steps.items():
-        if step.reason and (node.op == "call_module" or values[node].is_float):
+        keeps = step.kind is Kind.KEEPS or not values[node].is_float
+        if step.reason and (node.op == "call_module" or not keeps):
             name, kind = describe(node, model)
             rows[name] = ModuleReport(name, kind, "", step.reason)
     return list(rows.values())
@@ -202,11 +206,11 @@ class _Carrier:
     ) -> None:
         self.model, self.plan, self.values, self.is_qat = model, plan, values, is_qat
 
-    def run(self) -> None:
+    def run(self, but: set[fx.Node]) -> None:
         marked: set[Any] = set()
         for node in list(self.model.graph.nodes):
             step = self.plan.steps[node]
-            if not (step.int8 or step.swap):
+            if not (step.int8 or step.swap) or node in but:
                 continue
             if node.op != "call_module":
                 self._wrap(node, step)
@@ -323,9 +327,10 @@ class _Observers:
             return self.model.graph.call_module(self.names[id(group)], (node,))
 
     def _observe_output(self, node: fx.Node, step: Step) -> None:
-        if step.kind in (Kind.KEEPS, Kind.SCALAR) or self.plan.outputs[node].factory is None:
+        own = self.plan.outputs.get(node)
+        if own is None or step.kind in (Kind.KEEPS, Kind.SCALAR) or own.factory is None:
             return
-        group = self.plan.outputs[node].root()
+        group = own.root()
         if step.kind is Kind.JOINS and group is self.plan.group_of(step.data[0]):
             return
         factory = _fixed_factory(node, step, self.model) if step.kind is Kind.FIXED else None

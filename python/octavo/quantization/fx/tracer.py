@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,21 @@ class TracingError(TraceError):
         self.line = line
 
 
+class _Sequence(fx.Proxy):
+    """``x.shape[:2]`` and the like: a value whose length is known can be iterated over."""
+
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, length: int) -> None:
+        super().__init__(node, tracer)
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        this: Any = self
+        return iter([this[index] for index in range(self._length)])
+
+
 class QuantizationTracer(fx.Tracer):
     """Traces a model down to the modules of ``torch.nn`` and ``octavo.nn``, which are called as
     they are; Sequential and other containers are looked into.
@@ -68,6 +85,10 @@ class QuantizationTracer(fx.Tracer):
             return False
         return canonical_type(m).__module__.startswith(_LEAF_PACKAGES)
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        length = _length_of_slice(node)
+        return super().proxy(node) if length is None else _Sequence(node, self, length)
+
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -76,22 +97,68 @@ class QuantizationTracer(fx.Tracer):
             raise
 
 
+def _length_of_slice(node: fx.Node) -> int | None:
+    """How many elements a slice of a shape has, if its bounds say so."""
+    if node.target is not operator.getitem or not isinstance(node.args[1], slice):
+        return None
+    shape, part = node.args
+    sized = isinstance(shape, fx.Node) and (
+        (shape.target is getattr and shape.args[1] == "shape") or shape.target == "size"
+    )
+    begin, end = part.start or 0, part.stop  # type: ignore[union-attr]
+    known = isinstance(begin, int) and isinstance(end, int) and 0 <= begin <= end
+    return end - begin if sized and known and part.step in (None, 1) else None  # type: ignore[union-attr]
+
+
 def trace(
     model: nn.Module,
     skipped_names: Collection[str],
     skipped_classes: Collection[Any],
     caller: str,
+    given: int | None = None,
 ) -> tuple[fx.Graph, dict[str, tuple[str, Any]]]:
     """The graph of a model, and the path and class of the module that each node, by name, is in.
+
+    Args:
+        given: how many positional inputs the model will get. Further ones whose default is None are
+            None then, and if that does not suffice all further ones have their defaults.
 
     Raises:
         TracingError: with module and source line.
     """
+    defaults = {} if given is None else _defaults_beyond(model, given)
+    nones = {name: value for name, value in defaults.items() if value is None}
+    try:
+        return _trace(model, skipped_names, skipped_classes, caller, nones)
+    except TracingError:
+        if defaults == nones:
+            raise
+        return _trace(model, skipped_names, skipped_classes, caller, defaults)
+
+
+def _defaults_beyond(model: nn.Module, given: int) -> dict[str, Any]:
+    """The defaults of the inputs of a model after the first ``given``."""
+    simple = (bool, int, float, str, type(None))
+    parameters = list(inspect.signature(model.forward).parameters.values())[given:]
+    return {p.name: p.default for p in parameters if isinstance(p.default, simple)}
+
+
+def _trace(
+    model: nn.Module,
+    skipped_names: Collection[str],
+    skipped_classes: Collection[Any],
+    caller: str,
+    constants: dict[str, Any],
+) -> tuple[fx.Graph, dict[str, tuple[str, Any]]]:
     tracer = QuantizationTracer(skipped_names, skipped_classes)
     try:
-        graph = tracer.trace(model)
+        graph = tracer.trace(model, constants or None)
     except Exception as error:
         raise _tracing_error(error, tracer._failed_in, model, caller) from error
+    for node in graph.nodes:  # a number has been added to the names of such inputs
+        name = str(node.target).rpartition("_")[0]
+        if node.op == "placeholder" and name in constants:
+            node.target = name
     for node in graph.nodes:  # annotations that are strings cannot be pickled
         node.type = node.type if isinstance(node.type, type) else None
     graph._tracer_cls = None  # pickled graph modules are traced again, by torch's own tracer

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["Value", "run_example"]
+__all__ = ["Value", "in_eval_mode", "run_example"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class _Recorder(fx.Interpreter):
 
 
 @contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode for a while; each module has its own mode again afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     for module, _ in modes:
         module.training = False
@@ -83,7 +84,7 @@ def run_example(model: fx.GraphModule, inputs: Any, caller: str) -> dict[fx.Node
     recorder = _Recorder(model)
     recorder.extra_traceback = False
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _in_eval_mode(model):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_eval_mode(model):
             recorder.run(*inputs)
     except Exception as error:
         raise ValueError(

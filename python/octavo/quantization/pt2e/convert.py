@@ -25,7 +25,6 @@ from octavo.quantization.utils import (
     SYMMETRIC_SCHEMES,
     is_per_channel,
     observed_dtype,
-    per_channel_affine_float_qparams,
     to_underlying_dtype,
 )
 
@@ -111,15 +110,11 @@ class _Replacement:
     def _static(self) -> Node:
         scale, zero_point = self._qparams()
         scheme = getattr(self.observer, "qscheme", None)
-        if scheme == per_channel_affine_float_qparams:
-            raise ValueError(
-                f"convert_pt2e: {location(self.x)} is observed with float zero points, which "
-                "operators of graphs do not have; use a per-channel affine scheme"
-            )
         if is_per_channel(scheme):
             like = self.x
             scales = add_constant(self.model, "_scale_", scale.to(torch.float32), like)
-            points = add_constant(self.model, "_zero_point_", zero_point.to(torch.int64), like)
+            kind = torch.float32 if zero_point.is_floating_point() else torch.int64
+            points = add_constant(self.model, "_zero_point_", zero_point.to(kind), like)
             args = (scales, points, self._axis(), *self.range)
             q = self._call(self.ops.quantize_per_channel.default, self.x, *args)
             return self._call(self.ops.dequantize_per_channel.default, q, *args)

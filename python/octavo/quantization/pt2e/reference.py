@@ -6,7 +6,8 @@ The graph then shows, in operators of ``aten`` on plain integers, what Octavo's 
 
 * linear layers and convolutions: ``clamp(zp + rne((float(acc) + bias / (sa * sw)) * (sa * sw /
   sy)))`` with ``acc`` the int32 sum of ``(a - za) * (w - zw)``; a ReLU or another clamp after them
-  bounds the integers;
+  bounds the integers; a tensor ``b`` added in between adds ``float(b - zb) * (sb / sy)`` before
+  the rounding;
 * dynamically quantized linear layers: ``float(acc) * sa * sw + bias``;
 * ``add``: ``clamp(zp + rne(float(a - za) * (sa / sy) + float(b - zb) * (sb / sy)))``;
 * ``mul``: ``clamp(zp + rne(float((a - za) * (b - zb)) * (sa * sb / sy)))``;
@@ -162,11 +163,12 @@ class _Rewriter:
         name = op_name(result) if isinstance(result, Node) else ""
         if not name or len(users_of(result)) != 1:
             return None
+        value = None
         if name in _LAYERS:
-            return self._layer(result, low, high)
-        if name in ("add", "mul"):
-            return self._binary(result, low, high)
-        return None
+            value = self._layer(result)
+        elif name in ("add", "mul"):
+            value = self._binary(result)
+        return None if value is None else self._rounded(value, low, high)
 
     def _rounded(self, value: Node, low: Any, high: Any) -> Node:
         """``clamp(zero_point + rne(value), low, high)``, stored."""
@@ -175,27 +177,48 @@ class _Rewriter:
         bounded = self._add(aten.clamp.default, rounded, low - zero_point, high - zero_point)
         return self._add(aten.to.dtype, self._add(aten.add.Tensor, bounded, zero_point), dtype)
 
-    def _binary(self, result: Node, low: Any, high: Any) -> Node | None:
-        pairs = [_qparams(operand) for operand in result.args[:2]]
-        scaled = op_name(result) == "add" and argument(result, "alpha") != 1
-        if pairs[0] is None or pairs[1] is None or scaled:
-            return None
-        a, b = (self._integers(operand) for operand in result.args[:2])
-        out: Any = self.node.args[1]
+    def _binary(self, result: Node) -> Node | None:
+        """Steps of the output, not yet rounded."""
+        operands: Any = result.args[:2]
         if op_name(result) == "mul":
-            product = self._float(self._add(aten.mul.Tensor, a, b))
-            scale = float32(float32(pairs[0][0] * pairs[1][0]) / out)
-            return self._rounded(self._add(aten.mul.Tensor, product, scale), low, high)
-        parts = [
-            self._add(aten.mul.Tensor, self._float(x), float32(pair[0] / out))
-            for x, pair in ((a, pairs[0]), (b, pairs[1]))
-        ]
-        return self._rounded(self._add(aten.add.Tensor, *parts), low, high)
+            return self._product(*operands)
+        if argument(result, "alpha") != 1:
+            return None
+        parts = [self._steps(operand) for operand in operands]
+        if parts[0] is None and parts[1] is None:
+            return None
+        for index, operand in enumerate(operands):
+            fusable = isinstance(operand, Node) and op_name(operand) in _LAYERS
+            if parts[index] is None and fusable and len(users_of(operand)) == 1:
+                parts[index] = self._layer(operand)
+        if parts[0] is None or parts[1] is None:
+            return None
+        return self._add(aten.add.Tensor, *parts)
+
+    def _out_scale(self) -> float:
+        scale: Any = self.node.args[1]
+        return float(scale)
+
+    def _steps(self, dequantized: Any) -> Node | None:
+        pair, out = _qparams(dequantized), self._out_scale()
+        if pair is None:
+            return None
+        integers = self._float(self._integers(dequantized))
+        return self._add(aten.mul.Tensor, integers, float32(pair[0] / out))
+
+    def _product(self, a: Any, b: Any) -> Node | None:
+        pairs, out = (_qparams(a), _qparams(b)), self._out_scale()
+        if pairs[0] is None or pairs[1] is None:
+            return None
+        product = self._float(self._add(aten.mul.Tensor, self._integers(a), self._integers(b)))
+        scale = float32(float32(pairs[0][0] * pairs[1][0]) / out)
+        return self._add(aten.mul.Tensor, product, scale)
 
     def _float(self, x: Node) -> Node:
         return self._add(aten.to.dtype, x, torch.float32)
 
-    def _layer(self, layer: Node, low: Any, high: Any) -> Node | None:
+    def _layer(self, layer: Node) -> Node | None:
+        """Steps of the output, not yet rounded."""
         x, weight, bias = (argument(layer, name) for name in ("input", "weight", "bias"))
         pair, known = _qparams(x), self._weight(weight)
         values = self._bias(bias)
@@ -206,8 +229,7 @@ class _Rewriter:
         result = self._float(self._sums(layer, self._integers(x), known))
         if bias is not None:
             result = self._add(aten.add.Tensor, result, self._per_channel(layer, values / scale))
-        result = self._add(aten.mul.Tensor, result, self._per_channel(layer, scale / out))
-        return self._rounded(result, low, high)
+        return self._add(aten.mul.Tensor, result, self._per_channel(layer, scale / out))
 
     def rewrite_dynamic(self) -> None:
         """Rewrites a linear layer whose input is quantized by rows."""

@@ -1,6 +1,7 @@
 """Quantizers: they say which tensors of an exported graph are quantized, and how."""
 
 from octavo.quantization.quantizer.composable_quantizer import ComposableQuantizer
+from octavo.quantization.quantizer.embedding_quantizer import EmbeddingQuantizer
 from octavo.quantization.quantizer.octavo_quantizer import (
     OctavoQuantizer,
     QuantizationConfig,
@@ -21,6 +22,7 @@ __all__ = [
     "ComposableQuantizer",
     "DerivedQuantizationSpec",
     "EdgeOrNode",
+    "EmbeddingQuantizer",
     "FixedQParamsQuantizationSpec",
     "OctavoQuantizer",
     "QuantizationAnnotation",

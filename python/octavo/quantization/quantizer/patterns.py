@@ -314,9 +314,8 @@ class Annotator:
         if annotation is None or config is None or op_name(node) in _JOINING:
             return
         for source, spec in annotation.input_qspec_map.items():
-            made = source.meta.get(Q_ANNOTATION_KEY)
-            fixed = None if made is None else made.output_qspec
-            if isinstance(fixed, FixedQParamsQuantizationSpec) and spec == config.input_activation:
+            fixed = isinstance(_own_spec(source), FixedQParamsQuantizationSpec)
+            if fixed and spec == config.input_activation:
                 annotation.input_qspec_map[source] = SharedQuantizationSpec(source)
 
 
@@ -334,6 +333,17 @@ def _is_float(value: Any) -> bool:
 def _is_quantized(value: Any) -> bool:
     annotation = value.meta.get(Q_ANNOTATION_KEY) if isinstance(value, Node) else None
     return annotation is not None and annotation.output_qspec is not None
+
+
+def _own_spec(place: Any) -> Any:
+    """The spec of a tensor, or of the one that it shares with."""
+    value, user = place if isinstance(place, tuple) else (place, None)
+    if user is None:
+        made = value.meta.get(Q_ANNOTATION_KEY)
+        spec = None if made is None else made.output_qspec
+    else:
+        spec = _input_spec(user, value)
+    return _own_spec(spec.edge_or_node) if isinstance(spec, SharedQuantizationSpec) else spec
 
 
 def _input_spec(user: Node, value: Node) -> Any:

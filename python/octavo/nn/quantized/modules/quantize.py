@@ -130,7 +130,7 @@ class DeQuantize(QuantizedModule):
         return "" if self.dtype is torch.float32 else f"dtype={self.dtype}"
 
     def forward(self, Xq: Tensor) -> Tensor:
-        values: Tensor | None = direct.dequantize(Xq)
+        values: Tensor | None = None if is_dynamo_compiling() else direct.dequantize(Xq)
         if values is not None:
             return values if self.dtype is torch.float32 else values.to(self.dtype)
         if isinstance(Xq, QTensor):

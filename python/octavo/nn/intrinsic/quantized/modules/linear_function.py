@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from octavo.dtypes import qint8
 from octavo.nn.quantized.modules.linear import Linear
 from octavo.nn.quantized.modules.utils import source_label
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.ops.weights import FUNCTION_CODE
 from octavo.tensor import QTensor
 
@@ -32,6 +33,8 @@ class _WithFunction(Linear):
         return f"Quantized{type(self).__name__}"
 
     def forward(self, input: QTensor) -> QTensor:
+        if is_dynamo_compiling():
+            return self._forward(input)
         result: QTensor | None = self._packed.function_direct(
             input,
             self._scale,

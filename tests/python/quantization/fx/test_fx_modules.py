@@ -1,0 +1,258 @@
+"""Standalone, custom and untraceable modules, quantized inputs and outputs, kept attributes, and
+the reference form.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import octavo
+import octavo.quantization as tq
+from fx_models import ZOO, batch, calibrated, calls, conv_bn, dequantizations, sqnr, zoo_model
+from octavo.nn import quantizable as nnqa
+from octavo.nn import quantized as nnq
+from octavo.quantization.fx.custom_config import ConvertCustomConfig, PrepareCustomConfig
+from octavo.quantization.fx.graph_module import ObservedStandaloneGraphModule
+from octavo.quantization.quantize_fx import (
+    TracingError,
+    attach_preserved_attrs_to_model,
+    convert_fx,
+    convert_to_reference_fx,
+    fuse_fx,
+    prepare_fx,
+    prepare_traceable_fx,
+)
+
+IMAGE = ((2, 3, 8, 8),)
+INNER = ((2, 4, 8, 8),)
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(4, 4, 1), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.conv(x))
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Conv2d(3, 4, 1), Inner(), nn.Conv2d(4, 2, 1)
+        self.tag = "kept"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(self.first(x)))
+
+
+@pytest.fixture
+def outer() -> nn.Module:
+    torch.manual_seed(0)
+    return Outer().eval()
+
+
+def mapping() -> tq.QConfigMapping:
+    return tq.get_default_qconfig_mapping()
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_standalone(outer: nn.Module, by_class: bool, quantized: bool) -> None:
+    inner = PrepareCustomConfig().set_input_quantized_indexes([0]).set_output_quantized_indexes([0])
+    config = PrepareCustomConfig()
+    arguments = (None, batch(INNER), inner if quantized else None, None)
+    if by_class:
+        config.set_standalone_module_class(Inner, *arguments)
+    else:
+        config.set_standalone_module_name("inner", *arguments)
+    prepared = calibrated(prepare_fx(outer, mapping(), batch(IMAGE), config), IMAGE)
+    assert isinstance(prepared.inner, ObservedStandaloneGraphModule)
+    int8 = convert_fx(prepared)
+    assert sqnr(outer(*batch(IMAGE)), int8(*batch(IMAGE))) > 30
+    borders = len(dequantizations(int8)), len(dequantizations(int8.inner))
+    assert borders == ((1, 0) if quantized else (2, 1))
+    assert "inner.conv" in {row.name for row in int8.quantization_report.swapped}
+    again = convert_fx(pickle.loads(pickle.dumps(prepared)))
+    assert torch.equal(again(*batch(IMAGE)), int8(*batch(IMAGE)))
+
+
+def test_standalone_takes_quantized_what_is_float() -> None:
+    """What a float operation gives is quantized for a standalone module that wants it so."""
+    net = nn.Sequential(nn.Softmax(1), Inner()).eval()
+    inner = PrepareCustomConfig().set_input_quantized_indexes([0])
+    config = PrepareCustomConfig().set_standalone_module_name("1", None, batch(INNER), inner, None)
+    rules = mapping().set_object_type(nn.Softmax, None)
+    prepared = calibrated(prepare_fx(net, rules, batch(INNER), config), INNER)
+    int8 = convert_fx(prepared)
+    assert len(calls(int8, nnq.Quantize)) == 1
+    assert sqnr(net(*batch(INNER)), int8(*batch(INNER))) > 25
+
+
+def test_rules_inside_of_a_standalone_module(outer: nn.Module) -> None:
+    config = PrepareCustomConfig().set_standalone_module_name(
+        "inner", None, batch(INNER), None, None
+    )
+    rules = mapping().set_module_name("inner.conv", None)
+    prepared = calibrated(prepare_fx(outer, rules, batch(IMAGE), config), IMAGE)
+    assert not calls(convert_fx(prepared).inner, nnq.Conv2d)
+    rules = mapping().set_module_name("inner", None)
+    prepared = calibrated(prepare_fx(outer, rules, batch(IMAGE), config), IMAGE)
+    assert not calls(convert_fx(prepared).inner, nnq.Conv2d)
+
+
+@pytest.mark.parametrize("given", [{"name": ["inner"]}, {"class": [Inner]}])
+def test_non_traceable(outer: nn.Module, given: dict[str, Any]) -> None:
+    config = {f"non_traceable_module_{key}": value for key, value in given.items()}
+    int8 = convert_fx(calibrated(prepare_fx(outer, mapping(), batch(IMAGE), config), IMAGE))
+    assert type(int8.inner) is Inner
+    assert type(int8.inner.conv) is nn.Conv2d
+    assert len(dequantizations(int8)) == 2
+    reasons = {row.name: row.reason for row in int8.quantization_report.left_float}
+    assert "no int8 form" in reasons["inner"]
+
+
+def test_quantized_inputs_and_outputs(outer: nn.Module) -> None:
+    config = (
+        PrepareCustomConfig().set_input_quantized_indexes([0]).set_output_quantized_indexes([0])
+    )
+    int8 = convert_fx(calibrated(prepare_fx(outer, mapping(), batch(IMAGE), config), IMAGE))
+    assert not calls(int8, nnq.Quantize)
+    assert not dequantizations(int8)
+    (x,) = batch(IMAGE)
+    y = int8(octavo.quantize_per_tensor(x, 0.03, 128, octavo.quint8))
+    assert isinstance(y, octavo.QTensor)
+    assert sqnr(outer(x), y.dequantize()) > 25
+
+
+def test_preserved_attributes(outer: nn.Module) -> None:
+    config = {"preserved_attributes": ["tag"]}
+    prepared = calibrated(prepare_fx(outer, mapping(), batch(IMAGE), config), IMAGE)
+    for model in (prepared, convert_fx(prepared, config), fuse_fx(outer, config)):
+        assert model.tag == copy.deepcopy(model).tag == "kept"
+        assert pickle.loads(pickle.dumps(model)).tag == "kept"
+    assert not hasattr(convert_fx(prepared), "tag")
+    attach_preserved_attrs_to_model(prepared, {"more": 3})
+    assert copy.deepcopy(prepared).more == 3
+    with pytest.raises(AttributeError, match=r"has no attributes \['other'\]"):
+        prepare_fx(outer, mapping(), batch(IMAGE), {"preserved_attributes": ["other"]})
+
+
+class Doubled(nn.Module):
+    """A user's class, in float, observed and int8."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+    @classmethod
+    def from_float(cls, mod: Any) -> Any:
+        return ObservedDoubled(mod.linear)
+
+
+class ObservedDoubled(Doubled):
+    pass
+
+
+class QuantizedDoubled(Doubled):
+    @classmethod
+    def from_observed(cls, mod: Any) -> Any:
+        mod.linear.qconfig = mod.qconfig
+        mod.linear.activation_post_process = mod.activation_post_process
+        return cls(nnq.Linear.from_float(mod.linear))
+
+
+def test_custom_module() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), Doubled(nn.Linear(8, 4)), nn.ReLU()).eval()
+    config = PrepareCustomConfig().set_float_to_observed_mapping(Doubled, ObservedDoubled)
+    shapes = ((5, 6),)
+    prepared = calibrated(prepare_fx(net, mapping(), batch(shapes), config), shapes)
+    assert type(prepared.get_submodule("1")) is ObservedDoubled
+    convert = ConvertCustomConfig().set_observed_to_quantized_mapping(
+        ObservedDoubled, QuantizedDoubled
+    )
+    int8 = convert_fx(prepared, convert)
+    assert type(int8.get_submodule("1")) is QuantizedDoubled
+    assert len(dequantizations(int8)) == 1
+    assert sqnr(net(*batch(shapes)), int8(*batch(shapes))) > 28
+
+
+def test_lstm_observed_inside() -> None:
+    model, shapes = zoo_model("recurrent")
+    config = PrepareCustomConfig().set_float_to_observed_mapping(nn.LSTM, nnqa.LSTM)
+    prepared = calibrated(prepare_fx(model, mapping(), batch(shapes), config), shapes)
+    int8 = convert_fx(prepared)
+    assert type(int8.lstm) is nnq.LSTM
+    assert len(calls(int8, nnq.Quantize)) == len(dequantizations(int8)) == 1
+    assert sqnr(model(*batch(shapes)), int8(*batch(shapes))) > 30
+
+
+class Branching(nn.Module):
+    """Control flow on a tensor, around parts that can be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = conv_bn(3, 4)
+        self.head = nn.Linear(4, 4)
+        self.tail = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x).mean((2, 3))
+        if x.sum() > 0:
+            x = self.head(x)
+        return self.act(self.tail(x))
+
+
+def test_parts_that_can_be_traced() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Branching(), nn.Linear(4, 2)).eval()
+    with pytest.raises(TracingError, match="'0' \\(Branching\\) cannot be traced") as caught:
+        prepare_fx(model, mapping(), batch(IMAGE))
+    assert caught.value.module_path == "0"
+    assert "if x.sum() > 0" in caught.value.line
+    assert "test_fx_modules.py" in str(caught.value)
+    assert "non_traceable_module_name" in str(caught.value)
+    with pytest.warns(UserWarning, match="'0' \\(Branching\\).*if x.sum"):
+        prepared = prepare_traceable_fx(model, mapping(), batch(IMAGE))
+    int8 = convert_fx(calibrated(prepared, IMAGE))
+    kinds = {type(m) for m in int8.modules() if not list(m.children())}
+    assert {nnq.Linear, nnq.Quantize, nn.ReLU} <= kinds
+    assert not kinds & {nn.Linear, nn.Conv2d, nn.BatchNorm2d}
+    assert type(int8[0].act) is nn.ReLU
+    assert sqnr(model(*batch(IMAGE)), int8(*batch(IMAGE))) > 25
+    assert type(model[0].head) is nn.Linear
+
+
+def test_what_can_be_traced_whole(outer: nn.Module) -> None:
+    prepared = calibrated(prepare_traceable_fx(outer, mapping(), batch(IMAGE)), IMAGE)
+    same = calibrated(prepare_fx(outer, mapping(), batch(IMAGE)), IMAGE)
+    assert torch.equal(convert_fx(prepared)(*batch(IMAGE)), convert_fx(same)(*batch(IMAGE)))
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_reference_form(name: str) -> None:
+    """Float layers with rounded weights between Quantize modules compute nearly the same."""
+    model, shapes = zoo_model(name)
+    prepared = calibrated(prepare_fx(model, mapping(), batch(shapes)), shapes)
+    reference, int8 = convert_to_reference_fx(prepared), convert_fx(prepared)
+    with torch.no_grad():
+        assert sqnr(int8(*batch(shapes)), reference(*batch(shapes))) > 38
+    layers = [m for m in reference.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    quantized = [m for m in int8.modules() if isinstance(m, (nnq.Linear, nnq.Conv2d))]
+    assert layers
+    weights = {tuple(q.weight().dequantize().flatten().tolist()) for q in quantized}
+    for layer in layers:
+        assert tuple(layer.weight.flatten().tolist()) in weights
+        assert layer.weight_scale.numel() == layer.weight.shape[0]
+    assert not [m for m in reference.modules() if hasattr(m, "calculate_qparams")]

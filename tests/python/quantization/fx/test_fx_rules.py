@@ -1,0 +1,540 @@
+"""Which QConfig applies to what; what is fused, shared and left float, and what is an error."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+import octavo
+import octavo.quantization as tq
+from fx_models import batch, calibrated, calls, conv_bn, dequantizations, sqnr, zoo_model
+from octavo.nn import intrinsic as nni
+from octavo.nn import quantized as nnq
+from octavo.nn.intrinsic import quantized as nniq
+from octavo.quantization.backend_config import (
+    BackendConfig,
+    BackendPatternConfig,
+    DTypeConfig,
+    get_native_backend_config,
+    get_octavo_backend_config,
+)
+from octavo.quantization.fx.operations import QAdd, QAddScalar, QCat, QMatMul, QMul, QMulScalar
+from octavo.quantization.quantize_fx import (
+    convert_fx,
+    convert_to_reference_fx,
+    fuse_fx,
+    prepare_fx,
+    prepare_qat_fx,
+    prepare_traceable_fx,
+)
+from quantization_support import oracle
+
+X = ((2, 4, 6, 6),)
+
+
+class Of(nn.Module):
+    """A model of one function of its modules and input."""
+
+    def __init__(self, function: Callable[..., Any], **modules: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+def conv(seed: int = 1) -> nn.Conv2d:
+    torch.manual_seed(seed)
+    return nn.Conv2d(4, 4, 1)
+
+
+def mapping() -> tq.QConfigMapping:
+    return tq.get_default_qconfig_mapping()
+
+
+def converted(model: nn.Module, rules: Any = None, shapes: Any = X, **kwargs: Any) -> Any:
+    prepared = prepare_fx(model, rules or mapping(), batch(shapes), **kwargs)
+    return convert_fx(calibrated(prepared, shapes))
+
+
+def close(model: nn.Module, int8: nn.Module, shapes: Any = X, decibels: float = 25) -> bool:
+    with torch.no_grad():
+        return sqnr(model(*batch(shapes, 3)), int8(*batch(shapes, 3))) > decibels
+
+
+# Rules.
+
+
+def test_rules_by_priority() -> None:
+    """Global, class, regular expression, name, order: the later wins."""
+    model = Of(lambda m, x: m.d(m.c(m.b(m.a(x)))), a=conv(), b=conv(2), c=conv(3), d=conv())
+    a = tq.get_default_qconfig()
+    rules = tq.QConfigMapping().set_global(a)
+    assert len(calls(converted(model, rules), nnq.Conv2d)) == 4
+    rules.set_object_type(nn.Conv2d, None)
+    with pytest.raises(StopIteration):
+        next(iter(calls(converted(model, rules), nnq.Conv2d)))
+    rules.set_module_name_regex("[ab]", a)
+    assert [n.target for n in calls(converted(model, rules), nnq.Conv2d)] == ["a", "b"]
+    rules.set_module_name("b", None).set_module_name("d", a)
+    assert [n.target for n in calls(converted(model, rules), nnq.Conv2d)] == ["a", "d"]
+    rules.set_module_name_object_type_order("", nn.Conv2d, 0, None)
+    rules.set_module_name_object_type_order("", nn.Conv2d, 2, a)
+    assert [n.target for n in calls(converted(model, rules), nnq.Conv2d)] == ["c", "d"]
+
+
+def test_rules_for_functions_and_methods() -> None:
+    model = Of(lambda m, x: torch.add(m.a(x), x).mul(m.b(x)) + x, a=conv(), b=conv(2))
+    assert [len(calls(converted(model), kind)) for kind in (QAdd, QMul)] == [1, 1]
+    left = converted(model, mapping().set_object_type(torch.add, None))
+    assert "its qconfig is None" in {r.reason for r in left.quantization_report.left_float}
+    left = converted(model, mapping().set_object_type("mul", None))
+    assert not calls(left, QMul)
+    assert close(model, left)
+    again = Of(lambda m, x: torch.add(torch.add(m.a(x), x), m.b(x)), a=conv(), b=conv(2))
+    rules = mapping().set_module_name_object_type_order("", torch.add, 1, None)
+    both, first = converted(again), converted(again, rules)
+    assert (type(both.a), type(both.b)) == (nniq.ConvAdd2d, nniq.ConvAdd2d)
+    assert (type(first.a), type(first.b)) == (nniq.ConvAdd2d, nnq.Conv2d)
+    assert len(dequantizations(both)) == 1
+    assert len(dequantizations(first)) == 2
+
+
+def test_rules_in_modules_around() -> None:
+    """A class of container, and its name, apply to functions in it."""
+    block = Of(lambda m, x: torch.mul(m.a(x), x), a=conv())
+    model = Of(lambda m, x: m.last(m.block(x)), block=block, last=conv())
+    for rules in (
+        mapping().set_module_name("block", None),
+        mapping().set_module_name_regex("block", None),
+    ):
+        int8 = converted(model, rules)
+        assert not calls(int8, QMul)
+        assert [n.target for n in calls(int8, nnq.Conv2d)] == ["last"]
+    assert len(calls(converted(model), QMul)) == 1
+
+
+def test_rules_hold_after_fusion() -> None:
+    """torch forgets ``set_object_type(nn.Linear, None)`` where the Linear is fused with a ReLU."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    left = prepare_fx(model, mapping().set_object_type(nn.Linear, None), (torch.randn(2, 4),))
+    assert not [n for n in left.graph.nodes if "post_process" in str(n.target)]
+    rules = mapping().set_object_type(nni.LinearReLU, None)
+    int8 = converted(model, rules, ((2, 4),))
+    assert [n.target for n in calls(int8, nnq.Linear)] == ["2"]
+
+
+def test_torchs_mapping_and_dict() -> None:
+    theirs = oracle()
+    model = Of(lambda m, x: m.a(x), a=conv())
+    rules = theirs.QConfigMapping().set_global(tq.get_default_qconfig())
+    assert len(calls(converted(model, rules), nnq.Conv2d)) == 1
+    with pytest.warns(FutureWarning, match="dict as qconfig_mapping"):
+        prepared = prepare_fx(model, {"": tq.get_default_qconfig()}, batch(X))
+    assert len(calls(convert_fx(calibrated(prepared, X)), nnq.Conv2d)) == 1
+
+
+def test_signed_activations() -> None:
+    model, shapes = zoo_model("residual")
+    rules = tq.QConfigMapping().set_global(tq.default_per_channel_symmetric_qnnpack_qconfig)
+    int8 = converted(model, rules, shapes)
+    assert calls(int8, nnq.Quantize)
+    assert {int8.get_submodule(n.target).dtype for n in calls(int8, nnq.Quantize)} == {octavo.qint8}
+    assert close(model, int8, shapes)
+    native = converted(model, rules, shapes, backend_config=get_native_backend_config())
+    assert not calls(native, nnq.Quantize)
+    assert "activations of" in native.quantization_report.left_float[0].reason
+
+
+def test_two_dtypes_do_not_meet() -> None:
+    """An addition of quint8 and qint8 stays float; the layers do not."""
+    model = Of(lambda m, x: m.a(x) * m.b(x), a=conv(), b=conv(2))
+    signed = tq.default_per_channel_symmetric_qnnpack_qconfig
+    int8 = converted(model, mapping().set_module_name("b", signed))
+    assert len(calls(int8, nnq.Conv2d)) == 2
+    assert not calls(int8, QMul)
+    reasons = {row.name: row.reason for row in int8.quantization_report.left_float}
+    assert "would combine" in reasons["mul"]
+    assert close(model, int8)
+
+
+def test_backend_config_limits_what_is_quantized() -> None:
+    int8_types = DTypeConfig(octavo.quint8, octavo.quint8, octavo.qint8, torch.float32)
+    backend = BackendConfig("mine").set_backend_pattern_config(
+        BackendPatternConfig(nn.Linear).add_dtype_config(int8_types)
+    )
+    model = nn.Sequential(conv_bn(4, 4), nn.Flatten(), nn.Linear(144, 3)).eval()
+    int8 = converted(model, backend_config=backend)
+    assert len(calls(int8, nnq.Linear)) == 1
+    assert not calls(int8, nnq.Conv2d)
+    assert len(calls(int8, nn.BatchNorm2d)) == 1  # it has no pattern that fuses
+    same = converted(model, backend_config=backend.to_dict())
+    assert torch.equal(same(*batch(X)), int8(*batch(X)))
+
+
+def test_fuser_method_of_a_user() -> None:
+    def fuse(is_qat: bool, first: nn.Module, second: nn.Module) -> nn.Module:
+        assert not is_qat
+        return nni.ConvReLU2d(first, nn.ReLU())
+
+    pattern = BackendPatternConfig((nn.Conv2d, nn.Softplus)).set_fuser_method(fuse)
+    backend = get_octavo_backend_config().set_backend_pattern_config(pattern)
+    fused = fuse_fx(nn.Sequential(conv(), nn.Softplus()).eval(), backend_config=backend)
+    assert [type(m) for m in fused.children()] == [nni.ConvReLU2d]
+
+
+# Fusion.
+
+
+def test_fusion_of_functions_and_methods() -> None:
+    methods = (lambda x: x.relu(), lambda x: x.relu_())
+    for relu in (F.relu, torch.relu, *methods, nn.ReLU(), nn.ReLU(True)):
+        model = Of(lambda m, x, relu=relu: relu(m.a(x)), a=conv(), relu=nn.Identity())
+        if isinstance(relu, nn.Module):
+            model.relu = relu
+            model.function = lambda m, x: m.relu(m.a(x))
+        fused = fuse_fx(model)
+        assert type(fused.a) is nni.ConvReLU2d
+        assert len(list(fused.graph.nodes)) == 3
+        assert torch.equal(fused(*batch(X)), model(*batch(X)))
+
+
+def test_layers_called_twice_are_fused_alike() -> None:
+    """torch fuses a ReLU after one call of a shared layer into every call."""
+    once = Of(lambda m, x: m.relu(m.a(x)) - m.a(x + 1), a=conv(), relu=nn.ReLU())
+    fused = fuse_fx(once)
+    assert type(fused.a) is nn.Conv2d
+    assert torch.equal(fused(*batch(X)), once(*batch(X)))
+    both = Of(lambda m, x: m.relu(m.a(x)) - m.relu(m.a(x + 1)), a=conv(), relu=nn.ReLU())
+    fused = fuse_fx(both)
+    assert type(fused.a) is nni.ConvReLU2d
+    assert torch.equal(fused(*batch(X)), both(*batch(X)))
+    norm = nn.BatchNorm2d(4)
+    nn.init.uniform_(norm.weight)
+    partly = Of(lambda m, x: m.n(m.a(x)) + m.n(x), a=conv(), n=norm)
+    fused = fuse_fx(partly)
+    assert type(fused.n) is nn.BatchNorm2d
+    assert torch.equal(fused(*batch(X)), partly(*batch(X)))
+
+
+def test_values_used_twice_are_not_fused_away() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return torch.relu(y) * y
+
+    model = Of(forward, a=conv())
+    assert type(fuse_fx(model).a) is nn.Conv2d
+    assert close(model, converted(model))
+
+
+def test_convolutions_that_add() -> None:
+    """Fused where the other operand has the same shape, whatever the batch."""
+    same = Of(lambda m, x: x + m.a(x), a=conv())
+    assert type(converted(same).a) is nniq.ConvAdd2d
+    table = nn.Parameter(torch.randn(1, 4, 6, 6))
+    constant = Of(lambda m, x: m.a(x) + m.table, a=conv())
+    constant.table = table
+    one = ((1, 4, 6, 6),)
+    int8 = converted(constant, shapes=one)
+    assert type(int8.a) is nnq.Conv2d
+    assert close(constant, int8, X)  # another batch
+    narrow = Of(lambda m, x: m.a(x) + x.mean((2, 3), keepdim=True), a=conv())
+    assert type(converted(narrow).a) is nnq.Conv2d
+    two = Of(lambda m, x: torch.relu(m.a(x) + m.b(x)), a=conv(), b=conv(2))
+    int8 = converted(two)
+    assert (type(int8.a), type(int8.b)) == (nniq.ConvAddReLU2d, nnq.Conv2d)
+    assert close(two, int8)
+    left = converted(same, mapping().set_module_name("a", None))
+    assert type(left.a) is nn.Conv2d
+
+
+def test_addition_and_relu() -> None:
+    model = Of(lambda m, x: F.relu(m.a(x) + m.b(x) * 2), a=conv(), b=conv(2))
+    int8 = converted(model, backend_config=get_native_backend_config())
+    (added,) = calls(int8, QAdd)
+    assert "relu" in repr(int8.get_submodule(added.target))
+    assert close(model, int8)
+    product = Of(lambda m, x: F.relu(m.a(x) * m.b(x)), a=conv(), b=conv(2))
+    int8 = converted(product)
+    assert len(calls(int8, QMul)) == 1
+    assert "relu" in repr(int8.get_submodule(calls(int8, QMul)[0].target))
+    assert bool((int8(*batch(X)) >= 0).all())
+    assert close(product, int8)
+
+
+# Operations.
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda m, x: m.a(x) + 3, QAddScalar),
+        (lambda m, x: 3 + m.a(x), QAddScalar),
+        (lambda m, x: m.a(x) * -0.5, QMulScalar),
+        (lambda m, x: 0.5 * m.a(x), QMulScalar),
+        (lambda m, x: m.a(x).add(1), QAddScalar),
+        (lambda m, x: m.a(x) * x.shape[0], QMulScalar),
+        (lambda m, x: m.a(x) @ x, QMatMul),
+        (lambda m, x: torch.matmul(m.a(x), x.transpose(2, 3)), QMatMul),
+        (lambda m, x: m.a(x).mul_(x), QMul),
+    ],
+)
+def test_operations(function: Any, kind: type) -> None:
+    model = Of(function, a=conv())
+    int8 = converted(model)
+    assert len(calls(int8, kind)) == 1
+    assert len(dequantizations(int8)) == 1
+    assert close(model, int8)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.avg_pool2d(x, 2),
+        lambda x: F.max_pool2d(x, 2),
+        lambda x: F.adaptive_avg_pool2d(x, 2),
+        lambda x: x.mean((2, 3)),
+        lambda x: torch.mean(x, dim=1, keepdim=True),
+        lambda x: F.interpolate(x, scale_factor=2),
+        lambda x: x.view(x.size(0), -1),
+        lambda x: x.flatten(1).unsqueeze(0).squeeze(0),
+        lambda x: x.permute(0, 2, 3, 1).contiguous(),
+        lambda x: x.transpose(1, 2)[:, 1:, ::2],
+        lambda x: torch.stack([x, x], 1),
+        lambda x: torch.cat(x.chunk(2, 1), 2),
+        lambda x: F.hardtanh(x, -0.2, 0.3),
+        lambda x: F.relu6(x),
+        lambda x: x.clamp(-0.1, 0.4),
+        lambda x: F.pixel_shuffle(x, 2),
+        lambda x: F.pad(x, (1, 2)),
+        lambda x: F.pad(x, (1, 2, 0, 1), "replicate"),
+        lambda x: x.view(*x.shape[:2], -1),
+        lambda x: F.dropout(x, 0.5, False),
+        lambda x: torch.sigmoid(x),
+        lambda x: x.tanh(),
+        lambda x: F.hardsigmoid(x),
+        lambda x: F.hardswish(x),
+        lambda x: F.leaky_relu(x, 0.2),
+        lambda x: F.elu(x),
+        lambda x: F.gelu(x, approximate="tanh"),
+        lambda x: F.silu(x),
+        lambda x: F.group_norm(x, 2, torch.ones(4)),
+    ],
+)
+def test_functions(function: Any) -> None:
+    """Each runs in int8 between convolutions or at the end."""
+    model = Of(lambda m, x: function(m.a(x)), a=conv())
+    int8 = converted(model)
+    assert len(dequantizations(int8)) == 1
+    assert not [n for n in int8.graph.nodes if n.op == "placeholder" and len(n.users) > 1]
+    assert dequantizations(int8)[0].next.op == "output"
+    assert close(model, int8, decibels=22)
+
+
+def test_functions_without_int8_form_stay_float() -> None:
+    cases: list[Any] = [
+        lambda x: F.interpolate(x, scale_factor=2.0, mode="bicubic"),
+        lambda x: torch.add(x, x, alpha=2),
+        lambda x: x - 1,
+        lambda x: x.exp(),
+        lambda x: F.pad(x, (1, 2), value=1.0),
+        lambda x: F.softmax(x, 1),
+        lambda x: x.mean(1, dtype=torch.float64).float(),
+        lambda x: F.layer_norm(x, (6,), x[0, 0, 0].abs()),
+    ]
+    for function in cases:
+        model = Of(lambda m, x, f=function: m.b(f(m.a(x)[..., :6])), a=conv(), b=nn.Identity())
+        int8 = converted(model)
+        assert close(model, int8)
+        assert int8.quantization_report.left_float
+
+
+def test_nothing_between_floats_is_quantized() -> None:
+    model = Of(lambda m, x: F.max_pool2d(torch.exp(x), 2).flatten(1).relu().exp())
+    prepared = prepare_fx(model, mapping(), batch(X))
+    assert not [n for n in prepared.graph.nodes if "post_process" in str(n.target)]
+
+
+# Shared scales.
+
+
+def test_concatenation_shares_a_scale_where_it_can() -> None:
+    shared = Of(lambda m, x: torch.cat([m.a(x), F.max_pool2d(m.b(x), 1)], 1), a=conv(), b=conv(2))
+    prepared = prepare_fx(shared, mapping(), batch(X))
+    nodes = [n for n in prepared.graph.nodes if "post_process" in str(n.target)]
+    assert [n.target[-1] for n in nodes] == ["0", "1", "1"]
+    int8 = convert_fx(calibrated(prepared, X))
+    assert int8.a.scale == int8.b.scale
+    assert not calls(int8, QCat)
+    fixed = Of(lambda m, x: torch.cat([m.a(x), torch.sigmoid(m.b(x))], 1), a=conv(), b=conv(2))
+    int8 = converted(fixed)
+    assert len(calls(int8, QCat)) == 1
+    assert int8.a.scale != int8.b.scale
+    assert close(fixed, int8)
+    scaled = Of(lambda m, x: torch.cat([m.a(x), m.b(x) * 0.01], 1), a=conv(), b=conv(2))
+    int8 = converted(scaled)
+    assert len(calls(int8, QCat)) == 1
+    assert close(scaled, int8, decibels=30)
+    stacked = Of(lambda m, x: torch.stack([m.a(x), torch.sigmoid(m.b(x))]), a=conv(), b=conv(2))
+    assert close(stacked, converted(stacked))
+
+
+def test_shared_layers_have_a_scale_for_each_call() -> None:
+    model = Of(lambda m, x: m.a(m.a(x) * 20), a=conv())
+    int8 = converted(model)
+    first, second = (int8.get_submodule(n.target) for n in calls(int8, nnq.Conv2d))
+    assert first.scale * 2 < second.scale
+    assert first._packed is second._packed
+    assert close(model, int8)
+
+
+# In place.
+
+
+def test_operations_in_place() -> None:
+    """What reads a tensor after it was changed in place reads what became of it."""
+
+    def unused_result(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        m.relu(y)
+        return m.b(y) + y
+
+    model = Of(unused_result, a=conv(), b=conv(2), relu=nn.ReLU(inplace=True))
+    fused = fuse_fx(model)
+    assert torch.equal(fused(*batch(X)), model(*batch(X)))
+    assert close(model, converted(model))
+
+    def method(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        y.add_(x).relu_()
+        return m.b(y)
+
+    model = Of(method, a=conv(), b=conv(2))
+    assert close(model, converted(model))
+
+    def through_a_view(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        view = y.view(-1)
+        y.relu_()
+        return view
+
+    with pytest.raises(ValueError, match="'output' reads the same memory"):
+        prepare_fx(Of(through_a_view, a=conv()), mapping(), batch(X))
+
+
+# Errors.
+
+
+def test_modes() -> None:
+    model = Of(lambda m, x: m.a(x), a=conv())
+    for function in (prepare_fx, prepare_traceable_fx):
+        with pytest.raises(ValueError, match=r"in training mode; call model\.eval"):
+            function(copy.deepcopy(model).train(), mapping(), batch(X))
+    with pytest.raises(ValueError, match="in training mode"):
+        fuse_fx(copy.deepcopy(model).train())
+    with pytest.raises(ValueError, match=r"in eval mode; call model\.train"):
+        prepare_qat_fx(model, mapping(), batch(X))
+
+
+def test_arguments() -> None:
+    model = Of(lambda m, x: m.a(x), a=conv())
+    prepared = prepare_fx(model, mapping(), batch(X))
+    with pytest.raises(TypeError, match="example_inputs must be a tuple"):
+        prepare_fx(model, mapping(), batch(X)[0])
+    with pytest.raises(ValueError, match=r"does not run on example_inputs \(float32 \[2, 5\]\)"):
+        prepare_fx(model, mapping(), (torch.randn(2, 5),))
+    with pytest.raises(TypeError, match="must be a QConfigMapping"):
+        prepare_fx(model, None, batch(X))
+    with pytest.raises(TypeError, match=r"must be an nn\.Module"):
+        prepare_fx(lambda x: x, mapping(), batch(X))
+    with pytest.raises(TypeError, match="must be a QConfig or None"):
+        prepare_fx(model, tq.QConfigMapping().set_global(3), batch(X))
+    with pytest.raises(TypeError, match="backend_config must be"):
+        prepare_fx(model, mapping(), batch(X), backend_config=3)
+    with pytest.raises(TypeError, match="prepare_custom_config must be"):
+        prepare_fx(model, mapping(), batch(X), 3)
+    with pytest.raises(ValueError, match="prepared already"):
+        prepare_fx(prepared, mapping(), batch(X))
+    with pytest.raises(ValueError, match="is quantized already"):
+        prepare_fx(convert_fx(calibrated(prepared, X)), mapping(), batch(X))
+    for function in (convert_fx, convert_to_reference_fx):
+        with pytest.raises(TypeError, match="expected what prepare_fx"):
+            function(model)
+        with pytest.raises(NotImplementedError, match="qconfig_mapping"):
+            function(prepared, qconfig_mapping=mapping())
+    with pytest.raises(NotImplementedError, match="keep_original_weights"):
+        convert_fx(prepared, keep_original_weights=True)
+    with pytest.raises(NotImplementedError, match="input_weight_equalization"):
+        prepare_fx(model, mapping(), batch(X), None, tq.QConfigMapping())
+
+
+def test_nothing_finite_was_seen() -> None:
+    model = Of(lambda m, x: m.a(x), a=conv())
+    prepared = prepare_fx(model, mapping(), batch(X))
+    prepared(torch.full(X[0], torch.nan))
+    with pytest.raises(RuntimeError, match=r"never saw finite data.*\n.*output of 'x'"):
+        convert_fx(prepared)
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = Of(lambda m, x: m.a(x), a=conv())
+    prepared = calibrated(prepare_fx(model, mapping(), batch(X)), X)
+    with torch.no_grad():
+        prepared.a.weight[0] = torch.nan
+    with pytest.raises(ValueError, match="'weight' of 'a'"):
+        convert_fx(prepared)
+
+
+def test_edited_graph() -> None:
+    model = Of(lambda m, x: m.a(x), a=conv())
+    prepared = calibrated(prepare_fx(model, mapping(), batch(X)), X)
+    last = [n for n in prepared.graph.nodes if "post_process" in str(n.target)][-1]
+    last.replace_all_uses_with(last.args[0])
+    prepared.graph.erase_node(last)
+    prepared.recompile()
+    with pytest.raises(RuntimeError, match="'a' has no observer"):
+        convert_fx(prepared)
+
+
+class Optional(nn.Module):
+    """Inputs with defaults, which decide what is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv()
+
+    def forward(self, x: Tensor, y: Any = None, relu: bool = True, factor: float = 2.0) -> Tensor:
+        x = self.conv(x) * factor
+        x = torch.relu(x) if relu else x
+        return x if y is None else x + y
+
+
+def test_inputs_with_defaults() -> None:
+    """What example_inputs leave out has its default."""
+    model = Optional().eval()
+    int8 = converted(model)
+    assert close(model, int8)
+    (x,) = batch(X)
+    assert torch.equal(int8(x, y=None), int8(x))
+    with pytest.raises(AssertionError, match="specialized to have value None"):
+        int8(x, x)
+    prepared = prepare_fx(model, mapping(), (x, x))
+    prepared(x, x)
+    assert sqnr(model(x, x), convert_fx(prepared)(x, x)) > 25
+
+
+def test_stubs_of_eager_mode_are_passed_through() -> None:
+    wrapped = tq.QuantWrapper(conv()).eval()
+    int8 = converted(wrapped)
+    assert isinstance(int8, fx.GraphModule)
+    assert len(calls(int8, nnq.Quantize)) == len(dequantizations(int8)) == 1
+    assert close(wrapped, int8)
