@@ -28,6 +28,10 @@ _FORMS = (
 )
 
 
+class CaptureError(RuntimeError):
+    """A way of capturing does not do for a model; its message is the reason."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """The arguments of one call of a model."""
@@ -182,12 +186,18 @@ def calibrate(model: nn.Module, data: CalibrationData, progress: bool | None = N
             installed.
 
     Raises:
+        CaptureError: the model fails on a batch.
         ValueError: an output holds NaN, which the float model would return too.
         ImportError: ``progress=True`` without rich.
     """
     count = 0
     for batch in _tracked(data, progress):
-        output = batch.run(model)
+        try:
+            output = batch.run(model)
+        except Exception as error:
+            raise CaptureError(
+                f"fails on batch {count}: {type(error).__name__}: {error}"
+            ) from error
         if has_nan(output):
             inside = has_nan((batch.args, dict(batch.kwargs)))
             cause = "the batch itself holds NaN" if inside else "the batch itself holds none"

@@ -11,16 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from octavo.workflow.calibrate import Batch
+from octavo.workflow.calibrate import Batch, CaptureError
 from octavo.workflow.config import QuantConfig
 
 __all__ = ["Capture", "CaptureError", "Captured"]
 
 Configs = Mapping[str, QuantConfig | None]
-
-
-class CaptureError(RuntimeError):
-    """A way of capturing does not do for a model; its message is the reason."""
 
 
 @dataclass

@@ -201,10 +201,10 @@ def _static(
     for way in captures(capture):
         try:
             captured = way.capture(model, configs, example)
+            batches = calibrate(captured.prepared, data, progress)
         except CaptureError as error:
             fallbacks.append(FallBack(way.name, str(error)))
             continue
-        batches = calibrate(captured.prepared, data, progress)
         try:
             result = static_model(way, captured, model, config, example)
             _check_runs_alike(captured.reference, result.model, model, data)

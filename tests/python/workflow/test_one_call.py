@@ -246,6 +246,16 @@ def test_fall_back_where_another_batch_takes_another_path() -> None:
         octavo.quantize(Net().eval(), data, capture="eager")
 
 
+def test_fall_back_where_a_graph_does_not_do_for_another_batch() -> None:
+    """The graph has the mask of the first batch in it."""
+    first, second = tokens(2)
+    int8, report = octavo.quantize(Classifier(), [first, {"ids": second["ids"]}])
+    assert report.capture == "eager"
+    assert [item.capture for item in report.fallbacks] == ["fx"]
+    assert "fails on batch 1" in report.fallbacks[0].reason
+    assert int8(second["ids"])["logits"].shape == int8(**second)["logits"].shape
+
+
 def test_the_report_is_for_programs_too() -> None:
     result = octavo.quantize(Classifier(), tokens())
     told = json.loads(result.report.to_json())
