@@ -18,7 +18,7 @@ namespace {
 //
 // Register budget, 512 bits: 8 sums, one scale (max: and offset), one vector of a row, 2 constants
 // for nibbles: 13 of 32; 16 sums are no faster. 256 bits: 16 sums, scale and vector; gcc keeps
-// three or so of them in memory, which takes less time than to go through the rows again.
+// two of the sums in memory, which takes less time than to go through the rows again.
 template <class L>
 struct VectorRows {
   using Vec = typename L::Vec;
