@@ -8,7 +8,7 @@ namespace octavo {
 
 // The product is exact in float64. The sum is not always, and rounding it a second time could err
 // where it falls between two float32; so what was lost makes its last bit odd, which no rounding to
-// so many fewer bits takes for a tie. Finite arguments; the result may be infinite.
+// so many fewer bits takes for a tie. Infinities and NaN give what the instruction gives.
 static inline float fused_multiply_add(float a, float b, float c) {
   const double product = static_cast<double>(a) * static_cast<double>(b);
   const double addend = static_cast<double>(c);
@@ -17,7 +17,8 @@ static inline float fused_multiply_add(float a, float b, float c) {
   const double lost = (product - (sum - part)) + (addend - part);
   int64_t bits;
   std::memcpy(&bits, &sum, sizeof bits);
-  if (lost != 0.0 && (bits & 1) == 0) {
+  const bool inexact = lost < 0.0 || lost > 0.0;  // NaN where the sum is not finite
+  if (inexact && (bits & 1) == 0) {
     bits += (lost > 0.0) == (sum > 0.0) ? 1 : -1;
     std::memcpy(&sum, &bits, sizeof sum);
   }

@@ -277,8 +277,8 @@ enum class EmbeddingMode : uint8_t { kSum = 0, kMean = 1, kMax = 2 };
 // Bags of rows of an embedding table. Row i is columns of q, bytes or nibbles, that stand for
 // q * scale + offset. A bag's rows are those of its indices, in order, without `padding`; they have
 // weights w: `weights`, 1, or for the mean 1 / count. All in float32, each operation rounded:
-//   sum, mean: kEmbeddingGroup rows at a time: x += q * (w * scale) for each row, then x += the sum
-//              of the group's w * offset
+//   sum, mean: kEmbeddingGroup rows at a time: x = q * (w * scale) + x, rounded once, for each row,
+//              then x += the sum of the group's w * offset
 //   max:       x = max(x, q * scale + offset)
 // and 0 for a bag without rows. Columns of a bag do not depend on each other, nor do bags.
 struct EmbeddingArgs {

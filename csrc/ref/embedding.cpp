@@ -1,3 +1,4 @@
+#include <cmath>
 #include <vector>
 
 #include "ref/reference.h"
@@ -32,8 +33,7 @@ float column(const EmbeddingArgs& args, bool nibbles, const std::vector<Row>& ro
       x = std::fmax(x, scaled + offset(row));
       continue;
     }
-    const float product = q(row) * (row.weight * scale(row));
-    x += product;
+    x = std::fma(q(row), row.weight * scale(row), x);
     offsets += row.weight * offset(row);
     if (i % kEmbeddingGroup == kEmbeddingGroup - 1 || i + 1 == rows.size()) {
       x += offsets;

@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "abi/fused.h"
 #include "abi/kernel_abi.h"
 
 namespace octavo {
@@ -43,18 +44,23 @@ class EmbeddingReader {
   const float* qparams(int64_t index) const { return a.qparams + index * 2; }
   float weight(int64_t i, float otherwise) const { return a.weights ? a.weights[i] : otherwise; }
 
-  // Prefetches the row of an index. Any index will do: nothing is read. Inlined always, since gcc
-  // takes a function that does nothing but prefetch for one without effect, and drops its calls.
-  inline __attribute__((always_inline)) void prefetch(int64_t index) const {
+  // Prefetches so many bytes of the row of an index, from `begin` on. Any index will do: nothing is
+  // read. Inlined always, since gcc takes a function that does nothing but prefetch for one without
+  // effect, and drops its calls.
+  inline __attribute__((always_inline)) void prefetch(int64_t index, ptrdiff_t begin,
+                                                      ptrdiff_t bytes) const {
     const auto at = static_cast<uintptr_t>(index);
-    const uintptr_t bytes = static_cast<uintptr_t>(a.row_bytes);
-    const uintptr_t row = reinterpret_cast<uintptr_t>(a.table) + at * bytes;
-    const uintptr_t qparams = reinterpret_cast<uintptr_t>(a.qparams) + at * 8;
-    __builtin_prefetch(reinterpret_cast<const void*>(qparams));
-    for (uintptr_t line = 0; line < bytes; line += 64) {
+    const uintptr_t row = reinterpret_cast<uintptr_t>(a.table) +
+                          at * static_cast<uintptr_t>(a.row_bytes) + static_cast<uintptr_t>(begin);
+    const uintptr_t size = static_cast<uintptr_t>(bytes);
+    if (begin == 0) {
+      const uintptr_t qparams = reinterpret_cast<uintptr_t>(a.qparams) + at * 8;
+      __builtin_prefetch(reinterpret_cast<const void*>(qparams));
+    }
+    for (uintptr_t line = 0; line < size; line += 64) {
       __builtin_prefetch(reinterpret_cast<const void*>(row + line));
     }
-    if (bytes % 64) __builtin_prefetch(reinterpret_cast<const void*>(row + bytes - 1));
+    if (size % 64) __builtin_prefetch(reinterpret_cast<const void*>(row + size - 1));
   }
 
   const EmbeddingArgs a;
@@ -82,18 +88,18 @@ class EmbeddingReader {
 // is not in the table, which sets `bad`.
 template <BagKind kKind, typename Row, typename Done>
 static inline __attribute__((always_inline)) int64_t for_rows(const EmbeddingReader& by_reference,
-                                                              const BagPart& part, bool prefetch,
-                                                              bool& bad, const Row& row,
-                                                              const Done& done) {
+                                                              const BagPart& part, ptrdiff_t at,
+                                                              ptrdiff_t bytes, bool& bad,
+                                                              const Row& row, const Done& done) {
   const EmbeddingReader reader = by_reference;  // in registers
-  const int64_t end = part.end, last_ahead = prefetch ? reader.last_ahead : 0;
+  const int64_t end = part.end, last_ahead = reader.last_ahead;
   int64_t i = part.begin;
   for (int64_t groups = part.groups; groups > 0 && i < end; --groups) {
     float offsets = 0.0f;
     int64_t group_end = end - i < kEmbeddingGroup ? end : i + kEmbeddingGroup;
     for (; i < group_end; ++i) {
       const int64_t index = reader.index(i);
-      if (i < last_ahead) reader.prefetch(reader.index(i + reader.ahead));
+      if (i < last_ahead) reader.prefetch(reader.index(i + reader.ahead), at, bytes);
       if (!reader.in_table(index)) {
         bad = true;
         return i;
@@ -138,15 +144,15 @@ struct PortableRows {
       out[c] = kKind == BagKind::kMax ? -INFINITY : 0.0f;
     }
     return for_rows<kKind>(
-        reader, part, true, bad,
+        reader, part, 0, reader.a.row_bytes, bad,
         [&](const uint8_t* row, float scale, float offset) {
           for (int64_t c = 0; c < columns; ++c) {
-            const float product = value(row, c) * scale;
+            const float q = value(row, c);
             if (kKind == BagKind::kMax) {
-              const float v = product + offset;
+              const float v = q * scale + offset;
               out[c] = out[c] > v ? out[c] : v;
             } else {
-              out[c] = out[c] + product;
+              out[c] = fused_multiply_add(q, scale, out[c]);
             }
           }
         },
@@ -175,7 +181,9 @@ class EmbeddingWalk {
     float* out = a_.out + a_.bag_begin * a_.columns;
     for (int64_t i = a_.bag_begin; i < a_.bag_end; ++i, out += reader.a.columns) {
       const int64_t index = reader.index(i);
-      if (i < reader.last_ahead) reader.prefetch(reader.index(i + reader.ahead));
+      if (i < reader.last_ahead) {
+        reader.prefetch(reader.index(i + reader.ahead), 0, reader.a.row_bytes);
+      }
       if (!reader.in_table(index)) return i;
       Rows::copy(reader.row(index), reader.qparams(index), reader.a.columns, out);
     }

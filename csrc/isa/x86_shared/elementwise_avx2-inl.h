@@ -161,8 +161,8 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.cell[static_cast<int>(CellKind::kGru)] = gru_cell<Floats256>;
   fns.cell[static_cast<int>(CellKind::kRnnTanh)] = rnn_cell<Floats256, false>;
   fns.cell[static_cast<int>(CellKind::kRnnRelu)] = rnn_cell<Floats256, true>;
-  fns.embedding[0] = embedding_bags<VectorRows<TableFloats256, false>>;
-  fns.embedding[1] = embedding_bags<VectorRows<TableFloats256, true>>;
+  fns.embedding[0] = embedding_bags<VectorRows<TableBytes256>>;
+  fns.embedding[1] = embedding_bags<VectorRows<TableNibbles256>>;
   fns.lookup = lookup_avx2;
   fns.softmax = softmax_vectors<SoftmaxBytes256>;
   fns.fake_quantize = fake_quantize_vectors<Floats256>;

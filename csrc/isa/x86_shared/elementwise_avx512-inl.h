@@ -149,8 +149,8 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.cell[static_cast<int>(CellKind::kGru)] = gru_cell<Floats512>;
   fns.cell[static_cast<int>(CellKind::kRnnTanh)] = rnn_cell<Floats512, false>;
   fns.cell[static_cast<int>(CellKind::kRnnRelu)] = rnn_cell<Floats512, true>;
-  fns.embedding[0] = embedding_bags<VectorRows<TableFloats512, false>>;
-  fns.embedding[1] = embedding_bags<VectorRows<TableFloats512, true>>;
+  fns.embedding[0] = embedding_bags<VectorRows<TableBytes512>>;
+  fns.embedding[1] = embedding_bags<VectorRows<TableNibbles512>>;
   fns.lookup = lookup_avx512;
   fns.lookup_vbmi = lookup_avx512_vbmi;
   fns.softmax = softmax_vectors<SoftmaxBytes512>;

@@ -1,4 +1,9 @@
-// Rows of embedding tables in vectors of both widths; L is TableFloats256 or TableFloats512.
+// Rows of embedding tables in vectors of both widths. L is Table{Bytes,Nibbles}{256,512}: floats as
+// in floats_*-inl.h, of which
+//   row(p)          come from the kBytes bytes of a row at p
+//   row_part(p, n)  come from the first n columns, 0 < n < kCount; the others are 0
+// in an order of L's own, which its load() and store() know; kMost of them are kept as sums. Rows
+// that are copied go through L::Copied.
 #pragma once
 
 #include <utility>
@@ -11,31 +16,33 @@ namespace {
 
 // A bag's sums stay in registers while its rows are read, up to kMost vectors of them.
 //
-// Register budget: kMost sums, one scale (max: and offset), one vector of a row, and L's constants
-// for nibbles: 8 + 2 + 1 + 2 of 16 with 256 bits. 16 sums with 512 bits are no faster.
-template <class L, bool kNibbles>
+// Register budget, 512 bits: 8 sums, one scale (max: and offset), one vector of a row, 2 constants
+// for nibbles: 13 of 32; 16 sums are no faster. 256 bits: 16 sums, scale and vector; gcc keeps
+// two of the sums in memory, which takes less time than to go through the rows again.
+template <class L>
 struct VectorRows {
   using Vec = typename L::Vec;
 
-  static constexpr int kMost = 8;
-  static constexpr int64_t kColumns = kMost * L::kCount;
+  static constexpr int64_t kColumns = L::kMost * L::kCount;
 
   static void copy(const uint8_t* row, const float* qparams, int64_t columns, float* out) {
-    const Vec scale = L::set(qparams[0]), offset = L::set(qparams[1]);
-    const auto scaled = [&](Vec q) OCTAVO_INLINE { return L::add(L::mul(q, scale), offset); };
+    using C = typename L::Copied;
+    const typename C::Vec scale = C::set(qparams[0]), offset = C::set(qparams[1]);
+    const auto scaled = [&](typename C::Vec q)
+                            OCTAVO_INLINE { return C::add(C::mul(q, scale), offset); };
     const auto vectors = [&](auto count) OCTAVO_INLINE {
       unroll<kIndex<decltype(count)>>([&](auto v) OCTAVO_INLINE {
-        store(out + v * L::kCount, scaled(load(row + v * kBytes)), L::kCount);
+        C::store(out + v * C::kCount, scaled(C::row(row + v * C::kBytes)), C::kCount);
       });
-      out += count * L::kCount;
-      row += count * kBytes;
-      columns -= count * L::kCount;
+      out += count * C::kCount;
+      row += count * C::kBytes;
+      columns -= count * C::kCount;
     };
-    while (columns >= 4 * L::kCount) vectors(Index<4>());
-    while (columns >= L::kCount) vectors(Index<1>());
+    while (columns >= 4 * C::kCount) vectors(Index<4>());
+    while (columns >= C::kCount) vectors(Index<1>());
     if (columns == 0) return;
     const int n = static_cast<int>(columns);
-    store(out, scaled(load_part(row, n)), n);
+    C::store(out, scaled(C::row_part(row, n)), n);
   }
 
   template <BagKind kKind>
@@ -56,15 +63,8 @@ struct VectorRows {
   }
 
  private:
-  static constexpr ptrdiff_t kBytes = kNibbles ? L::kCount / 2 : L::kCount;  // of one vector
-
-  static inline Vec load(const uint8_t* row) { return kNibbles ? L::nibbles(row) : L::bytes(row); }
-  static inline Vec load_part(const uint8_t* row, int n) {
-    return kNibbles ? L::nibbles_part(row, n) : L::bytes_part(row, n);
-  }
-  static inline void store(float* out, Vec x, int n) {
-    L::store(out, kNibbles ? L::in_order(x) : x, n);
-  }
+  static constexpr int kMost = L::kMost;
+  static constexpr bool kNibbles = L::kBytes < L::kCount;
 
   using Reduce = int64_t (*)(const EmbeddingReader&, const BagPart&, int64_t, bool&);
 
@@ -91,7 +91,7 @@ struct VectorRows {
       last = (kNibbles ? reader.a.row_bytes * 2 : columns) - L::kCount;
       n = static_cast<int>(columns - last);
     }
-    const ptrdiff_t at = c * kBytes / L::kCount, last_at = last * kBytes / L::kCount;
+    const ptrdiff_t at = c * L::kBytes / L::kCount, last_at = last * L::kBytes / L::kCount;
     float* const out = part.out;
     const auto each = [&](const auto& body) OCTAVO_INLINE {
       unroll<kSums - 1>([&](auto v) OCTAVO_INLINE { body(v, c + v * L::kCount, L::kCount); });
@@ -102,18 +102,17 @@ struct VectorRows {
       x[v] = L::set(kMax ? -INFINITY : 0.0f);
       if (part.fresh) return;
       x[v] = L::load(out + column, count);
-      if (kNibbles) x[v] = L::out_of_order(x[v]);
     });
     const int64_t stop = for_rows<kKind>(
-        reader, part, c == 0, bad,
+        reader, part, at, kVectors ? kVectors * L::kBytes : reader.a.row_bytes, bad,
         [&](const uint8_t* row, float row_scale, float row_offset) OCTAVO_INLINE {
           const Vec scale = L::set(row_scale), offset = L::set(row_offset);
           const auto take = [&](auto v, Vec q) OCTAVO_INLINE {
-            const Vec product = L::mul(q, scale);
-            x[v] = kMax ? L::max(x[v], L::add(product, offset)) : L::add(x[v], product);
+            x[v] = kMax ? L::max(x[v], L::add(L::mul(q, scale), offset)) : L::fma(q, scale, x[v]);
           };
-          unroll<kSums - 1>([&](auto v) OCTAVO_INLINE { take(v, load(row + at + v * kBytes)); });
-          take(Index<kSums - 1>(), kVectors ? load(row + last_at) : load_part(row, n));
+          unroll<kSums - 1>([&](auto v)
+                                OCTAVO_INLINE { take(v, L::row(row + at + v * L::kBytes)); });
+          take(Index<kSums - 1>(), kVectors ? L::row(row + last_at) : L::row_part(row, n));
         },
         [&](float group_offsets) OCTAVO_INLINE {
           if (kMax) return;
@@ -121,7 +120,7 @@ struct VectorRows {
           unroll<kSums>([&](auto v) OCTAVO_INLINE { x[v] = L::add(x[v], offsets); });
         });
     each([&](auto v, int64_t column, int count)
-             OCTAVO_INLINE { store(out + column, x[v], count); });
+             OCTAVO_INLINE { L::store(out + column, x[v], count); });
     return stop;
   }
 };

@@ -12,34 +12,93 @@
 namespace octavo {
 namespace {
 
-// Floats that come from the integers of a row. What ends in _part is about the first n of them,
-// 0 < n < kCount; the others are 0. Nibbles may come in another order, which in_order() undoes.
-struct TableFloats256 : Floats256 {
-  static inline Vec bytes(const uint8_t* p) {
+// The first n < 8 bytes, n > 0.
+static inline __m128i load_first_bytes(const uint8_t* p, int n) {
+  uint32_t low = 0, high = 0;
+  if (n >= 4) {
+    std::memcpy(&low, p, 4);
+    std::memcpy(&high, p + n - 4, 4);
+    return _mm_cvtsi64_si128(static_cast<int64_t>(low | uint64_t{high} << 8 * (n - 4)));
+  }
+  low = p[0] | uint32_t{p[n / 2]} << 8 * (n / 2) | uint32_t{p[n - 1]} << 8 * (n - 1);
+  return _mm_cvtsi32_si128(static_cast<int32_t>(low));
+}
+
+struct TableBytes256 : Floats256 {
+  using Copied = TableBytes256;
+  static constexpr int kMost = 16, kBytes = 8;
+
+  static inline Vec row(const uint8_t* p) {
     return widen(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
-  static inline Vec bytes_part(const uint8_t* p, int n) { return widen(load_bytes8(p, n)); }
-  static inline Vec nibbles(const uint8_t* p) {
+  static inline Vec row_part(const uint8_t* p, int n) { return widen(load_first_bytes(p, n)); }
+
+ private:
+  static inline Vec widen(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)); }
+};
+
+// 8 columns, without shuffles.
+struct OrderedNibbles256 : Floats256 {
+  static constexpr int kBytes = 4;
+
+  static inline Vec row(const uint8_t* p) {
     int32_t dword;
     std::memcpy(&dword, p, 4);
     return spread(dword);
   }
-  static inline Vec nibbles_part(const uint8_t* p, int n) {
-    uint32_t dword = 0;
-    for (int i = 0; i < (n + 1) / 2; ++i) dword |= uint32_t{p[i]} << 8 * i;
-    return spread(static_cast<int32_t>(dword));
+  static inline Vec row_part(const uint8_t* p, int n) {
+    return spread(_mm_cvtsi128_si32(load_first_bytes(p, (n + 1) / 2)));
   }
 
-  static inline Vec in_order(Vec v) { return v; }
-  static inline Vec out_of_order(Vec v) { return v; }
-
  private:
-  static inline Vec widen(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)); }
-  // 8 nibbles.
   static inline Vec spread(int32_t dword) {
     const __m256i shift = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
     const __m256i shifted = _mm256_srlv_epi32(_mm256_set1_epi32(dword), shift);
     return _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(15)));
+  }
+};
+
+// 16 columns in two registers, which takes less to load, and more to store.
+struct TableNibbles256 {
+  using Copied = OrderedNibbles256;
+  static constexpr int kMost = 8, kBytes = 8;
+  using F = Floats256;
+  struct Vec {
+    __m256 even, odd;  // columns
+  };
+  static constexpr int kCount = 16;
+
+  static inline Vec set(float x) { return {F::set(x), F::set(x)}; }
+  static inline Vec load(const float* p, int count) {
+    const __m256 a = F::load(p, count < 8 ? count : 8);
+    const __m256 b = count > 8 ? F::load(p + 8, count - 8) : F::set(0.0f);
+    const __m256 low = _mm256_permute2f128_ps(a, b, 0x20),
+                 high = _mm256_permute2f128_ps(a, b, 0x31);
+    return {_mm256_shuffle_ps(low, high, 0x88), _mm256_shuffle_ps(low, high, 0xdd)};
+  }
+  static inline void store(float* p, Vec v, int count) {
+    const __m256 low = _mm256_unpacklo_ps(v.even, v.odd), high = _mm256_unpackhi_ps(v.even, v.odd);
+    F::store(p, _mm256_permute2f128_ps(low, high, 0x20), count < 8 ? count : 8);
+    if (count > 8) F::store(p + 8, _mm256_permute2f128_ps(low, high, 0x31), count - 8);
+  }
+  static inline Vec add(Vec a, Vec b) { return {F::add(a.even, b.even), F::add(a.odd, b.odd)}; }
+  static inline Vec mul(Vec a, Vec b) { return {F::mul(a.even, b.even), F::mul(a.odd, b.odd)}; }
+  static inline Vec max(Vec a, Vec b) { return {F::max(a.even, b.even), F::max(a.odd, b.odd)}; }
+  static inline Vec fma(Vec a, Vec b, Vec c) {
+    return {F::fma(a.even, b.even, c.even), F::fma(a.odd, b.odd, c.odd)};
+  }
+  static inline Vec row(const uint8_t* p) {
+    return spread(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  static inline Vec row_part(const uint8_t* p, int n) {
+    return spread(load_first_bytes(p, (n + 1) / 2));
+  }
+
+ private:
+  static inline Vec spread(__m128i v) {
+    const __m256i pairs = _mm256_cvtepu8_epi32(v);
+    return {_mm256_cvtepi32_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(15))),
+            _mm256_cvtepi32_ps(_mm256_srli_epi32(pairs, 4))};
   }
 };
 

@@ -12,34 +12,44 @@
 namespace octavo {
 namespace {
 
-// Floats that come from the integers of a row. What ends in _part is about the first n of them,
-// 0 < n < kCount; the others are 0. Nibbles may come in another order, which in_order() undoes.
-struct TableFloats512 : Floats512 {
-  static inline Vec bytes(const uint8_t* p) {
+struct TableBytes512 : Floats512 {
+  using Copied = TableBytes512;
+  static constexpr int kMost = 8, kBytes = 16;
+
+  static inline Vec row(const uint8_t* p) {
     return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
-  static inline Vec bytes_part(const uint8_t* p, int n) {
+  static inline Vec row_part(const uint8_t* p, int n) {
     return widen(_mm_maskz_loadu_epi8(lane_mask(n), p));
-  }
-  static inline Vec nibbles(const uint8_t* p) {
-    int64_t qword;
-    std::memcpy(&qword, p, 8);
-    return spread(_mm512_set1_epi64(qword));
-  }
-  static inline Vec nibbles_part(const uint8_t* p, int n) {
-    return spread(_mm512_broadcastq_epi64(_mm_maskz_loadu_epi8(lane_mask((n + 1) / 2), p)));
-  }
-  static inline Vec in_order(Vec v) {
-    const __m512i lane = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    return _mm512_permutexvar_ps(lane, v);
-  }
-  static inline Vec out_of_order(Vec v) {
-    const __m512i lane = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    return _mm512_permutexvar_ps(lane, v);
   }
 
  private:
   static inline Vec widen(__m128i v) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v)); }
+};
+
+// Even columns are in the lower half of a vector, odd ones in the upper.
+struct TableNibbles512 : Floats512 {
+  using Copied = TableNibbles512;
+  static constexpr int kMost = 8, kBytes = 8;
+
+  static inline Vec row(const uint8_t* p) {
+    int64_t qword;
+    std::memcpy(&qword, p, 8);
+    return spread(_mm512_set1_epi64(qword));
+  }
+  static inline Vec row_part(const uint8_t* p, int n) {
+    return spread(_mm512_broadcastq_epi64(_mm_maskz_loadu_epi8(lane_mask((n + 1) / 2), p)));
+  }
+  static inline Vec load(const float* p, int count) {
+    const __m512i lane = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    return _mm512_permutexvar_ps(lane, Floats512::load(p, count));
+  }
+  static inline void store(float* p, Vec v, int count) {
+    const __m512i lane = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    Floats512::store(p, _mm512_permutexvar_ps(lane, v), count);
+  }
+
+ private:
   // The 16 nibbles of 8 bytes that all lanes hold: even lanes shift one of the lower 8 down, odd
   // lanes one of the upper 8, and look the float up by the lowest 4 bits, which is all of an index
   // that vpermps reads.

@@ -22,6 +22,8 @@ struct Floats512 {
   static inline Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
   static inline Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
   static inline Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+  // a * b + c, rounded once.
+  static inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
   // Where one is NaN: the second.
   static inline Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
   static inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }

@@ -296,9 +296,10 @@ def embedding_bag(
         include_last_offset: ``offsets`` has one more element, the end of the last bag.
         padding_idx: rows of this index are left out; they do not count in a mean.
 
-    Arithmetic, float32, in order of the indices: 8 rows at a time, ``x += q * (w * scale)`` for
-    each row, then ``x += `` the sum of their ``w * offset``; a mean has weights ``w = 1 / count``.
-    The same bits on every CPU and for every number of threads.
+    Arithmetic, float32, in order of the indices: 8 rows at a time, ``x = fma(q, w * scale, x)`` for
+    each row, then ``x += `` the sum of their ``w * offset``; ``fma(a, b, c)`` is ``a * b + c``
+    rounded once, and a mean has weights ``w = 1 / count``. The same bits on every CPU and for every
+    number of threads.
 
     Raises:
         TypeError: other dtypes.

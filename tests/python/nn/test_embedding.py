@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import octavo
 from embedding_support import DTYPES, call, lookups, table
 from module_support import generator, threads
+from normalize_reference import fma
 from octavo import backend, ops
 from octavo.nn import quantized as nnq
 from octavo.nn.quantized import functional as qF
@@ -31,7 +32,7 @@ def definition(
     weights: list[float] | None = None,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """One bag, every float operation rounded, in the documented order."""
+    """One bag, every float operation rounded, in the documented order; ``fma`` is one operation."""
     q = weight.int_repr().float()
     scale, offset = weight.scales, -weight.zero_points * weight.scales
     keep = [i for i, index in enumerate(bag) if index != padding_idx]
@@ -47,7 +48,7 @@ def definition(
     for first in range(0, len(rows), 8):
         offsets = torch.zeros(())
         for r, w in list(zip(rows, factors, strict=True))[first : first + 8]:
-            out = out + q[r] * (w * scale[r])
+            out = torch.from_numpy(fma(q[r].numpy(), (w * scale[r]).numpy(), out.numpy()))
             offsets = offsets + w * offset[r]
         out = out + offsets
     return out
