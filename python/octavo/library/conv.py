@@ -16,6 +16,7 @@ from octavo import ops
 from octavo.dtypes import as_qdtype
 from octavo.library._layout import new_channels_last
 from octavo.library._packed import packed
+from octavo.library._quick import integers, quantized
 from octavo.library._register import operator
 from octavo.ops.conv_weights import ConvWeight
 from octavo.ops.transposed import ConvTransposeWeight
@@ -111,6 +112,11 @@ def _conv(
 ) -> Tensor:
     run = _conv_weight(weight, scales, zeros, bias, stride, padding, padding_end, dilation, groups)
     output = (scale, zero_point, as_qdtype(dtype), relu)
+    extra = None if add is None else quantized(add, add_scale, add_zero)
+    if add is None or extra is not None:
+        quick = run.direct(quantized(x, x_scale, x_zero), *output, extra, _limits(clamp))
+        if quick is not None:
+            return integers(quick)
     return run(x, x_scale, x_zero, *output, add, add_scale, add_zero, _limits(clamp))
 
 
@@ -209,7 +215,8 @@ def _conv_dynamic(
     relu: bool = False,
 ) -> Tensor:
     run = _conv_weight(weight, scales, zeros, bias, stride, padding, padding_end, dilation, groups)
-    return run.dynamic(x, per_tensor, reduce_range, relu)
+    quick: Tensor | None = run.dynamic_direct(x, per_tensor, reduce_range, relu)
+    return run.dynamic(x, per_tensor, reduce_range, relu) if quick is None else quick
 
 
 def _fake_conv_dynamic(

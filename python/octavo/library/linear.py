@@ -12,6 +12,7 @@ from torch import Tensor
 from octavo import ops
 from octavo.dtypes import as_qdtype
 from octavo.library._packed import packed
+from octavo.library._quick import integers, quantized
 from octavo.library._register import operator
 from octavo.ops.weights import LinearWeight
 
@@ -42,6 +43,10 @@ def _linear(
 ) -> Tensor:
     run = _packed(weight, weight_scales, weight_zeros, bias)
     qdtype = as_qdtype(dtype)
+    if function is None:
+        quick = run.direct(quantized(x, x_scale, x_zero), scale, zero_point, qdtype, relu)
+        if quick is not None:
+            return integers(quick)
     return run(x, x_scale, x_zero, scale, zero_point, qdtype, relu, function, slope)
 
 
