@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 
+from octavo.quantization import HistogramObserver, PerChannelMinMaxObserver
 from octavo.quantization.pt2e.observers import ReusedObserver, is_observer
 from octavo.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 from octavo.quantization.quantizer import (
     OctavoQuantizer,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
     get_default_octavo_quantization_config,
 )
 
@@ -96,3 +100,48 @@ def assert_is_fake_quantized(prepared: GraphModule, *inputs: Tensor) -> GraphMod
 def run_fake_quantized(prepared: GraphModule, *inputs: Tensor) -> Any:
     interpreter = FakeQuantized(prepared)
     return interpreter.run(*inputs)
+
+
+ACT = QuantizationSpec(torch.uint8, HistogramObserver, 0, 255, torch.per_tensor_affine)
+WEIGHT = QuantizationSpec(
+    torch.int8, PerChannelMinMaxObserver, -127, 127, torch.per_channel_symmetric, 0
+)
+
+
+class ByHand(Quantizer):
+    """Annotates with a function of a node and its name."""
+
+    def __init__(self, rule):
+        self.rule = rule
+
+    def annotate(self, model):
+        for node in model.graph.nodes:
+            annotation = self.rule(node)
+            if annotation is not None:
+                node.meta["quantization_annotation"] = annotation
+        return model
+
+    def validate(self, model):
+        pass
+
+
+def linear_annotation(node, output=ACT, **extra):
+    x, weight = node.args[:2]
+    return QuantizationAnnotation({x: ACT, weight: WEIGHT, **extra}, output, _annotated=True)
+
+
+def is_aten(node, name):
+    return node.op == "call_function" and f"aten.{name}." in f"{node.target}"
+
+
+def observer_names(model):
+    return [name for name, module in model.named_children() if is_observer(module)]
+
+
+class TwoLayers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 5), nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.two(self.one(x))

@@ -22,6 +22,7 @@ of the graph are those of ``torchao.quantization.pt2e.quantize_pt2e``. Differenc
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from torch.fx import GraphModule
@@ -135,6 +136,10 @@ def _annotate_and_insert(model: GraphModule, quantizer: Quantizer, is_qat: bool)
     callback: Any = getattr(quantizer, "prepare_obs_or_fq_callback", None)
     if callback is not None:
         callback(model, observers)
+    device = next((t.device for t in chain(model.parameters(), model.buffers())), None)
+    for observer in observers.values():
+        if device is not None:
+            observer.to(device)
     insert_observers(model, specs, observers)
     model.graph.lint()
     return model

@@ -150,6 +150,11 @@ def _image():
     return torch.randn(2, 3, 8, 8)
 
 
+def _mask():
+    hidden = torch.arange(6) >= torch.tensor([[6], [4]])
+    return torch.zeros(2, 1, 1, 6).masked_fill(hidden[:, None, None], torch.finfo().min)
+
+
 ZOO = {
     "residual": (Residual, (_image,)),
     "dense concat": (DenseConcat, (_image,)),
@@ -157,7 +162,7 @@ ZOO = {
     "u-net": (UNet, (_image,)),
     "two inputs": (TwoInputs, (lambda: torch.randn(3, 6), lambda: torch.randn(3, 5))),
     "shared modules": (Shared, (lambda: torch.randn(3, 6),)),
-    "encoder": (Encoder, (lambda: torch.randint(0, 30, (2, 6)), lambda: torch.zeros(2, 1, 1, 6))),
+    "encoder": (Encoder, (lambda: torch.randint(0, 30, (2, 6)), _mask)),
     "attention": (Attention, (lambda: torch.randn(2, 5, 8),)),
     "splitting": (Splitting, (lambda: torch.randn(2, 4, 5, 5),)),
     "recurrent": (Sequence, (lambda: torch.randn(2, 7, 4),)),

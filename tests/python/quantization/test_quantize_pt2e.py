@@ -9,9 +9,7 @@ from torch import nn
 
 from octavo.quantization import (
     FixedQParamsObserver,
-    HistogramObserver,
     MinMaxObserver,
-    PerChannelMinMaxObserver,
 )
 from octavo.quantization.pt2e.observers import is_observer
 from octavo.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -20,62 +18,24 @@ from octavo.quantization.quantizer import (
     FixedQParamsQuantizationSpec,
     QuantizationAnnotation,
     QuantizationSpec,
-    Quantizer,
     SharedQuantizationSpec,
 )
 from pt2e_support import (
+    ACT,
+    WEIGHT,
+    ByHand,
+    TwoLayers,
     assert_is_fake_quantized,
     calibrated,
     count,
     export,
+    is_aten,
+    linear_annotation,
+    observer_names,
     octavo_quantizer,
     quantized,
     targets,
 )
-
-ACT = QuantizationSpec(torch.uint8, HistogramObserver, 0, 255, torch.per_tensor_affine)
-WEIGHT = QuantizationSpec(
-    torch.int8, PerChannelMinMaxObserver, -127, 127, torch.per_channel_symmetric, 0
-)
-
-
-class ByHand(Quantizer):
-    """Annotates with a function of a node and its name."""
-
-    def __init__(self, rule):
-        self.rule = rule
-
-    def annotate(self, model):
-        for node in model.graph.nodes:
-            annotation = self.rule(node)
-            if annotation is not None:
-                node.meta["quantization_annotation"] = annotation
-        return model
-
-    def validate(self, model):
-        pass
-
-
-def _linear(node, output=ACT, **extra):
-    x, weight = node.args[:2]
-    return QuantizationAnnotation({x: ACT, weight: WEIGHT, **extra}, output, _annotated=True)
-
-
-def _is(node, name):
-    return node.op == "call_function" and f"aten.{name}." in f"{node.target}"
-
-
-def _observers(model):
-    return [name for name, module in model.named_children() if is_observer(module)]
-
-
-class Two(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.one, self.two = nn.Linear(6, 5), nn.Linear(5, 4)
-
-    def forward(self, x):
-        return self.two(self.one(x))
 
 
 @pytest.fixture(autouse=True)
@@ -85,14 +45,14 @@ def _seed():
 
 def test_a_quantizer_by_hand():
     prepared = calibrated(
-        Two(),
+        TwoLayers(),
         torch.randn(8, 6),
-        quantizer=ByHand(lambda n: _linear(n) if _is(n, "linear") else None),
+        quantizer=ByHand(lambda n: linear_annotation(n) if is_aten(n, "linear") else None),
     )
     # x, two weights, two outputs; the output of the first is the input of the second.
-    assert len(_observers(prepared)) == 5
+    assert len(observer_names(prepared)) == 5
     result = assert_is_fake_quantized(prepared, torch.randn(3, 6))
-    assert not _observers(result)
+    assert not observer_names(result)
     assert targets(result) == [
         "octavo.quantize_per_tensor.default",
         "octavo.dequantize_per_tensor.default",
@@ -111,7 +71,7 @@ def test_a_quantizer_by_hand():
 
 
 def test_without_folding_weights_stay_float():
-    prepared = calibrated(Two(), torch.randn(8, 6))
+    prepared = calibrated(TwoLayers(), torch.randn(8, 6))
     folded, unfolded = convert_pt2e(prepared), convert_pt2e(prepared, fold_quantize=False)
     x = torch.randn(4, 6)
     assert torch.equal(folded(x), unfolded(x))
@@ -138,13 +98,13 @@ def test_graphs_that_are_given_stay_as_they_are():
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_copies_of_prepared_graphs_convert():
-    prepared = calibrated(Two(), torch.randn(8, 6))
+    prepared = calibrated(TwoLayers(), torch.randn(8, 6))
     x = torch.randn(4, 6)
     assert torch.equal(convert_pt2e(copy.deepcopy(prepared))(x), convert_pt2e(prepared)(x))
 
 
 def test_metadata_of_nodes():
-    result = quantized(Two(), torch.randn(8, 6))
+    result = quantized(TwoLayers(), torch.randn(8, 6))
     nodes = {node.name: node for node in result.graph.nodes}
     quantize = [node for name, node in nodes.items() if name.startswith("quantize_per_tensor")]
     assert quantize
@@ -169,7 +129,7 @@ class Fork(nn.Module):
 
 def test_a_tensor_with_several_consumers_has_one_observer():
     prepared = calibrated(Fork(), torch.randn(8, 6))
-    assert len(_observers(prepared)) == 1 + 3 + 3
+    assert len(observer_names(prepared)) == 1 + 3 + 3
     result = assert_is_fake_quantized(prepared, torch.randn(3, 6))
     # Each consumer has a dequantize of its own.
     assert count(result, "octavo.quantize_per_tensor") == 4
@@ -180,10 +140,10 @@ def test_a_tensor_with_several_consumers_has_one_observer():
 
 def test_edges_share_a_call_without_an_output_observer():
     x = torch.randn(8, 6)
-    rule = ByHand(lambda n: _linear(n, output=None) if _is(n, "linear") else None)
+    rule = ByHand(lambda n: linear_annotation(n, output=None) if is_aten(n, "linear") else None)
     prepared = calibrated(Fork(), x, quantizer=rule)
     # x, the output of a as an input of b and c, three weights.
-    assert len(_observers(prepared)) == 1 + 1 + 3
+    assert len(observer_names(prepared)) == 1 + 1 + 3
     assert_is_fake_quantized(prepared, x)
 
 
@@ -191,13 +151,13 @@ def test_consumers_that_do_not_share_have_their_own():
     seven = QuantizationSpec(torch.uint8, MinMaxObserver, 0, 127, torch.per_tensor_affine)
 
     def rule(node):
-        if not _is(node, "linear"):
+        if not is_aten(node, "linear"):
             return None
         spec = seven if "c_weight" in str(node.args) else ACT
         return QuantizationAnnotation({node.args[0]: spec, node.args[1]: WEIGHT}, None)
 
     prepared = calibrated(Fork(), torch.randn(8, 6), quantizer=ByHand(rule))
-    assert len(_observers(prepared)) == 1 + 2 + 3
+    assert len(observer_names(prepared)) == 1 + 2 + 3
     result = assert_is_fake_quantized(prepared, torch.randn(3, 6))
     limits = {n.args[4] for n in result.graph.nodes if "quantize_per_tensor" in str(n.target)}
     assert limits == {127, 255}
@@ -205,14 +165,14 @@ def test_consumers_that_do_not_share_have_their_own():
 
 def test_implicit_sharing_can_be_refused():
     def rule(node):
-        if not _is(node, "linear"):
+        if not is_aten(node, "linear"):
             return None
         return QuantizationAnnotation(
             {node.args[0]: ACT, node.args[1]: WEIGHT}, ACT, allow_implicit_sharing=False
         )
 
-    prepared = calibrated(Two(), torch.randn(8, 6), quantizer=ByHand(rule))
-    assert len(_observers(prepared)) == 6
+    prepared = calibrated(TwoLayers(), torch.randn(8, 6), quantizer=ByHand(rule))
+    assert len(observer_names(prepared)) == 6
     result = assert_is_fake_quantized(prepared, torch.randn(3, 6))
     # The two observers between the layers found the same, so that one pair is left.
     assert count(result, "octavo.quantize_per_tensor") == 3
@@ -229,9 +189,9 @@ class Joined(nn.Module):
 
 def test_shared_specs_by_hand():
     def rule(node):
-        if _is(node, "linear"):
-            return _linear(node)
-        if _is(node, "cat"):
+        if is_aten(node, "linear"):
+            return linear_annotation(node)
+        if is_aten(node, "cat"):
             first, second = node.args[0]
             shared = SharedQuantizationSpec((first, node))
             return QuantizationAnnotation({first: ACT, second: shared}, shared)
@@ -240,7 +200,7 @@ def test_shared_specs_by_hand():
     prepared = calibrated(Joined(), torch.randn(8, 6), quantizer=ByHand(rule))
     modules = [m for m in prepared.children() if is_observer(m)]
     names = {n.name: n for n in prepared.graph.nodes}
-    cat = next(n for n in names.values() if _is(n, "cat"))
+    cat = next(n for n in names.values() if is_aten(n, "cat"))
     inputs = [prepared.get_submodule(part.target) for part in cat.args[0]]
     (user,) = cat.users
     assert inputs[0] is inputs[1] is prepared.get_submodule(user.target)
@@ -256,7 +216,7 @@ def test_derived_and_fixed_specs():
         return act * weight, torch.zeros_like(weight, dtype=torch.int32)
 
     def rule(node):
-        if not _is(node, "linear"):
+        if not is_aten(node, "linear"):
             return None
         x, weight, bias = node.args
         derived = DerivedQuantizationSpec(
@@ -271,11 +231,11 @@ def test_derived_and_fixed_specs():
         fixed = FixedQParamsQuantizationSpec(torch.uint8, 0.25, 128, 0, 255)
         return QuantizationAnnotation({bias: derived, x: ACT, weight: WEIGHT}, fixed)
 
-    model = Two()
+    model = TwoLayers()
     x = torch.randn(8, 6)
     prepared = calibrated(model, x, quantizer=ByHand(rule))
     result = convert_pt2e(prepared)
-    linear = next(n for n in result.graph.nodes if _is(n, "linear"))
+    linear = next(n for n in result.graph.nodes if is_aten(n, "linear"))
     activation, weight, bias = linear.args
     stored, scale = (getattr(result, bias.args[i].target) for i in (0, 1))
     assert stored.dtype == torch.int32
@@ -299,7 +259,7 @@ def test_conv_bn_relu_is_one_layer():
     prepared = calibrated(model, x)
     assert count(prepared, "batch_norm") == 0
     assert torch.allclose(prepared(x), model(x), atol=1e-5)
-    assert len(_observers(prepared)) == 5  # x, two weights, two outputs
+    assert len(observer_names(prepared)) == 5  # x, two weights, two outputs
     result = assert_is_fake_quantized(prepared, x)
     plain = [t for t in targets(result) if "aten" in t]
     assert plain == ["aten.conv2d.default", "aten.relu.default", "aten.conv2d.default"]
@@ -405,107 +365,11 @@ def test_buffers_that_are_written_to_stay_so():
     assert torch.equal(result.calls, start + 1)
 
 
-@pytest.mark.parametrize("function", [prepare_pt2e])
-def test_refusal_of_models_that_are_not_exported(function):
-    with pytest.raises(TypeError, match=r"got a Linear; use torch\.export\.export\(model\.eval"):
-        function(nn.Linear(3, 3), octavo_quantizer())
-    with pytest.raises(TypeError, match=r"got a torch\.fx graph"):
-        function(torch.fx.symbolic_trace(nn.Linear(3, 3)), octavo_quantizer())
-    program = torch.export.export(nn.Linear(3, 3), (torch.randn(2, 3),))
-    with pytest.raises(TypeError, match=r"is an ExportedProgram; give it model\.module\(\)"):
-        function(program, octavo_quantizer())
-
-
-def test_refusals_of_prepare():
-    x = torch.randn(2, 6)
-    graph = export(Two().eval(), x)
-    with pytest.raises(TypeError, match="must be an instance of a Quantizer"):
-        prepare_pt2e(graph, None)
-    with pytest.raises(ValueError, match="has observers already"):
-        prepare_pt2e(prepare_pt2e(graph, octavo_quantizer()), octavo_quantizer())
-    training = export(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), torch.randn(2, 3, 4, 4))
-    with pytest.raises(ValueError, match=r"batch_norm.*exported in training mode"):
-        prepare_pt2e(training, octavo_quantizer())
-
-
-def test_refusals_of_annotations():
-    graph = export(Two().eval(), torch.randn(2, 6))
-
-    def prepare(make):
-        prepare_pt2e(graph, ByHand(lambda n: make(n) if n.name == "linear_1" else None))
-
-    with pytest.raises(TypeError, match=r"linear_1.*the annotation must be"):
-        prepare(lambda n: "quantize this")
-    with pytest.raises(ValueError, match="names 'x', which is none of the node's inputs"):
-        prepare(lambda n: QuantizationAnnotation({_named(n, "x"): ACT}))
-    with pytest.raises(TypeError, match="no QuantizationSpecBase"):
-        prepare(lambda n: QuantizationAnnotation({}, torch.uint8))
-    with pytest.raises(ValueError, match="which no annotation quantizes"):
-        prepare(lambda n: QuantizationAnnotation({}, SharedQuantizationSpec(n.args[0])))
-    with pytest.raises(ValueError, match="only share with one another"):
-        prepare(lambda n: QuantizationAnnotation({}, SharedQuantizationSpec(n)))
-    with pytest.raises(ValueError, match="derived from themselves"):
-        prepare(
-            lambda n: QuantizationAnnotation(
-                {}, DerivedQuantizationSpec([n], lambda o: None, torch.int32)
-            )
-        )
-    with pytest.raises(
-        NotImplementedError, match=r"the output of node 'linear_1'.*qscheme must be"
-    ):
-        prepare(
-            lambda n: QuantizationAnnotation(
-                {}, QuantizationSpec(torch.uint8, MinMaxObserver, qscheme="affine")
-            )
-        )
-
-
-def _named(node, name):
-    return next(n for n in node.graph.nodes if n.name == name)
-
-
-def test_specs_check_their_arguments():
-    with pytest.raises(ValueError, match="quant_min 3 must be <= quant_max 1"):
-        QuantizationSpec(torch.uint8, MinMaxObserver, 3, 1)
-    with pytest.raises(ValueError, match="ch_axis must not be negative"):
-        QuantizationSpec(torch.uint8, MinMaxObserver, ch_axis=-1)
-
-
-def test_nothing_was_observed():
-    prepared = prepare_pt2e(export(Two().eval(), torch.randn(2, 6)), octavo_quantizer())
-    with pytest.raises(ValueError, match=r"node 'x'.*nothing was observed.*calibration data"):
-        convert_pt2e(prepared)
-    prepared(torch.full((2, 6), torch.nan))
-    with pytest.raises(ValueError, match="nothing finite was observed there, only 12 NaN or Inf"):
-        convert_pt2e(prepared)
-
-
-def test_the_module_is_named_where_nothing_was_observed():
-    def rule(node):
-        if not _is(node, "linear") or "two_weight" not in str(node.args):
-            return None
-        return QuantizationAnnotation({}, ACT)
-
-    prepared = prepare_pt2e(export(Two().eval(), torch.randn(2, 6)), ByHand(rule))
-    with pytest.raises(ValueError, match=r"aten\.linear\.default, module 'two'.*nothing was"):
-        convert_pt2e(prepared)
-
-
-def test_refusals_of_convert():
-    graph = export(Two().eval(), torch.randn(2, 6))
-    with pytest.raises(ValueError, match=r"has no observers.*set_global"):
-        convert_pt2e(graph)
-    with pytest.raises(TypeError, match=r"convert_pt2e: model must be a graph from torch\.export"):
-        convert_pt2e(Two())
-    with pytest.raises(ValueError, match="fold_quantize must be a bool"):
-        convert_pt2e(graph, fold_quantize=1)
-
-
 def test_weights_alone_need_no_calibration():
     def rule(node):
-        return QuantizationAnnotation({node.args[1]: WEIGHT}) if _is(node, "linear") else None
+        return QuantizationAnnotation({node.args[1]: WEIGHT}) if is_aten(node, "linear") else None
 
-    prepared = prepare_pt2e(export(Two().eval(), torch.randn(2, 6)), ByHand(rule))
+    prepared = prepare_pt2e(export(TwoLayers().eval(), torch.randn(2, 6)), ByHand(rule))
     result = convert_pt2e(prepared)
     assert (
         targets(result)
@@ -528,8 +392,8 @@ def test_observers_of_a_callback_are_used():
                     fixed = FixedQParamsObserver(0.5, 7)
                     edge_or_node_to_obs_or_fq[place] = fixed
 
-    quantizer = Exchange(lambda n: _linear(n) if _is(n, "linear") else None)
-    result = quantized(Two(), torch.randn(8, 6), quantizer=quantizer)
+    quantizer = Exchange(lambda n: linear_annotation(n) if is_aten(n, "linear") else None)
+    result = quantized(TwoLayers(), torch.randn(8, 6), quantizer=quantizer)
     last = [n for n in result.graph.nodes if "octavo.quantize_per_tensor" in str(n.target)][-1]
     assert last.args[1:3] == (0.5, 7)
 
@@ -545,13 +409,13 @@ def test_keyword_arguments_can_be_annotated():
 
     graph, x = export(Net().eval(), torch.randn(8, 6)), torch.randn(3, 6)
     for node in graph.graph.nodes:
-        if _is(node, "linear"):
+        if is_aten(node, "linear"):
             node.kwargs = {"weight": node.args[1]}
             node.args = node.args[:1]
     graph.recompile()
 
     def rule(node):
-        if not _is(node, "linear"):
+        if not is_aten(node, "linear"):
             return None
         return QuantizationAnnotation({node.args[0]: ACT, node.kwargs["weight"]: WEIGHT}, ACT)
 

@@ -136,6 +136,7 @@ class OctavoQuantizer(Quantizer):
     * Additions and products of tensors (with ReLU), matrix products.
     * Batch norms that are not part of a layer; layer, group and instance norms; hardswish, ELU,
       leaky ReLU, PReLU; sigmoid, tanh, softmax with their fixed qparams.
+      A softmax of a sum or of a masked tensor stays float, and so does that sum.
     * With the qparams of their inputs: pooling, ReLU, clamping, mean, interpolation, padding,
       concatenation, and operations that only move values.
 

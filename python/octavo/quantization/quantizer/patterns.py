@@ -49,6 +49,9 @@ _FIXED = {
     "tanh": (2.0 / 256.0, 128),
 }
 
+_SOFTMAX = ("softmax", "_softmax", "log_softmax")
+_MASKING = ("add", "sub", "where", "masked_fill")
+
 # The results hold no values outside of the input's range, widened to contain 0.
 _CLAMPING = ("hardtanh", "clamp", "clamp_min", "clamp_max")
 _POOLING = (
@@ -229,7 +232,7 @@ class Annotator:
         operands = node.args[:2]
         if not all(_is_float(operand) for operand in operands):
             return
-        if name == "add" and argument(node, "alpha") != 1:
+        if name == "add" and (argument(node, "alpha") != 1 or _masks(node)):
             return
         inputs = dict.fromkeys(operands, config.input_activation)
         chain = _Chain([node])
@@ -245,6 +248,8 @@ class Annotator:
         if config.is_dynamic or not node.args or not _is_float(node.args[0]):
             return
         inputs = {node.args[0]: config.input_activation}
+        if name in _SOFTMAX and op_name(node.args[0]) in _MASKING:  # type: ignore[arg-type]
+            return
         if name in _FIXED:
             _annotate(node, inputs, _fixed_spec(config.output_activation, *_FIXED[name]))
         elif name in _UNARY:
@@ -333,6 +338,13 @@ def _is_float(value: Any) -> bool:
 def _is_quantized(value: Any) -> bool:
     annotation = value.meta.get(Q_ANNOTATION_KEY) if isinstance(value, Node) else None
     return annotation is not None and annotation.output_qspec is not None
+
+
+def _masks(addition: Node) -> bool:
+    """Whether a sum goes into a softmax. A mask in it, of -1e9 or the like, would leave no steps
+    for the values that count.
+    """
+    return any(op_name(user) in _SOFTMAX for user in users_of(addition))
 
 
 def _own_spec(place: Any) -> Any:
