@@ -58,7 +58,9 @@ def conv(seed: int = 1) -> nn.Conv2d:
 
 
 def mapping() -> tq.QConfigMapping:
-    return tq.get_default_qconfig_mapping()
+    """The default rules with observers of minimum and maximum, which are quick."""
+    extremes = tq.QConfig(tq.MinMaxObserver, tq.default_per_channel_weight_observer)
+    return tq.get_default_qconfig_mapping().set_global(extremes)
 
 
 def converted(model: nn.Module, rules: Any = None, shapes: Any = X, **kwargs: Any) -> Any:
