@@ -75,8 +75,12 @@ FUSED = {
     ),
     "add": (lambda m, x: m.a(x) + x, ["x", "add"]),
     "add, relu": (lambda m, x: F.relu(x + m.a(x)), ["x", "relu"]),
-    # Of two convolutions the later one goes with the addition.
-    "two convolutions": (lambda m, x: F.relu(m.a(x) + m.b(x)), ["x", "conv2d", "relu"]),
+    # Of two convolutions the first operand goes with the addition, whichever comes first.
+    "two convolutions": (lambda m, x: F.relu(m.a(x) + m.b(x)), ["x", "conv2d_1", "relu"]),
+    "the later first": (
+        lambda m, x: (lambda a, b: F.relu(b + a))(m.a(x), m.b(x)),
+        ["x", "conv2d", "relu"],
+    ),
     "broadcast": (lambda m, x: m.a(x) + x[:, :, :1, :1], ["x", "conv2d", "slice_1", "add"]),
     "alpha": (lambda m, x: torch.add(m.a(x), x, alpha=2), ["x", "conv2d"]),
     "two readers": (lambda m, x: (lambda y: F.relu(y) + y)(m.a(x)), ["x", "conv2d", "relu", "add"]),

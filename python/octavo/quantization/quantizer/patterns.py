@@ -129,7 +129,6 @@ class Annotator:
     def __init__(self, model: GraphModule, config_of: Callable[[Node], Any]) -> None:
         self.model = model
         self._config_of = config_of
-        self.order = {node: index for index, node in enumerate(model.graph.nodes)}
 
     def run(self) -> None:
         nodes = list(self.model.graph.nodes)
@@ -206,8 +205,8 @@ class Annotator:
         return chain
 
     def _fuse_addition(self, chain: _Chain, addition: Node) -> None:
-        """Fuses an addition of the convolution's result and a tensor of the same shape that exists
-        by then: of two convolutions that are added, the later one is fused.
+        """Fuses an addition of the convolution's result and a tensor of the same shape. Of two
+        convolutions that are added, the first operand is fused.
         """
         result = chain.last
         operands: Any = addition.args[:2]
@@ -218,10 +217,16 @@ class Annotator:
         shapes = [getattr(n.meta.get("val"), "shape", None) for n in (result, other)]
         if shapes[0] is None or shapes[0] != shapes[1]:
             return
-        if self.order[other] > self.order[chain.nodes[0]]:
+        if other is operands[0] and self._is_fusable(other, addition):
             return
         chain.nodes.append(addition)
         chain.extra = other
+
+    def _is_fusable(self, node: Node, addition: Node) -> bool:
+        """Whether a convolution that comes later in the graph will be fused with the addition."""
+        if op_name(node) != "conv2d" or not self._is_free(node) or len(users_of(node)) != 1:
+            return False
+        return self._same_rule(node, addition)
 
     # Other operators with an observer of their own.
 
