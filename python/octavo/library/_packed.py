@@ -61,10 +61,11 @@ def packed(make: Make, tensors: tuple[Tensor | None, ...], *options: Any) -> Any
         return entry.made
     made = _make(make, tensors, options)
 
-    def forget(dead: Any) -> None:
-        entry = _ENTRIES.get(key)
+    def forget(dead: Any, entries: dict[tuple[Any, ...], _Entry] = _ENTRIES) -> None:
+        # Not the global, which is gone when the interpreter ends.
+        entry = entries.get(key)
         if entry is not None and any(known is dead for known in entry.tensors):
-            _ENTRIES.pop(key, None)
+            entries.pop(key, None)
 
     _ENTRIES[key] = _Entry(made, tensors, forget)
     return made

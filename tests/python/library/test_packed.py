@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -108,3 +110,15 @@ def test_the_packed_weight_of_the_module_serves_its_graph() -> None:
     run(x)
     mine = model.body[0]._packed  # type: ignore[index, union-attr]
     assert any(entry.made is mine for entry in _packed._ENTRIES.values())
+
+
+def test_no_complaints_when_the_interpreter_ends() -> None:
+    program = """
+import torch, octavo
+tensors = torch.ones(5, 7, dtype=torch.int8), torch.ones(5), torch.zeros(5, dtype=torch.int64), None
+x = torch.ones(2, 7, dtype=torch.uint8)
+torch.ops.octavo.linear(x, 0.1, 3, *tensors, 0.1, 3, torch.uint8)
+torch.kept = tensors
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert result.stderr == b""
