@@ -35,6 +35,7 @@ def test_one_graph_and_the_same_bits(name: str, backend: str) -> None:
 @pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler"
 )
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own module uses it
 @pytest.mark.parametrize("name", ["linear", "residual", "functions", "encoder", "lstm"])
 def test_inductor(name: str) -> None:
     model, x = converted(name)
