@@ -17,6 +17,7 @@ from octavo.nn.quantized.modules.conv_transpose_base import ConvTransposeModule
 from octavo.nn.quantized.modules.functional_modules import QFunctional
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
 from octavo.ops import direct
+from octavo.ops._tracing import is_dynamo_compiling
 from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
@@ -318,8 +319,10 @@ class LookupTable(QuantizedOutput):
                 f"{self._in[1]}, got {input._scale} and {input._zero_point}"
             )
         qdtype = self._out_qdtype or input._qdtype
-        quick: QTensor | None = direct.lookup(
-            input, self._table, self._scale, self._zero_point, qdtype
+        quick: QTensor | None = (
+            None
+            if is_dynamo_compiling()
+            else direct.lookup(input, self._table, self._scale, self._zero_point, qdtype)
         )
         if quick is not None:
             return quick

@@ -1,0 +1,71 @@
+"""The two graph flows, `quantize_fx` and `quantize_pt2e` with `octavo.lower`, on one float model;
+eager mode is compared with the first in `fx/test_fx_parity.py`. Results of both export and compile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import fx, nn
+
+import octavo
+import octavo.quantization as tq
+from fx_models import ZOO, batch, calibrated, flat, sqnr, zoo_model
+from octavo.quantization.quantize_fx import convert_fx, prepare_fx
+from octavo.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+from octavo.quantization.quantizer import (
+    OctavoQuantizer,
+    get_default_octavo_quantization_config,
+)
+
+# torch's own export of a float LSTM.
+pytestmark = pytest.mark.filterwarnings("ignore:The tensor attributes self.lstm")
+
+Shapes = tuple[tuple[int, ...], ...]
+
+# In these the flows place observers in different places:
+# - concatenation, where a part is quantized before (one scale for all, or each its own),
+# - layers that are called twice (one observer, or one for each call),
+# - views of float values, and what stands around a softmax.
+DIFFERENT_OBSERVERS = {"attention", "dense_concat", "shared", "two_inputs"}
+
+
+def by_fx(model: nn.Module, shapes: Shapes) -> fx.GraphModule:
+    prepared = prepare_fx(model, tq.get_default_qconfig_mapping(), batch(shapes))
+    return convert_fx(calibrated(prepared, shapes))  # type: ignore[arg-type]
+
+
+def by_export(model: nn.Module, shapes: Shapes) -> fx.GraphModule:
+    graph = torch.export.export(model, batch(shapes)).module()
+    quantizer = OctavoQuantizer().set_global(get_default_octavo_quantization_config())
+    prepared: Any = calibrated(prepare_pt2e(graph, quantizer), shapes)
+    return octavo.lower(convert_pt2e(prepared))
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_graph_flows_agree(name: str) -> None:
+    model, shapes = zoo_model(name)
+    traced, exported = by_fx(model, shapes), by_export(model, shapes)
+    x = batch(shapes, 5)
+    if name not in DIFFERENT_OBSERVERS:
+        assert torch.equal(flat(traced(*x)), flat(exported(*x)))
+    want = model(*x)
+    assert sqnr(want, exported(*x)) > sqnr(want, traced(*x)) - 1
+    assert sqnr(want, exported(*x)) > 25
+
+
+@pytest.mark.parametrize("flow", [by_fx, by_export], ids=["fx", "export"])
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_result_exports_and_compiles(name: str, flow: Any) -> None:
+    model, shapes = zoo_model(name)
+    int8, x = flow(model, shapes), batch(shapes, 5)
+    with torch.no_grad():
+        want = flat(int8(*x))
+        program = torch.export.export(int8, x)
+        assert torch.equal(flat(program.module()(*x)), want)
+        if any(isinstance(module, nn.LSTM) for module in int8.modules()):
+            return  # torch compiles no LSTM, and the default QConfig leaves it float
+        compiled = torch.compile(int8, fullgraph=True, backend="aot_eager")
+        assert torch.equal(flat(compiled(*x)), want)
