@@ -83,7 +83,8 @@ class Random {
  public:
   explicit Random(uint64_t seed) : engine_(seed * 0x9E3779B97F4A7C15u + 1) {}
   int32_t integer(int32_t lo, int32_t hi) {
-    return lo + static_cast<int32_t>(engine_() % (static_cast<uint64_t>(int64_t{hi} - lo) + 1));
+    const uint64_t count = static_cast<uint64_t>(int64_t{hi} - lo) + 1;
+    return static_cast<int32_t>(lo + static_cast<int64_t>(engine_() % count));
   }
   float real(float lo, float hi) {
     return lo + (hi - lo) * static_cast<float>(engine_() >> 40) * 0x1p-24f;
