@@ -404,7 +404,8 @@ TEST(Context, VectorRegistersFlagsAndErrnoSurvive) {
 }
 
 TEST(Context, CountsInstructions) {
-  if (!Emulated()) GTEST_SKIP() << "this CPU runs AMX itself";
+  if (!Emulated())
+    GTEST_SKIP() << "needs the AMX instruction emulator, and this CPU has amx_int8 itself";
   const uint64_t before = octavo_emulated_instruction_count();
   LoadConfig(Config::AllFull());
   __asm__ volatile("tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilerelease" : : : "memory");

@@ -91,7 +91,7 @@ TEST(TileState, BadConfigurationChangesNothing) {
 }
 
 TEST(DotProduct, BothFormsAgree) {
-  if (!__builtin_cpu_supports("avx2")) GTEST_SKIP() << "this CPU has no AVX2";
+  if (!__builtin_cpu_supports("avx2")) GTEST_SKIP() << "needs avx2, which this CPU lacks";
   std::mt19937 random(4);
   constexpr uint8_t kCorners[] = {0, 1, 127, 128, 255};
   for (int round = 0; round < 400; ++round) {

@@ -23,7 +23,10 @@ with warnings.catch_warnings():
     try:
         import torch.ao.quantization.fx._decomposed
     except ImportError:  # a torch without torch.ao
-        pytest.skip("torch.ao: registers quantized_decomposed", allow_module_level=True)
+        pytest.skip(
+            "needs torch.ao, which registers quantized_decomposed, and this torch lacks it",
+            allow_module_level=True,
+        )
 
 RANGE = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-32768, 32767)}
 

@@ -8,6 +8,7 @@ the functions again once there are numbers.
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ def constant_result(function: _F) -> _F:
     return function
 
 
-class PlainForm:
+class PlainForm(ABC):
     """What has a tensor that graphs need and that it keeps in another form: the plain weight of a
     packed one.
 
@@ -53,8 +54,9 @@ class PlainForm:
         self._made: weakref.ref[Tensor] | None = None
         self._kept: Tensor | None = None
 
+    @abstractmethod
     def _make_plain(self) -> Tensor:
-        raise NotImplementedError
+        """A new tensor of the plain form."""
 
     def plain(self) -> Tensor:
         """The tensor. Compiled graphs read it from here at every call, so it is kept for them;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -81,9 +82,9 @@ class _Weight(PlainForm):
         self._scales = _expand("weight scale", self.scales, channels, torch.float32)
         self._zero_points = _expand("weight zero_point", self.zero_points, channels, torch.int32)
 
+    @abstractmethod
     def unpack(self) -> Tensor:
         """The plain int8 weight."""
-        raise NotImplementedError
 
     def _make_plain(self) -> Tensor:
         return self.unpack()

@@ -5,6 +5,7 @@ A :class:`Capture` is one way; :func:`octavo.quantize` tries several and reports
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Captured:
     notes: list[str] = field(default_factory=list)
 
 
-class Capture:
+class Capture(ABC):
     """One way to find a model's structure.
 
     Attributes:
@@ -55,6 +56,7 @@ class Capture:
     name = ""
     restores_int8 = False
 
+    @abstractmethod
     def capture(self, model: nn.Module, configs: Configs, example: Batch) -> Captured:
         """A prepared copy of a float model in eval mode.
 
@@ -67,14 +69,13 @@ class Capture:
         Raises:
             CaptureError: this way does not do for the model.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def convert(self, prepared: nn.Module) -> nn.Module:
         """The int8 model of a calibrated one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
         """A copy of a float model whose modules have the names that they have in a checkpoint with
         this recipe.
         """
-        raise NotImplementedError

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -52,7 +53,7 @@ def near(name: str, known: Iterable[str], lead: str = "; did you mean ") -> str:
     return f"{lead}{' or '.join(map(repr, close))}?" if close else ""
 
 
-class QuantConfig:
+class QuantConfig(ABC):
     """What :class:`StaticQuantConfig` and :class:`DynamicQuantConfig` have in common.
 
     Every setting is an attribute. A list of values stands for all of them, which only
@@ -134,8 +135,9 @@ class QuantConfig:
                 )
         return None if self.leaves_float else self._observers()
 
+    @abstractmethod
     def _observers(self) -> QConfig:
-        raise NotImplementedError
+        """The observers of settings that have one value each."""
 
     def expanded(self) -> list[QuantConfig]:
         """A config for every combination of the values that are lists; local rules stay."""

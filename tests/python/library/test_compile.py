@@ -33,7 +33,8 @@ def test_one_graph_and_the_same_bits(name: str, backend: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler"
+    shutil.which("g++") is None and shutil.which("clang++") is None,
+    reason="needs g++ or clang++, which torch.compile runs",
 )
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own module uses it
 @pytest.mark.parametrize("name", ["linear", "residual", "functions", "encoder", "lstm"])
