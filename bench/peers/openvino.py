@@ -172,7 +172,7 @@ def _request(
     request.set_input_tensor(ov.Tensor(inputs, shared_memory=True))
     request.set_output_tensor(ov.Tensor(outputs, shared_memory=True))
 
-    def call(_keep: Any = inputs) -> None:  # the request does not keep its input alive
+    def call(_keep: Any = (inputs, outputs)) -> None:  # the request does not keep them alive
         request.infer()
 
     def result(_: Any) -> Tensor:
