@@ -17,8 +17,7 @@ from octavo.nn.quantized import Quantize
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.utils import is_calibrated, output_qparams
 from octavo.quantization.fx.dtypes import quant_type
-from octavo.quantization.fx.functions import free_name
-from octavo.quantization.fx.fuse import set_module
+from octavo.quantization.fx.fuse import free_name, set_module
 from octavo.quantization.fx.graph_module import ObservedGraphModule, QuantizedGraphModule
 from octavo.quantization.fx.kinds import DROPOUT, dynamic_mapping
 from octavo.quantization.fx.operations import QUANTIZED, FloatOperation, dequantize_all

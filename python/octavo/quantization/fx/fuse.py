@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +19,7 @@ from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.quant_type import QuantType
 from octavo.quantization.units import find_entry, has_float16_weights
 
-__all__ = ["fuse_graph"]
+__all__ = ["free_name", "fuse_graph", "own_module", "set_module"]
 
 _FLAGS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.Tanh)  # without parameters
 
@@ -76,6 +77,26 @@ class _Chains:
                 return chain
             chain.append((node, kind))
 
+    def alone(self, call: fx.Node) -> list[fx.Node]:
+        """The nodes to fuse with one call of a module, itself first; only itself where there are
+        none.
+        """
+        chain = self.longest(call)
+        for length in range(len(chain), 1, -1):
+            kinds = tuple(kind for _, kind in chain[:length])
+            if kinds in self.fusers and self._suits(call, kinds):
+                return [node for node, _ in chain[:length]]
+        return [call]
+
+    def by_sequence(self, calls: list[fx.Node]) -> list[list[list[fx.Node]]]:
+        """The nodes to fuse with each call of a module, with those together that are alike."""
+        result: dict[Any, list[list[fx.Node]]] = defaultdict(list)
+        for call in calls:
+            nodes = self.alone(call)
+            key = tuple(self._identity(node, self.type_of(node)) for node in nodes)
+            result[key].append(nodes)
+        return list(result.values())
+
     def common(self, calls: list[fx.Node], counts: dict[Any, int]) -> list[list[fx.Node]]:
         """For each call of one module the nodes to fuse: the longest sequence that all calls have,
         of modules that are not called elsewhere.
@@ -127,7 +148,9 @@ def fuse_graph(
     quantized as ``mapping`` says.
 
     The fused module is where the first one was, and comes from where that came from. A module that
-    is called several times is fused with what follows all of its calls, or not at all.
+    is called several times is fused with what follows each of its calls; where that is not the same
+    everywhere, there is a module for each sequence, with the same parameters. One that is trained
+    is fused with what follows all of its calls, or not at all.
 
     Raises:
         ValueError: a batch norm that cannot be folded, with the path.
@@ -139,14 +162,31 @@ def fuse_graph(
             calls[str(node.target)].append(node)
     counts: dict[Any, int] = {target: len(nodes) for target, nodes in calls.items()}
     gone: set[fx.Node] = set()
-    for target, nodes in calls.items():
+    for nodes in calls.values():
         if any(node in gone for node in nodes) or chains.type_of(nodes[0]) is None:
             continue
-        groups = chains.common(nodes, counts)
-        if groups:
-            _fuse(model, target, groups, chains, is_qat)
-            gone.update(node for group in groups for node in group)
+        found = [chains.common(nodes, counts)] if is_qat else chains.by_sequence(nodes)
+        for groups in found[1:]:
+            own_module(model, [group[0] for group in groups])
+        for groups in found:
+            if groups and len(groups[0]) > 1:
+                _fuse(model, str(groups[0][0].target), groups, chains, is_qat)
+                gone.update(node for group in groups for node in group)
     model.graph.lint()
+
+
+def own_module(model: fx.GraphModule, calls: list[fx.Node]) -> str:
+    """Gives some of the calls of a module a copy of it with the same parameters; returns its
+    name.
+    """
+    path = str(calls[0].target)
+    module = model.get_submodule(path)
+    tensors = (*module.parameters(), *module.buffers())
+    name = free_name(model, f"{path.replace('.', '_')}_call")
+    model.add_module(name, copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}))
+    for call in calls:
+        call.target = name
+    return name
 
 
 def _fuse(
@@ -161,6 +201,9 @@ def _fuse(
         model.get_submodule(str(node.target)) if node.op == "call_module" else kind
         for node, kind in zip(groups[0], kinds, strict=True)
     ]
+    # Copies of what has no parameters: it may be called elsewhere too, and a pickled graph knows a
+    # module by one path.
+    parts = [copy.deepcopy(part) if isinstance(part, _FLAGS) else part for part in parts]
     for part in parts:
         if isinstance(part, nn.Module):
             fold_weights(part)
@@ -184,6 +227,14 @@ def _shorten(graph: fx.Graph, group: Iterable[fx.Node], kind: type) -> None:
     rest[-1].replace_all_uses_with(first)
     for node in reversed(rest):
         graph.erase_node(node)
+
+
+def free_name(model: nn.Module, name: str) -> str:
+    """``name``, or with a number where the model has such an attribute."""
+    candidate, number = name, 0
+    while hasattr(model, candidate):
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate
 
 
 def set_module(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo.nn.quantized import QFunctional
+from octavo.nn.quantized.modules.scalar import rounded
 from octavo.nn.quantized.modules.utils import output_qparams, source_label
 from octavo.tensor import QTensor
 
@@ -19,9 +20,11 @@ __all__ = [
     "QAdd",
     "QAddScalar",
     "QCat",
+    "QDivScalar",
     "QMatMul",
     "QMul",
     "QMulScalar",
+    "QSubScalar",
     "dequantize_all",
 ]
 
@@ -30,8 +33,9 @@ class FloatOperation(nn.Module):
     """A call of a function or method on float tensors.
 
     Args:
-        kind: "add", "mul", "matmul", "cat", "add_scalar", "mul_scalar" for what becomes a module,
-            or "call" for what is called on quantized tensors as on floats.
+        kind: "add", "mul", "matmul", "cat", "add_scalar", "sub_scalar", "mul_scalar",
+            "div_scalar" for what becomes a module, or "call" for what is called on quantized
+            tensors as on floats.
         target: the function, or the name of the method.
         relu: whether ReLU follows.
 
@@ -137,7 +141,9 @@ class QCat(_Operation):
 
 
 class _ScalarOperation(_Operation):
-    """The result's scale follows from the input's."""
+    """The result's scale follows from the input's. It is rounded to float32, as scales are that
+    graphs hold.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,6 +152,9 @@ class _ScalarOperation(_Operation):
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
         return cls()
+
+    def _derived_scale(self, scale: float) -> float:
+        return rounded(super()._derived_scale(scale))
 
     def _state_tensors(self) -> dict[str, Tensor]:
         return {}
@@ -171,6 +180,27 @@ class QMulScalar(_ScalarOperation):
         return self.mul_scalar(x, y) if isinstance(x, QTensor) else self.mul_scalar(y, x)
 
 
+class QSubScalar(_ScalarOperation):
+    """``x - y`` with a number on either side; raises as ``QFunctional.add_scalar``."""
+
+    def forward(self, x: Any, y: Any) -> QTensor:  # type: ignore[override]
+        if isinstance(x, QTensor):
+            return self.add_scalar(x, -self._scalar(y))
+        return self.add_scalar(self.mul_scalar(y, -1.0), x)
+
+
+class QDivScalar(_ScalarOperation):
+    """``x / y`` by a number, as the product with ``1 / y``; raises as ``QFunctional.mul_scalar``,
+    and ValueError for a division by zero.
+    """
+
+    def forward(self, x: QTensor, y: float) -> QTensor:  # type: ignore[override]
+        divisor = self._scalar(y)
+        if divisor == 0.0:
+            raise ValueError(f"{self._label()}: division by zero has no quantized result")
+        return self.mul_scalar(x, 1.0 / divisor)
+
+
 def dequantize_all(value: Any) -> Any:
     """The values of all quantized tensors in nested tuples and lists."""
     if isinstance(value, QTensor):
@@ -186,5 +216,7 @@ QUANTIZED: dict[str, Any] = {
     "matmul": QMatMul,
     "cat": QCat,
     "add_scalar": QAddScalar,
+    "sub_scalar": QSubScalar,
     "mul_scalar": QMulScalar,
+    "div_scalar": QDivScalar,
 }

@@ -46,7 +46,7 @@ class ReferenceConverter(Converter):
         self._quantized(node, self._call(node, path))
 
     def _operation(self, node: fx.Node, operation: FloatOperation) -> None:
-        number = operation.kind in ("add_scalar", "mul_scalar")
+        number = operation.kind.endswith("_scalar")
         self._quantized(node, self._call(node, str(node.target)), operation.many or number)
 
     def _keeps(self, node: fx.Node, module: nn.Module) -> None:
