@@ -42,6 +42,7 @@ from octavo.quantization.fx.fuse import fuse_graph
 from octavo.quantization.fx.graph_module import (
     FusedGraphModule,
     ObservedGraphModule,
+    adopt_hooks,
     preserve,
 )
 from octavo.quantization.fx.inplace import functionalize
@@ -178,6 +179,7 @@ def fuse_fx(
     functionalize(graph, traced, "fuse_fx")
     fuse_graph(traced, _backend(backend_config), is_qat=False)
     result = FusedGraphModule(traced, graph)
+    adopt_hooks(result, copied)
     _keep_attributes(result, model, config.preserved_attributes)
     return result
 

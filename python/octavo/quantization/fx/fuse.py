@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 from torch import fx, nn
@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from octavo.quantization.backend_config import BackendConfig
 from octavo.quantization.fold import fold_weights
+from octavo.quantization.fuse_modules import place_hooks, take_hooks
 from octavo.quantization.fx.dtypes import quant_type
-from octavo.quantization.fx.kinds import RELU
+from octavo.quantization.fx.kinds import RELU, module_of
 from octavo.quantization.fx.origins import origin_of, qconfig_of, set_origin
+from octavo.quantization.fx.values import Value
 from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.quant_type import QuantType
 from octavo.quantization.units import find_entry, has_float16_weights
@@ -37,10 +39,15 @@ class _Chains:
     """The calls that follow each call of a module, as far as some fusion goes."""
 
     def __init__(
-        self, model: fx.GraphModule, backend: BackendConfig, mapping: QConfigMapping | None
+        self,
+        model: fx.GraphModule,
+        backend: BackendConfig,
+        mapping: QConfigMapping | None,
+        values: MutableMapping[fx.Node, Value],
     ) -> None:
         self.model = model
         self.mapping = mapping
+        self.values = values
         self.fusers = _sequences(backend)
         self.types = {kind for sequence in self.fusers for kind in sequence}
         self.prefixes = {
@@ -75,7 +82,18 @@ class _Chains:
             kinds = tuple(kind for _, kind in chain)
             if (*kinds, kind) not in self.prefixes or len(node.all_input_nodes) != 1:
                 return chain
+            if kind is nn.BatchNorm1d and not self._normalizes_channels(last):
+                return chain
             chain.append((node, kind))
+
+    def _normalizes_channels(self, layer: fx.Node) -> bool:
+        """Whether a BatchNorm1d after a layer has the layer's output channels as its own. It does
+        not where there is a sequence of features, or a single unbatched signal: it normalizes along
+        the second dimension of whatever it gets. Unknown shapes count as those of a batch.
+        """
+        shape = self.values[layer].shape if layer in self.values else None
+        rank = 2 if isinstance(module_of(layer, self.model), nn.Linear) else 3
+        return shape is None or len(shape) == rank
 
     def alone(self, call: fx.Node) -> list[fx.Node]:
         """The nodes to fuse with one call of a module, itself first; only itself where there are
@@ -143,6 +161,7 @@ def fuse_graph(
     backend: BackendConfig,
     is_qat: bool,
     mapping: QConfigMapping | None = None,
+    values: MutableMapping[fx.Node, Value] | None = None,
 ) -> None:
     """Fuses what the backend's patterns with a fuser method name, in place, where the result can be
     quantized as ``mapping`` says.
@@ -152,10 +171,14 @@ def fuse_graph(
     everywhere, there is a module for each sequence, with the same parameters. One that is trained
     is fused with what follows all of its calls, or not at all.
 
+    Args:
+        values: of the nodes, if known; kept up to date.
+
     Raises:
         ValueError: a batch norm that cannot be folded, with the path.
     """
-    chains = _Chains(model, backend, mapping)
+    values = {} if values is None else values
+    chains = _Chains(model, backend, mapping, values)
     calls: dict[str, list[fx.Node]] = defaultdict(list)
     for node in model.graph.nodes:
         if node.op == "call_module":
@@ -207,16 +230,23 @@ def _fuse(
     for part in parts:
         if isinstance(part, nn.Module):
             fold_weights(part)
+    modules = [part if isinstance(part, nn.Module) else nn.Identity() for part in parts]
+    hooks = [take_hooks(module) for module in modules]
     try:
         fused = chains.fusers[kinds](is_qat, *parts)
-    except NotImplementedError:
-        return  # no such form for training
+    except NotImplementedError:  # no such form for training
+        for module, taken in zip(modules, hooks, strict=True):
+            vars(module).update(taken)
+        return
     except (TypeError, ValueError) as error:
         names = [str(node.target) for node in groups[0]]
         raise type(error)(f"{error} (in {names})") from error
+    place_hooks(fused, modules, hooks, f"'{target}'")
     fused.training = parts[0].training
     set_module(model, target, fused)
     for group in groups:
+        if group[-1] in chains.values:
+            chains.values[group[0]] = chains.values[group[-1]]
         _shorten(model.graph, group, type(fused))
 
 

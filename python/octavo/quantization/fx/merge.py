@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from octavo.nn import intrinsic as nni
 from octavo.quantization.backend_config import BackendConfig
+from octavo.quantization.fuse_modules import place_hooks, take_hooks
 from octavo.quantization.fx.fuse import free_name, own_module, set_module
 from octavo.quantization.fx.kinds import ADD, MUL, RELU, Kind, kind_of
 from octavo.quantization.fx.operations import FloatOperation
@@ -127,11 +128,13 @@ def _merge_convolution(
     if sum(other.target == conv.target for other in model.graph.nodes) > 1:
         own_module(model, [conv])
     module: Any = model.get_submodule(str(conv.target))
+    hooks = take_hooks(module)
     whole: Any
     if relu is None:
         whole = nni.ConvAdd2d(module, operator.add)
     else:
         whole = nni.ConvAddReLU2d(module, operator.add, torch.relu)
+    place_hooks(whole, [module, nn.Identity()], [hooks, take_hooks(nn.Identity())], "prepare_fx")
     whole.train(module.training)
     set_module(model, str(conv.target), whole)
     other = node.args[1] if node.args[0] is conv else node.args[0]

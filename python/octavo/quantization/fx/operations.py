@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octavo import ops
+from octavo.dtypes import QDType
 from octavo.nn.quantized import QFunctional
+from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.scalar import rounded
 from octavo.nn.quantized.modules.utils import output_qparams, source_label
 from octavo.tensor import QTensor
@@ -20,6 +23,7 @@ __all__ = [
     "QAdd",
     "QAddScalar",
     "QCat",
+    "QConstant",
     "QDivScalar",
     "QMatMul",
     "QMul",
@@ -199,6 +203,38 @@ class QDivScalar(_ScalarOperation):
         if divisor == 0.0:
             raise ValueError(f"{self._label()}: division by zero has no quantized result")
         return self.mul_scalar(x, 1.0 / divisor)
+
+
+class QConstant(QuantizedOutput):
+    """A constant of the model, quantized once.
+
+    Args:
+        value: float32, of any shape.
+        scale, zero_point, dtype: as :class:`octavo.nn.quantized.Quantize` has them.
+
+    Attributes:
+        values: the integers, a buffer.
+
+    ``forward`` takes nothing and gives the quantized tensor. Raises TypeError and ValueError for
+    qparams as ``Quantize``.
+    """
+
+    values: Tensor
+
+    def __init__(self, value: Tensor, scale: float, zero_point: int, dtype: QDType) -> None:
+        super().__init__()
+        self._set_output(scale, zero_point, dtype)
+        ints = ops.quantize(value.detach(), self._scale, self._zero_point, dtype)
+        self.register_buffer("values", ints)
+
+    def extra_repr(self) -> str:
+        shape = tuple(self.values.shape)
+        return f"{shape}, scale={self._scale}, zero_point={self._zero_point}"
+
+    def forward(self) -> QTensor:
+        qdtype = self._out_qdtype
+        assert qdtype is not None
+        return QTensor._wrap(self.values, self._scale, self._zero_point, qdtype)
 
 
 def dequantize_all(value: Any) -> Any:

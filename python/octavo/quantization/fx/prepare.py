@@ -22,6 +22,7 @@ from octavo.quantization.fx.fuse import free_name, fuse_graph, set_module
 from octavo.quantization.fx.graph_module import (
     ObservedGraphModule,
     ObservedStandaloneGraphModule,
+    adopt_hooks,
 )
 from octavo.quantization.fx.inplace import functionalize
 from octavo.quantization.fx.kinds import (
@@ -84,8 +85,8 @@ def prepare_model(
     note_origins(graph, model, scopes)
     functionalize(graph, traced, caller)
     as_modules(traced, backend)
-    fuse_graph(traced, backend, is_qat, mapping)
     values = run_example(traced, example_inputs, caller)
+    fuse_graph(traced, backend, is_qat, mapping, values)
     merge_additions(traced, values, mapping, backend, is_qat)
     entries = _standalone_entries(traced, custom)
     settings = Settings(
@@ -108,6 +109,7 @@ def prepare_model(
     graph.lint()
     cls = ObservedStandaloneGraphModule if standalone else ObservedGraphModule
     result = cls(traced, graph)
+    adopt_hooks(result, model)
     result.facts.update(
         is_qat=is_qat,
         inputs=tuple(custom.input_quantized_indexes),
@@ -274,6 +276,7 @@ class _Carrier:
         module._qualified_name = name  # type: ignore[assignment]
         observed: nn.Module = step.custom.from_float(module)
         observed._qualified_name = name  # type: ignore[assignment]
+        hand_over(module, observed)
         set_module(self.model, name, observed)
         return observed
 

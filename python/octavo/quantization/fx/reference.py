@@ -31,6 +31,8 @@ class ReferenceConverter(Converter):
     Dynamic, weight-only and custom modules become what they become in the int8 model.
     """
 
+    folds_constants = False
+
     def _observed(self, node: fx.Node) -> None:
         super()._observed(node)
         if node in self.observers:
