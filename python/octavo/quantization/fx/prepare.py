@@ -79,7 +79,7 @@ def prepare_model(
         *custom.standalone_module_classes,
         *observed,
     ]
-    given = len(example_inputs) if isinstance(example_inputs, (tuple, list)) else None
+    given = example_inputs if isinstance(example_inputs, (tuple, list)) else None
     graph, scopes = trace(model, names, classes, caller, given)
     traced = fx.GraphModule(model, graph)
     note_origins(graph, model, scopes)

@@ -277,9 +277,19 @@ class QFunctional(QuantizedOutput):
         if moved == out_zero:
             return QTensor._wrap(q.clone(), scale, moved, qdtype)
         out_scale = self._derived_scale(out_scale)
-        steps = (q.double() - float(moved)).float() * torch.tensor(scale / out_scale)
-        out = steps.clamp(lo - out_zero, hi - out_zero).round() + out_zero
-        return QTensor._wrap(out.to(qdtype.storage), out_scale, out_zero, qdtype)
+
+        def requantized(ints: Tensor) -> Tensor:
+            steps = (ints.double() - float(moved)).float() * torch.tensor(scale / out_scale)
+            out = steps.clamp(lo - out_zero, hi - out_zero).round() + out_zero
+            return out.to(qdtype.storage)
+
+        if q.numel() > 256 and not is_dynamo_compiling():
+            every = torch.arange(256, dtype=torch.uint8).view(qdtype.storage)
+            table = requantized(every).view(torch.uint8)
+            quick: QTensor | None = direct.lookup(x, table, out_scale, out_zero, qdtype)
+            if quick is not None:
+                return quick
+        return QTensor._wrap(requantized(q), out_scale, out_zero, qdtype)
 
     def mul_scalar(self, x: QTensor, y: float) -> QTensor:
         """``x * y``. Multiplies the scale by ``|y|``; a negative ``y`` mirrors the values in the
