@@ -19,7 +19,7 @@ from octavo.nn.quantized.modules.utils import is_calibrated, output_qparams
 from octavo.quantization.fx.dtypes import quant_type
 from octavo.quantization.fx.fuse import free_name, set_module
 from octavo.quantization.fx.graph_module import ObservedGraphModule, QuantizedGraphModule
-from octavo.quantization.fx.kinds import DROPOUT, dynamic_mapping
+from octavo.quantization.fx.kinds import DROPOUT, JOINING, dynamic_mapping
 from octavo.quantization.fx.operations import (
     QUANTIZED,
     FloatOperation,
@@ -312,6 +312,8 @@ class Converter:
         self.rows.append(
             ModuleReport(path, operation.extra_repr(), "", "works on quantized tensors")
         )
+        if operation.target in JOINING and args and isinstance(args[0], tuple):
+            args = (list(args[0]), *args[1:])  # torch.compile knows lists of quantized tensors only
         if operation.target in DROPOUT or operation.target == "detach":
             self.ints[node] = args[0]
             return

@@ -36,7 +36,7 @@ EXPECTED = {
     "squeeze_excite": (1, 1, 25),
     "dense_concat": (1, 1, 28),
     "shared": (1, 3, 30),
-    "two_inputs": (4, 4, 35),
+    "two_inputs": (2, 4, 35),
     "functions": (1, 1, 28),
     "recurrent": (3, 2, 35),
     "attention": (1, 1, 30),
