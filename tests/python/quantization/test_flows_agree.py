@@ -31,8 +31,8 @@ def by_fx(model: nn.Module, shapes: Shapes) -> fx.GraphModule:
     return convert_fx(calibrated(prepared, shapes))  # type: ignore[arg-type]
 
 
-def by_export(model: nn.Module, shapes: Shapes) -> fx.GraphModule:
-    graph = torch.export.export(model, batch(shapes)).module()
+def by_export(model: nn.Module, shapes: Shapes, dynamic: Any = None) -> fx.GraphModule:
+    graph = torch.export.export(model, batch(shapes), dynamic_shapes=dynamic).module()
     quantizer = OctavoQuantizer().set_global(get_default_octavo_quantization_config())
     prepared: Any = calibrated(prepare_pt2e(graph, quantizer), shapes)
     return octavo.lower(convert_pt2e(prepared))
@@ -45,6 +45,18 @@ def test_graph_flows_agree(name: str) -> None:
     x = batch(shapes, 5)
     assert torch.equal(flat(traced(*x)), flat(exported(*x)))
     assert sqnr(model(*x), exported(*x)) > 25
+
+
+@pytest.mark.parametrize("name", sorted(set(ZOO) - {"two_inputs"}))
+def test_graph_flows_agree_in_any_batch(name: str) -> None:
+    """Exported with a batch of any size; two_inputs multiplies along it."""
+    model, shapes = zoo_model(name)
+    size = torch.export.Dim("size", min=1, max=64)
+    dynamic = tuple({0: size} for _ in shapes)
+    traced, exported = by_fx(model, shapes), by_export(model, shapes, dynamic)
+    for n in (1, 3):
+        x = batch(tuple((n, *shape[1:]) for shape in shapes), 5)
+        assert torch.equal(flat(traced(*x)), flat(exported(*x)))
 
 
 @pytest.mark.parametrize("flow", [by_fx, by_export], ids=["fx", "export"])
