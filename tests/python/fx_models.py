@@ -210,6 +210,87 @@ class Attention(nn.Module):
         return x + self.mlp(x)
 
 
+class MaskedAttention(nn.Module):
+    """Attention with a mask of 0 and -1e9, which no observer may see; queries from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(16, 16) for _ in range(3))
+        self.out, self.dropout = nn.Linear(16, 16), nn.Dropout(0.1)
+        self.register_buffer("mask", torch.full((7, 7), -1e9).triu(1))
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = self.q(y), self.k(x), self.v(x)
+        scores = torch.matmul(q, k.transpose(-1, -2)) / 4.0
+        weights = self.dropout(F.softmax(scores + self.mask, dim=-1))
+        return self.out(weights @ v) + y, weights
+
+
+class ByHand(nn.Module):
+    """Activation functions written out with numbers, and functionals that are used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(n, 4, 1) for n in (3, 4, 4))
+        self.ops = nnq.FloatFunctional()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a((x - 0.5) / 0.25)
+        x = self.b(x * F.relu6(x + 3) / 6)
+        gate = torch.sigmoid(self.c(x))
+        x = self.ops.add(self.ops.mul(gate, x), (1 - gate) * torch.tanh(x))
+        return -1.5 * self.ops.add_relu(x, x) + 0.1
+
+
+class Tied(nn.Module):
+    """One residual block applied again and again, its layers followed by other things each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = F.relu(self.norm(self.conv(x)))
+        x = self.norm(self.conv(x)) + x
+        x = F.relu(self.conv(x) + x)
+        y = self.conv(x)
+        pooled = y.mean((2, 3))
+        return self.norm(y), F.relu(self.fc(pooled)), self.fc(F.relu(self.fc(pooled)))
+
+
+class Joins(nn.Module):
+    """Concatenations of inputs, of values with scales of their own, and of parts of one value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(6, 4, 1), nn.Conv2d(20, 6, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        x = self.a(torch.cat((x, y), 1))
+        gate = torch.sigmoid(x)
+        wide = torch.cat([x, gate, 2 * x, F.max_pool2d(x, 3, 1, 1), F.avg_pool2d(x, 3, 1, 1)], 1)
+        first, second = self.b(wide).split(3, 1)
+        flipped = torch.cat([second, first, x[:, 1:3]], dim=1)
+        return {"flipped": flipped, "pair": torch.stack([first, second], 1)}
+
+
+class Signal(nn.Module):
+    """One dimension: norms, PReLU and leaky ReLU, down and up again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv1d(4, 8, 3, 2, 1), nn.BatchNorm1d(8), nn.PReLU())
+        self.norm = nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose1d(8, 4, 2, 2)
+        self.elu, self.pool = nn.ELU(), nn.AdaptiveAvgPool1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.leaky_relu(self.norm(self.down(x)), 0.1)
+        y = torch.cat([self.elu(self.up(y)), F.interpolate(y, scale_factor=2)[:, :4]], 1)
+        return self.pool(y).permute(0, 2, 1).reshape(x.shape[0], -1)
+
+
 _IMAGE = ((2, 3, 16, 16),)
 ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
     "residual": (Residual, _IMAGE),
@@ -222,6 +303,11 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
     "functions": (Functions, _IMAGE),
     "recurrent": (Recurrent, ((2, 5, 6),)),
     "attention": (Attention, ((2, 7, 16),)),
+    "masked_attention": (MaskedAttention, ((2, 7, 16), (2, 7, 16))),
+    "by_hand": (ByHand, _IMAGE),
+    "tied": (Tied, ((2, 4, 8, 8),)),
+    "joins": (Joins, ((2, 3, 8, 8), (2, 3, 8, 8))),
+    "signal": (Signal, ((2, 4, 16),)),
 }
 
 
@@ -233,7 +319,7 @@ def warmed(model: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> nn.Module:
         for _ in range(3):
             model(*(torch.randn(shape, generator=g) for shape in shapes))
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.weight.uniform_(0.5, 1.5, generator=g)
                 module.bias.normal_(generator=g)
     return model.eval()

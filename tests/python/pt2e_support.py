@@ -75,7 +75,7 @@ class FakeQuantized(Interpreter):
         observer = module.observer if isinstance(module, ReusedObserver) else module
         scale, zero_point = observer.calculate_qparams()
         limits = (observer.quant_min, observer.quant_max)
-        if scale.numel() > 1 or getattr(observer, "ch_axis", -1) != -1:
+        if scale.numel() > 1 or getattr(observer, "ch_axis", -1) not in (-1, None):
             return torch.fake_quantize_per_channel_affine(
                 args[0], scale.float(), zero_point.int(), observer.ch_axis, *limits
             )

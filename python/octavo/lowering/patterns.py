@@ -236,9 +236,11 @@ def match_clamp_of_rounded(view: GraphView, quantize: Node) -> Plan | None:
         return None
     match = Match(view, node, inner, qparams, bounds, (node, root))
     try:
-        return replace(_planned(match), absorbed=(first,))
+        plan = _planned(match)
     except NoKernel:
         return None
+    # A table of the clamp alone needs what was rounded first.
+    return None if dequantize in plan.args else replace(plan, absorbed=(first,))
 
 
 def _planned(found: Match) -> Plan:

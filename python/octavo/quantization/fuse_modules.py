@@ -28,8 +28,8 @@ __all__ = [
     "get_fuser_method",
 ]
 
-_PRE_HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
-_POST_HOOKS = (
+PRE_HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
+POST_HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
@@ -70,14 +70,14 @@ def fuse_known_modules(
             f"fuse_modules: modules must all be in the same mode, got {modes}; call model.eval() "
             "or model.train() first"
         )
-    hooks = [_take_hooks(module) for module in mod_list]
+    hooks = [take_hooks(module) for module in mod_list]
     try:
         fused = fuser(is_qat, *mod_list)
     except BaseException:
         for module, taken in zip(mod_list, hooks, strict=True):
             vars(module).update(taken)
         raise
-    _place_hooks(fused, mod_list, hooks)
+    place_hooks(fused, mod_list, hooks)
     fused.training = mod_list[0].training
     if "qconfig" in vars(mod_list[0]):
         fused.qconfig = mod_list[0].qconfig
@@ -113,35 +113,43 @@ def _sequence_types(
     )
 
 
-def _take_hooks(module: nn.Module) -> dict[str, Any]:
+def take_hooks(module: nn.Module) -> dict[str, Any]:
     """Takes the tables of hooks off a module. Handles that users hold belong to the tables."""
-    taken = {name: getattr(module, name) for name in (*_PRE_HOOKS, *_POST_HOOKS)}
+    taken = {name: getattr(module, name) for name in (*PRE_HOOKS, *POST_HOOKS)}
     for name in taken:
         setattr(module, name, OrderedDict())
     return taken
 
 
-def _place_hooks(
-    fused: nn.Module, modules: Sequence[nn.Module], hooks: Sequence[dict[str, Any]]
+def place_hooks(
+    fused: nn.Module,
+    modules: Sequence[nn.Module],
+    hooks: Sequence[dict[str, Any]],
+    caller: str = "fuse_modules",
 ) -> None:
+    """Gives the hooks that were taken off modules to what became of them: pre-hooks of the first
+    and hooks of the last to the fused module, the others back to modules that are part of it.
+
+    Warns where hooks watch a value that no longer exists.
+    """
     kept = {id(part) for part in fused.modules()}
     lost = []
     for module, taken in zip(modules, hooks, strict=True):
-        moved = (_PRE_HOOKS if module is modules[0] else ()) + (
-            _POST_HOOKS if module is modules[-1] else ()
+        moved = (PRE_HOOKS if module is modules[0] else ()) + (
+            POST_HOOKS if module is modules[-1] else ()
         )
         rest = {name: table for name, table in taken.items() if name not in moved}
         if id(module) in kept:
             vars(module).update(rest)
         elif any(rest.values()):
             lost.append(type(module).__name__)
-    for name in _PRE_HOOKS:
+    for name in PRE_HOOKS:
         setattr(fused, name, hooks[0][name])
-    for name in _POST_HOOKS:
+    for name in POST_HOOKS:
         setattr(fused, name, hooks[-1][name])
     if lost:
         warnings.warn(
-            f"fuse_modules: hooks on {', '.join(lost)} watched values that no longer exist in the "
+            f"{caller}: hooks on {', '.join(lost)} watched values that no longer exist in the "
             f"fused {type(fused).__name__}; they are gone",
             stacklevel=5,
         )

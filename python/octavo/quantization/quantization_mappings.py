@@ -114,6 +114,7 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
 
 DEFAULT_QAT_MODULE_MAPPINGS: dict[type, Any] = {
     nn.Linear: nnqat.Linear,
+    NonDynamicallyQuantizableLinear: nnqat.Linear,
     nn.Conv1d: nnqat.Conv1d,
     nn.Conv2d: nnqat.Conv2d,
     nn.Conv3d: nnqat.Conv3d,
@@ -150,6 +151,7 @@ DEFAULT_MODULE_TO_ACT_POST_PROCESS: dict[type, Any] = {
 
 DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nn.Linear: nnqd.Linear,
+    NonDynamicallyQuantizableLinear: nnqd.Linear,
     nn.MultiheadAttention: nnqd.MultiheadAttention,
     nn.LSTM: nnqd.LSTM,
     nn.GRU: nnqd.GRU,

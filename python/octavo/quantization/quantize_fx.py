@@ -12,7 +12,11 @@ Names, arguments and results are those of ``torch.ao.quantization.quantize_fx``.
 * ``example_inputs`` are run through the traced model, so that what is no float tensor is known.
 * No argument is changed: not the model, and not the prepared model by ``convert_fx``.
 * A value that keeps the scale of another (max pooling, reshapes) is not observed again.
-* Operations without weights between float operations stay float.
+* What keeps the scale of its input (pooling, reshapes) stays float between float operations.
+* ``x - c``, ``c - x`` and ``x / c`` with a number run in int8 as ``x + c`` and ``x * c`` do, where
+  both sides of them do; softmax does as a function too. A softmax of a sum or of a masked tensor
+  stays float, and so does that sum: a mask of -1e9 would leave no steps for the other values.
+* A layer that is called several times is fused with what follows each of its calls.
 * What is converted runs int8 kernels of Octavo: a value is quantized where it enters int8 and
   dequantized where it leaves, and never between.
 """
@@ -38,6 +42,7 @@ from octavo.quantization.fx.fuse import fuse_graph
 from octavo.quantization.fx.graph_module import (
     FusedGraphModule,
     ObservedGraphModule,
+    adopt_hooks,
     preserve,
 )
 from octavo.quantization.fx.inplace import functionalize
@@ -174,6 +179,7 @@ def fuse_fx(
     functionalize(graph, traced, "fuse_fx")
     fuse_graph(traced, _backend(backend_config), is_qat=False)
     result = FusedGraphModule(traced, graph)
+    adopt_hooks(result, copied)
     _keep_attributes(result, model, config.preserved_attributes)
     return result
 

@@ -9,7 +9,11 @@ from torch import nn
 
 import octavo.nn.quantized as nnq
 import octavo.quantization as tq
-from octavo.quantization.pt2e.observers import ReusedObserver, is_observer
+from octavo.quantization.pt2e.observers import (
+    DerivedObserverOrFakeQuantize,
+    ReusedObserver,
+    is_observer,
+)
 from octavo.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 from octavo.quantization.quantizer import (
     ComposableQuantizer,
@@ -132,8 +136,9 @@ def test_results_keep_the_qparams(name):
     assert len(pairs) >= 3
     assert len(set(pairs[1:])) == 1
     # One observer of x, weight and output each: the marks observe nothing.
+    marks = (ReusedObserver, DerivedObserverOrFakeQuantize)
     kinds = [type(module) for module in prepared.children() if is_observer(module)]
-    assert sum(kind is not ReusedObserver for kind in kinds) == 3
+    assert sum(kind not in marks for kind in kinds) == 3
 
 
 NOT_SHARING = {
@@ -160,7 +165,7 @@ def test_concatenations_share():
         def forward(self, x):
             y = F.relu(self.a(x))
             both = torch.cat([x, y], 1)
-            three = torch.cat([both, self.b(both) * 3], 1)
+            three = torch.cat([both, self.b(both)], 1)
             return self.c(three)
 
     x = torch.randn(2, 4, 5, 5)
@@ -170,6 +175,57 @@ def test_concatenations_share():
     for node in cats:
         (user,) = node.users
         assert {part.args[1:3] for part in node.args[0]} == {user.args[1:3]}
+
+
+def test_concatenations_of_what_cannot_share_have_qparams_of_their_own():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            return torch.cat([self.a(x), self.b(x) * 3, torch.sigmoid(x)], 1)
+
+    x = torch.randn(2, 4, 5, 5)
+    result = assert_is_fake_quantized(calibrated(Net(), x), x)
+    (cat,) = (n for n in result.graph.nodes if n.target is torch.ops.aten.cat.default)
+    (user,) = cat.users
+    qparams = [part.args[1:3] for part in cat.args[0]]
+    assert qparams[2] == (1 / 256, 0)
+    assert len({*qparams, user.args[1:3]}) == 4
+
+
+NUMBERS = {
+    "x + 0.3": (lambda x: x + 0.3, 1.0),
+    "x - 0.3": (lambda x: x - 0.3, 1.0),
+    "0.3 - x": (lambda x: 0.3 - x, 1.0),
+    "x * 0.25": (lambda x: x * 0.25, 0.25),
+    "x * -2": (lambda x: x * -2, 2.0),
+    "x / 4": (lambda x: x / 4, 0.25),
+    "x + 1000": (lambda x: x + 1000, None),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_operations_with_numbers_derive_their_qparams(name):
+    """As ``add_scalar`` and ``mul_scalar`` do: the integers stay, or are mirrored."""
+    function, factor = NUMBERS[name]
+    x = torch.randn(2, 4, 6, 6)
+    prepared = calibrated(Block(lambda m, x: function(m.a(x))), x)
+    result = assert_is_fake_quantized(prepared, x)
+    (_, before), (_, after) = ((None, pair) for pair in _qparams(result)[-2:])
+    if factor is not None:
+        assert after[0] == pytest.approx(before[0] * factor)
+    want, got = prepared(x), result(x)
+    assert (got - want).abs().max() <= 2 * after[0]
+
+
+def test_operations_with_numbers_between_floats_stay_float():
+    x = torch.randn(2, 4, 6, 6)
+    result = calibrated(Block(lambda m, x: torch.exp(m.a(x) * 0.5 + 1)), x)
+    assert len(_qparams(convert_pt2e(result))) == 2
+    result = calibrated(Block(lambda m, x: m.a(x / 2)), x)
+    assert _quantized_values(convert_pt2e(result)) == ["div", "conv2d"]
 
 
 def test_pooling_of_an_input_is_quantized_before():

@@ -12,6 +12,14 @@ import octavo
 import octavo.quantization as tq
 from fx_models import sqnr
 from octavo.lowering import lowering_report
+from octavo.nn import quantized as nnq
+from octavo.nn.intrinsic import quantized as nniq
+from octavo.quantization.quantize_fx import (
+    TracingError,
+    convert_fx,
+    prepare_fx,
+    prepare_traceable_fx,
+)
 from octavo.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
 from octavo.quantization.quantizer import (
     OctavoQuantizer,
@@ -90,3 +98,20 @@ def test_exported(name: str, mode: str, least: float) -> None:
         assert not any("linear" in operator or "conv" in operator for operator in left)
     else:
         assert not any("linear" in operator for operator in left)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("bert", 13), ("distilbert", 12), ("vit", 13)])
+def test_traceable_parts(name: str, layers: int) -> None:
+    """torch.fx cannot trace such a model as a whole; all Linear layers are quantized in parts."""
+    model, x, want = made(name)
+    mapping = tq.get_default_qconfig_mapping()
+    with pytest.raises(TracingError, match=r"(?s)at .*: .*call prepare_traceable_fx\(\)"):
+        prepare_fx(model, mapping, (x,))
+    with pytest.warns(UserWarning, match="the modules in them are prepared one by one"):
+        prepared = prepare_traceable_fx(model, mapping, (x,))
+    hidden(prepared, x)
+    int8 = convert_fx(prepared)
+    kinds = (nnq.Linear, nniq.LinearReLU)
+    assert sum(isinstance(module, kinds) for module in int8.modules()) == layers
+    assert not [module for module in int8.modules() if type(module) is nn.Linear]
+    assert sqnr(want, hidden(int8, x)) > 30

@@ -125,13 +125,20 @@ _MORE_OWN: tuple[Any, ...] = (
     operator.iadd,
     operator.imul,
     operator.matmul,
+    operator.sub,
+    operator.truediv,
     torch.bmm,
+    torch.div,
+    torch.sub,
+    torch.true_divide,
     "add",
     "add_",
     "mul",
     "mul_",
     "matmul",
     "bmm",
+    "sub",
+    "div",
     "__radd__",
     "__rmul__",
 )
@@ -183,7 +190,7 @@ _MORE_SHARED: tuple[Any, ...] = (
     "unflatten",
     "view_as",
 )
-_MORE_FIXED: tuple[Any, ...] = (F.sigmoid, F.tanh)
+_MORE_FIXED: tuple[Any, ...] = (F.sigmoid, F.tanh, F.softmax, torch.softmax, "softmax")
 _CONV_HARDTANH = tuple(
     (rank, part) for rank in (1, 2, 3) for part in (nn.ReLU6, nn.Hardtanh, F.relu6)
 )

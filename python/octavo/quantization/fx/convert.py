@@ -11,17 +11,21 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from octavo.nn.quantized import Quantize
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.utils import is_calibrated, output_qparams
 from octavo.quantization.fx.dtypes import quant_type
-from octavo.quantization.fx.functions import free_name
-from octavo.quantization.fx.fuse import set_module
+from octavo.quantization.fx.fuse import free_name, set_module
 from octavo.quantization.fx.graph_module import ObservedGraphModule, QuantizedGraphModule
-from octavo.quantization.fx.kinds import DROPOUT, dynamic_mapping
-from octavo.quantization.fx.operations import QUANTIZED, FloatOperation, dequantize_all
+from octavo.quantization.fx.kinds import DROPOUT, JOINING, dynamic_mapping
+from octavo.quantization.fx.operations import (
+    QUANTIZED,
+    FloatOperation,
+    QConstant,
+    dequantize_all,
+)
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.quant_type import QuantType
 from octavo.quantization.report import ModuleReport, QuantizationReport
@@ -62,7 +66,13 @@ def convert_model(
 
 
 class Converter:
-    """Makes the int8 graph, node by node."""
+    """Makes the int8 graph, node by node.
+
+    Attributes:
+        folds_constants: whether constants of the model are quantized here.
+    """
+
+    folds_constants = True
 
     def __init__(
         self,
@@ -108,6 +118,9 @@ class Converter:
         return self._result(remove_qconfig)
 
     def _result(self, remove_qconfig: bool) -> QuantizedGraphModule:
+        for node in reversed(list(self.graph.nodes)):
+            if node.op == "get_attr" and not node.users:
+                self.graph.erase_node(node)
         self.graph.lint()
         result = QuantizedGraphModule(self.model, self.graph)
         if remove_qconfig:
@@ -141,13 +154,30 @@ class Converter:
                 )
             holder = nn.Module()
             holder.add_module(OBSERVER_NAME, observer)
-            quantize = Quantize(*output_qparams(holder, f"Quantize of '{node.name}'"))
-            name = free_name(self.model, "quantize")
-            quantize._qualified_name = name
-            self.model.add_module(name, quantize)
-            self.ints[node] = self.graph.call_module(name, (self.floats[node],))
-            self.rows.append(ModuleReport(name, "input", "Quantize", ""))
+            qparams = output_qparams(holder, f"Quantize of '{node.name}'")
+            constant = self._constant(self.floats[node])
+            if constant is None:
+                self.ints[node] = self._added("quantize", Quantize(*qparams), self.floats[node])
+            else:
+                self.ints[node] = self._added("constant", QConstant(constant, *qparams))
         return self.ints[node]
+
+    def _added(self, name: str, module: Any, *args: fx.Node) -> fx.Node:
+        """A call of a new module."""
+        kind, name = "input" if args else name, free_name(self.model, name)
+        module._qualified_name = name
+        self.model.add_module(name, module)
+        self.rows.append(ModuleReport(name, kind, type(module).__name__, ""))
+        return self.graph.call_module(name, args)
+
+    def _constant(self, value: fx.Node) -> Tensor | None:
+        """The tensor that a node of the new graph reads from the model, or None."""
+        if value.op != "get_attr" or not self.folds_constants:
+            return None
+        found: Any = self.model
+        for part in str(value.target).split("."):
+            found = getattr(found, part)
+        return found if isinstance(found, Tensor) else None
 
     def either(self, node: fx.Node) -> fx.Node:
         """The form of a value that there is."""
@@ -282,6 +312,8 @@ class Converter:
         self.rows.append(
             ModuleReport(path, operation.extra_repr(), "", "works on quantized tensors")
         )
+        if operation.target in JOINING and args and isinstance(args[0], tuple):
+            args = (list(args[0]), *args[1:])  # torch.compile knows lists of quantized tensors only
         if operation.target in DROPOUT or operation.target == "detach":
             self.ints[node] = args[0]
             return
@@ -296,7 +328,8 @@ class Converter:
         """A module that runs on quantized tensors as it is."""
         path = str(node.target)
         args = tuple(self._data(arg) for arg in node.args)
-        if isinstance(module, _NOTHING_TO_DO) and not module._forward_hooks:
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        if isinstance(module, _NOTHING_TO_DO) and not hooks:
             self.ints[node] = args[0]
             return
         if path not in self.made:
@@ -334,7 +367,7 @@ class Converter:
                 observer = self.model.get_submodule(str(observed[0].target))
                 module._modules[OBSERVER_NAME] = observer
             new = make_quantized(module, path, {}, self.custom, False, self.caller)
-            new.train(module.training)
+            hand_over(module, new)
             self.made[path] = path, new
             set_module(self.model, path, new)
             kind = canonical_type(module).__name__

@@ -11,35 +11,41 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from octavo.quantization.fx.kinds import MODULE_FUNCTIONS, WEIGHTED_FUNCTIONS, argument
+from octavo.quantization.backend_config import BackendConfig
+from octavo.quantization.fx.fuse import free_name
+from octavo.quantization.fx.kinds import (
+    MODULE_FUNCTIONS,
+    SOFTMAX,
+    WEIGHTED_FUNCTIONS,
+    argument,
+    is_masked_softmax,
+)
 from octavo.quantization.fx.origins import origin_of, set_origin
 
-__all__ = ["as_modules", "free_name"]
+__all__ = ["as_modules"]
 
 _UNKNOWN = object()
 
 
-def free_name(model: nn.Module, name: str) -> str:
-    """``name``, or with a number where the model has such an attribute."""
-    candidate, number = name, 0
-    while hasattr(model, candidate):
-        candidate, number = f"{name}_{number}", number + 1
-    return candidate
-
-
-def as_modules(model: fx.GraphModule) -> None:
+def as_modules(model: fx.GraphModule, backend: BackendConfig) -> None:
     """Replaces calls of linear layers, convolutions, normalizations and activations as functions by
-    modules, in place. Calls whose parameters are computed in the graph stay as they are.
+    modules, in place. Calls whose parameters are computed in the graph stay as they are, and
+    softmax where the backend has it as a module only.
     """
     functions = WEIGHTED_FUNCTIONS | MODULE_FUNCTIONS
+    softmax = {target for target in SOFTMAX if backend.config_of(target) is not None}
     for node in list(model.graph.nodes):
-        if node.op != "call_function" or node.target not in functions:
+        if node.op not in ("call_function", "call_method"):
+            continue
+        if node.target not in functions and node.target not in softmax:
+            continue
+        if node.target in softmax and is_masked_softmax(node, model):
             continue
         module = _module_for(node, model)
         if module is None:
             continue
         module.train(model.training)
-        name = free_name(model, f"{node.target.__name__}_module")
+        name = free_name(model, f"{getattr(node.target, '__name__', node.target)}_module")
         model.add_module(name, module)
         origin, source = origin_of(node), argument(node, 0, "input")
         with model.graph.inserting_before(node):
@@ -158,6 +164,14 @@ def _dropout(given: _Arguments) -> Any:
     return nn.Dropout(p)
 
 
+def _softmax(given: _Arguments) -> Any:
+    method = given.node.target is not F.softmax
+    dim, dtype = given(1, "dim"), given(2 if method else 3, "dtype")
+    if not isinstance(dim, int) or dtype is not None:
+        given.known = False
+    return nn.Softmax(dim)
+
+
 _MAKERS: dict[Any, Callable[[_Arguments], Any]] = {
     F.dropout: _dropout,
     F.linear: _linear,
@@ -168,4 +182,5 @@ _MAKERS: dict[Any, Callable[[_Arguments], Any]] = {
     F.gelu: lambda given: nn.GELU(given(1, "approximate", "none")),
     F.hardswish: lambda given: nn.Hardswish(),
     F.silu: lambda given: nn.SiLU(),
+    **dict.fromkeys(SOFTMAX, _softmax),
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from octavo.quantization.fuse_modules import POST_HOOKS, PRE_HOOKS
 from octavo.quantization.report import QuantizationReport
 
 __all__ = [
@@ -38,6 +39,8 @@ class _KeepingGraphModule(fx.GraphModule):
         preserved_attr_names: Collection[str] = (),
     ) -> None:
         super().__init__(root, graph, type(self).__mro__[1].__name__)
+        if isinstance(root, nn.Module):
+            adopt_hooks(self, root)
         preserve(
             self,
             {name: getattr(root, name) for name in preserved_attr_names if hasattr(root, name)},
@@ -48,6 +51,11 @@ class _KeepingGraphModule(fx.GraphModule):
         """What prepare and convert note about the model."""
         facts: dict[str, Any] = self.meta.setdefault(_OWN, {})
         return facts
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        result = super().__deepcopy__(memo)
+        adopt_hooks(result, self)
+        return result
 
     def __reduce__(self) -> Any:
         rebuild, arguments = super().__reduce__()
@@ -103,6 +111,12 @@ _CLASSES = (
     ObservedStandaloneGraphModule,
     QuantizedGraphModule,
 )
+
+
+def adopt_hooks(model: nn.Module, source: nn.Module) -> None:
+    """Gives a model the forward hooks that are on another one as a whole. torch.fx drops them."""
+    for table in (*PRE_HOOKS, *POST_HOOKS):
+        getattr(model, table).update(getattr(source, table))
 
 
 def preserve(model: nn.Module, attributes: Mapping[str, Any]) -> None:

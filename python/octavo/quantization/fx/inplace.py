@@ -21,6 +21,8 @@ _FUNCTIONS: dict[Any, Any] = {
     F.hardtanh_: F.hardtanh,
     operator.iadd: operator.add,
     operator.imul: operator.mul,
+    operator.isub: operator.sub,
+    operator.itruediv: operator.truediv,
 }
 _METHODS = {
     f"{name}_": name

@@ -35,7 +35,7 @@ class Kind(enum.Enum):
     FIXED = "fixed"
     """With a scale that the operation has by itself."""
     SCALAR = "scalar"
-    """Addition of or multiplication by a number: with a scale that follows from the input's."""
+    """Sum, difference, product or quotient with a number: its scale follows from the input's."""
     SHAPE = "shape"
     """No tensor: shapes are read from quantized tensors as from floats."""
     FLOAT = "float"
@@ -44,6 +44,8 @@ class Kind(enum.Enum):
 
 ADD: frozenset[Any] = frozenset((operator.add, torch.add, operator.iadd, "add", "add_", "__radd__"))
 MUL: frozenset[Any] = frozenset((operator.mul, torch.mul, operator.imul, "mul", "mul_", "__rmul__"))
+SUB: frozenset[Any] = frozenset((operator.sub, torch.sub, "sub"))
+DIV: frozenset[Any] = frozenset((operator.truediv, torch.div, torch.true_divide, "div"))
 MATMUL: frozenset[Any] = frozenset((torch.matmul, operator.matmul, torch.bmm, "matmul", "bmm"))
 JOINING: frozenset[Any] = frozenset((torch.cat, torch.concat, torch.stack))
 
@@ -66,6 +68,9 @@ MODULE_FUNCTIONS: frozenset[Any] = frozenset(
         F.silu,
     )
 )
+SOFTMAX: frozenset[Any] = frozenset((F.softmax, torch.softmax, "softmax"))
+_LOG_SOFTMAX = (F.log_softmax, torch.log_softmax, "log_softmax")
+_MASKING = ("where", "masked_fill", "masked_fill_", torch.where, torch.masked_fill)
 WEIGHTED_FUNCTIONS: frozenset[Any] = frozenset(
     (
         F.linear,
@@ -196,6 +201,8 @@ _SPELLINGS: tuple[tuple[Any, ...], ...] = (
     (torch.tanh, F.tanh),
     (torch.add, operator.add),
     (torch.mul, operator.mul),
+    (torch.sub, operator.sub),
+    (torch.div, operator.truediv),
 )
 
 
@@ -215,14 +222,22 @@ def kind_of(node: fx.Node, model: nn.Module, values: Mapping[fx.Node, Any]) -> K
     these arguments.
     """
     if node.op == "call_module":
-        return _module_kind(module_of(node, model))
+        return (
+            Kind.FLOAT if is_masked_softmax(node, model) else _module_kind(module_of(node, model))
+        )
     if node.op not in ("call_function", "call_method"):
         return Kind.FLOAT
     target = node.target
     if target in _SHAPES or (target is getattr and argument(node, 1, "") in ("shape", "ndim")):
         return Kind.SHAPE
+    if target in ADD and _sums_for_softmax(node, model):
+        return Kind.FLOAT
     if target in ADD or target in MUL:
         return _binary_kind(node, values)
+    if target in SUB or target in DIV:
+        number = _binary_kind(node, values) is Kind.SCALAR
+        divides = target in DIV and not isinstance(argument(node, 0, "input"), fx.Node)
+        return Kind.SCALAR if number and not divides else Kind.FLOAT
     if target in MATMUL:
         return Kind.OWN
     if target in JOINING:
@@ -232,6 +247,29 @@ def kind_of(node: fx.Node, model: nn.Module, values: Mapping[fx.Node, Any]) -> K
     if target in _KEEPING and _keeps(node):
         return Kind.KEEPS
     return Kind.FLOAT
+
+
+def _is_softmax(node: fx.Node, model: nn.Module) -> bool:
+    if node.op == "call_module":
+        return isinstance(module_of(node, model), (nn.Softmax, nn.LogSoftmax))
+    return node.target in SOFTMAX or node.target in _LOG_SOFTMAX
+
+
+def _sums_for_softmax(node: fx.Node, model: nn.Module) -> bool:
+    """Whether a sum goes into a softmax. A mask in it, of -1e9 or the like, would leave no steps
+    for the values that count.
+    """
+    return any(_is_softmax(user, model) for user in node.users)
+
+
+def is_masked_softmax(node: fx.Node, model: nn.Module) -> bool:
+    """Whether a node is a softmax of a tensor that may be masked: it stays float with its mask."""
+    if not _is_softmax(node, model):
+        return False
+    source = argument(node, 0, "input")
+    if not isinstance(source, fx.Node) or source.op == "call_module":
+        return False
+    return source.target in ADD or source.target in SUB or source.target in _MASKING
 
 
 def _module_kind(module: nn.Module) -> Kind:

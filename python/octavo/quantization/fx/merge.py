@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from octavo.nn import intrinsic as nni
 from octavo.quantization.backend_config import BackendConfig
-from octavo.quantization.fx.functions import free_name
-from octavo.quantization.fx.fuse import set_module
+from octavo.quantization.fuse_modules import place_hooks, take_hooks
+from octavo.quantization.fx.fuse import free_name, own_module, set_module
 from octavo.quantization.fx.kinds import ADD, MUL, RELU, Kind, kind_of
 from octavo.quantization.fx.operations import FloatOperation
 from octavo.quantization.fx.origins import origin_of, qconfig_of, set_origin
@@ -94,12 +94,11 @@ def _convolution_in(
             continue
         if type(model.get_submodule(str(conv.target))) is not nn.Conv2d:
             continue
-        calls = [n for n in node.graph.nodes if n.op == "call_module" and n.target == conv.target]
         same_shape = (
             values[conv].shape == values[other].shape and len(values[conv].shape or ()) == 4
         )
         quantized = qconfig_of(origin_of(conv), mapping) is not None
-        if len(calls) == 1 and same_shape and quantized and _inputs(conv) & _inputs(other):
+        if same_shape and quantized and _inputs(conv) & _inputs(other):
             return conv
     return None
 
@@ -126,12 +125,16 @@ def _merge_relu(model: fx.GraphModule, values: Values, node: fx.Node, relu: fx.N
 def _merge_convolution(
     model: fx.GraphModule, values: Values, conv: fx.Node, node: fx.Node, relu: fx.Node | None
 ) -> None:
+    if sum(other.target == conv.target for other in model.graph.nodes) > 1:
+        own_module(model, [conv])
     module: Any = model.get_submodule(str(conv.target))
+    hooks = take_hooks(module)
     whole: Any
     if relu is None:
         whole = nni.ConvAdd2d(module, operator.add)
     else:
         whole = nni.ConvAddReLU2d(module, operator.add, torch.relu)
+    place_hooks(whole, [module, nn.Identity()], [hooks, take_hooks(nn.Identity())], "prepare_fx")
     whole.train(module.training)
     set_module(model, str(conv.target), whole)
     other = node.args[1] if node.args[0] is conv else node.args[0]

@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octavo import ops
+from octavo.dtypes import QDType
 from octavo.nn.quantized import QFunctional
+from octavo.nn.quantized.modules.base import QuantizedOutput
+from octavo.nn.quantized.modules.scalar import rounded
 from octavo.nn.quantized.modules.utils import output_qparams, source_label
 from octavo.tensor import QTensor
 
@@ -19,9 +23,12 @@ __all__ = [
     "QAdd",
     "QAddScalar",
     "QCat",
+    "QConstant",
+    "QDivScalar",
     "QMatMul",
     "QMul",
     "QMulScalar",
+    "QSubScalar",
     "dequantize_all",
 ]
 
@@ -30,8 +37,9 @@ class FloatOperation(nn.Module):
     """A call of a function or method on float tensors.
 
     Args:
-        kind: "add", "mul", "matmul", "cat", "add_scalar", "mul_scalar" for what becomes a module,
-            or "call" for what is called on quantized tensors as on floats.
+        kind: "add", "mul", "matmul", "cat", "add_scalar", "sub_scalar", "mul_scalar",
+            "div_scalar" for what becomes a module, or "call" for what is called on quantized
+            tensors as on floats.
         target: the function, or the name of the method.
         relu: whether ReLU follows.
 
@@ -137,7 +145,9 @@ class QCat(_Operation):
 
 
 class _ScalarOperation(_Operation):
-    """The result's scale follows from the input's."""
+    """The result's scale follows from the input's. It is rounded to float32, as scales are that
+    graphs hold.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,6 +156,9 @@ class _ScalarOperation(_Operation):
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
         return cls()
+
+    def _derived_scale(self, scale: float) -> float:
+        return rounded(super()._derived_scale(scale))
 
     def _state_tensors(self) -> dict[str, Tensor]:
         return {}
@@ -171,6 +184,59 @@ class QMulScalar(_ScalarOperation):
         return self.mul_scalar(x, y) if isinstance(x, QTensor) else self.mul_scalar(y, x)
 
 
+class QSubScalar(_ScalarOperation):
+    """``x - y`` with a number on either side; raises as ``QFunctional.add_scalar``."""
+
+    def forward(self, x: Any, y: Any) -> QTensor:  # type: ignore[override]
+        if isinstance(x, QTensor):
+            return self.add_scalar(x, -self._scalar(y))
+        return self.add_scalar(self.mul_scalar(y, -1.0), x)
+
+
+class QDivScalar(_ScalarOperation):
+    """``x / y`` by a number, as the product with ``1 / y``; raises as ``QFunctional.mul_scalar``,
+    and ValueError for a division by zero.
+    """
+
+    def forward(self, x: QTensor, y: float) -> QTensor:  # type: ignore[override]
+        divisor = self._scalar(y)
+        if divisor == 0.0:
+            raise ValueError(f"{self._label()}: division by zero has no quantized result")
+        return self.mul_scalar(x, 1.0 / divisor)
+
+
+class QConstant(QuantizedOutput):
+    """A constant of the model, quantized once.
+
+    Args:
+        value: float32, of any shape.
+        scale, zero_point, dtype: as :class:`octavo.nn.quantized.Quantize` has them.
+
+    Attributes:
+        values: the integers, a buffer.
+
+    ``forward`` takes nothing and gives the quantized tensor. Raises TypeError and ValueError for
+    qparams as ``Quantize``.
+    """
+
+    values: Tensor
+
+    def __init__(self, value: Tensor, scale: float, zero_point: int, dtype: QDType) -> None:
+        super().__init__()
+        self._set_output(scale, zero_point, dtype)
+        ints = ops.quantize(value.detach(), self._scale, self._zero_point, dtype)
+        self.register_buffer("values", ints)
+
+    def extra_repr(self) -> str:
+        shape = tuple(self.values.shape)
+        return f"{shape}, scale={self._scale}, zero_point={self._zero_point}"
+
+    def forward(self) -> QTensor:
+        qdtype = self._out_qdtype
+        assert qdtype is not None
+        return QTensor._wrap(self.values, self._scale, self._zero_point, qdtype)
+
+
 def dequantize_all(value: Any) -> Any:
     """The values of all quantized tensors in nested tuples and lists."""
     if isinstance(value, QTensor):
@@ -186,5 +252,7 @@ QUANTIZED: dict[str, Any] = {
     "matmul": QMatMul,
     "cat": QCat,
     "add_scalar": QAddScalar,
+    "sub_scalar": QSubScalar,
     "mul_scalar": QMulScalar,
+    "div_scalar": QDivScalar,
 }

@@ -5,20 +5,18 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
 from torch import nn
 
 from octavo.quantization.backend_config import BackendConfig
 from octavo.quantization.fold import copy_model
+from octavo.quantization.fx.calls import Calls
 from octavo.quantization.fx.custom_config import PrepareCustomConfig
 from octavo.quantization.fx.fuse import set_module
 from octavo.quantization.fx.graph_module import ObservedGraphModule
 from octavo.quantization.fx.prepare import below, prepare_model
 from octavo.quantization.fx.tracer import TracingError
-from octavo.quantization.fx.values import in_eval_mode
 from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.units import canonical_type, is_leaf
-from octavo.quantization.utils import get_fqn_to_example_inputs
 
 __all__ = ["convert_parts", "prepare_parts"]
 
@@ -33,17 +31,22 @@ def prepare_parts(
     backend: BackendConfig,
 ) -> nn.Module:
     """Prepares a model that is changed by it, or the largest parts of it that can be traced."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), in_eval_mode(model):
-        inputs = get_fqn_to_example_inputs(model, tuple(example_inputs))
+    calls = Calls.of(model, example_inputs)
     left: list[str] = []
 
     def visit(path: str, module: nn.Module) -> nn.Module:
-        if path in custom.non_traceable_module_names or path not in inputs:
-            if path in inputs or is_leaf(module):
-                return module
-        else:
+        read = calls.read_from_outside(path)
+        if path in read:
+            left.append(f"'{path}' ({canonical_type(module).__name__}): {read[path]}")
+            return module
+        inputs = calls.inputs.get(path)
+        if path in custom.non_traceable_module_names and path in calls.inputs:
+            return module
+        if inputs is None and is_leaf(module):
+            return module
+        if inputs is not None and not read:
             try:
-                return _prepared(path, module, inputs[path], mapping, custom, backend)
+                return _prepared(path, module, inputs, mapping, custom, backend)
             except TracingError as error:
                 what = f"'{path}'" if path else "the model itself"
                 line = f" at {error.line}" if error.line else ""

@@ -225,8 +225,11 @@ def _same_for_all_calls(model: fx.GraphModule, plan: Plan) -> None:
 def _choose(
     graph: fx.Graph, plan: Plan, values: Mapping[fx.Node, Value], settings: Settings
 ) -> None:
-    """Operations with a scale of their own run in int8 if they can. The others do where they get
-    int8 values, or where int8 operations take what they give; a tuple of floats is not quantized.
+    """Operations with a scale of their own or a fixed one run in int8 if they can. The others do
+    where they get int8 values, or where int8 operations take what they give; a tuple of floats is
+    not quantized.
+    Operations with a number are not quantized for their result's sake, which would round the
+    number, nor where all that takes their result is float.
     """
     given = set(_given(graph, settings))
     able = {node for node, step in plan.steps.items() if step.data and not step.reason}
@@ -235,20 +238,29 @@ def _choose(
         step = plan.steps[node]
         if node in settings.standalone:
             continue
-        if node in able and (step.kind is Kind.OWN or has_int8.intersection(step.data)):
+        if node in able and (step.kind in _SCALED or has_int8.intersection(step.data)):
             has_int8.add(node)
     wanted: set[fx.Node] = set()
     for node in reversed(graph.nodes):
         step = plan.steps[node]
-        if any(values[source].parts for source in step.data):
+        if step.kind is Kind.SCALAR or any(values[source].parts for source in step.data):
             wanted.discard(node)
-        if node in able and (step.kind is Kind.OWN or node in has_int8 or node in wanted):
+        if node not in able:
+            continue
+        step.int8 = step.kind in _SCALED or node in has_int8 or node in wanted
+        if step.kind is Kind.SCALAR:
+            step.int8 = step.int8 and any(_takes_int8(user, plan) for user in node.users)
+        if step.int8:
             wanted.update(step.data)
-    for node in able:
-        own = plan.steps[node].kind is Kind.OWN
-        plan.steps[node].int8 = own or node in has_int8 or node in wanted
-        if not plan.steps[node].int8:
-            plan.steps[node].reason = "stands between float operations"
+        else:
+            step.reason = "stands between float operations"
+
+
+_SCALED = (Kind.OWN, Kind.FIXED)
+
+
+def _takes_int8(user: fx.Node, plan: Plan) -> bool:
+    return user.op == "output" or plan.steps[user].int8
 
 
 # Scales.

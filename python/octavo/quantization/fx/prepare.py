@@ -17,14 +17,25 @@ from octavo.quantization.fake_quantize import (
 )
 from octavo.quantization.fold import fold_weights
 from octavo.quantization.fx.custom_config import PrepareCustomConfig, StandaloneModuleConfigEntry
-from octavo.quantization.fx.functions import as_modules, free_name
-from octavo.quantization.fx.fuse import fuse_graph, set_module
+from octavo.quantization.fx.functions import as_modules
+from octavo.quantization.fx.fuse import free_name, fuse_graph, set_module
 from octavo.quantization.fx.graph_module import (
     ObservedGraphModule,
     ObservedStandaloneGraphModule,
+    adopt_hooks,
 )
 from octavo.quantization.fx.inplace import functionalize
-from octavo.quantization.fx.kinds import ADD, FROM_ZERO, MATMUL, MUL, Kind, keys_of, module_of
+from octavo.quantization.fx.kinds import (
+    ADD,
+    DIV,
+    FROM_ZERO,
+    MATMUL,
+    MUL,
+    SUB,
+    Kind,
+    keys_of,
+    module_of,
+)
 from octavo.quantization.fx.merge import merge_additions
 from octavo.quantization.fx.operations import FloatOperation
 from octavo.quantization.fx.origins import note_origins, origin_of
@@ -68,14 +79,14 @@ def prepare_model(
         *custom.standalone_module_classes,
         *observed,
     ]
-    given = len(example_inputs) if isinstance(example_inputs, (tuple, list)) else None
+    given = example_inputs if isinstance(example_inputs, (tuple, list)) else None
     graph, scopes = trace(model, names, classes, caller, given)
     traced = fx.GraphModule(model, graph)
     note_origins(graph, model, scopes)
     functionalize(graph, traced, caller)
-    as_modules(traced)
-    fuse_graph(traced, backend, is_qat, mapping)
+    as_modules(traced, backend)
     values = run_example(traced, example_inputs, caller)
+    fuse_graph(traced, backend, is_qat, mapping, values)
     merge_additions(traced, values, mapping, backend, is_qat)
     entries = _standalone_entries(traced, custom)
     settings = Settings(
@@ -98,6 +109,7 @@ def prepare_model(
     graph.lint()
     cls = ObservedStandaloneGraphModule if standalone else ObservedGraphModule
     result = cls(traced, graph)
+    adopt_hooks(result, model)
     result.facts.update(
         is_qat=is_qat,
         inputs=tuple(custom.input_quantized_indexes),
@@ -192,6 +204,9 @@ def describe(node: fx.Node, model: nn.Module) -> tuple[str, str]:
     return node.name, target if isinstance(target, str) else target.__name__
 
 
+_NAMES = (("add", ADD), ("sub", SUB), ("mul", MUL), ("div", DIV), ("matmul", MATMUL))
+
+
 class _Carrier:
     """Gives each int8 node a module with its ``qconfig``: from there ``convert`` knows what it is,
     in copies and pickles too.
@@ -220,11 +235,7 @@ class _Carrier:
     def _wrap(self, node: fx.Node, step: Step) -> None:
         kind = "call"
         if step.kind in (Kind.OWN, Kind.SCALAR):
-            kind = next(
-                name
-                for name, targets in (("add", ADD), ("mul", MUL), ("matmul", MATMUL))
-                if node.target in targets
-            )
+            kind = next(name for name, targets in _NAMES if node.target in targets)
             kind += "_scalar" if step.kind is Kind.SCALAR else ""
         elif step.kind is Kind.JOINS:
             group, sources = self.plan.group_of(node), step.data
@@ -265,6 +276,7 @@ class _Carrier:
         module._qualified_name = name  # type: ignore[assignment]
         observed: nn.Module = step.custom.from_float(module)
         observed._qualified_name = name  # type: ignore[assignment]
+        hand_over(module, observed)
         set_module(self.model, name, observed)
         return observed
 
@@ -304,14 +316,29 @@ class _Observers:
                 for source in step.data:
                     if source in self.plan.edges and source not in self.plan.outputs:
                         if source not in edges:
-                            edges[source] = self._after(source, self.plan.edges[source].root())
+                            group = self.plan.edges[source].root()
+                            edges[source] = self._before(node, source, group)
                         node.replace_input_with(source, edges[source])
                 self._observe_output(node, step)
             elif step.swap:
                 self._observe_input(node, step)
 
+    def _before(self, user: fx.Node, value: fx.Node, group: Group) -> fx.Node:
+        """A call of a group's observer on a value, before it is used: the order in which an
+        observer of several values sees them is that of their use.
+        """
+        name = self._observer(value, group, None)
+        with self.model.graph.inserting_before(user):
+            return self.model.graph.call_module(name, (value,))
+
     def _after(self, node: fx.Node, group: Group, factory: Any = None) -> fx.Node:
-        """A call of a group's observer on a value."""
+        """A call of a group's observer on the result of a node."""
+        name = self._observer(node, group, factory)
+        with self.model.graph.inserting_after(node):
+            return self.model.graph.call_module(name, (node,))
+
+    def _observer(self, node: fx.Node, group: Group, factory: Any) -> str:
+        """The name of a group's observer, which is made for its first value."""
         if id(group) not in self.names:
             name = f"activation_post_process_{len(self.names)}"
             observer = (factory or group.factory)()
@@ -323,8 +350,7 @@ class _Observers:
                 observer.to(self.device)
             self.model.add_module(name, observer)
             self.names[id(group)] = name
-        with self.model.graph.inserting_after(_end_of_placeholders(node)):
-            return self.model.graph.call_module(self.names[id(group)], (node,))
+        return self.names[id(group)]
 
     def _observe_output(self, node: fx.Node, step: Step) -> None:
         own = self.plan.outputs.get(node)
@@ -346,19 +372,12 @@ class _Observers:
             return
         source = node.args[0] if node.args else None
         if isinstance(source, fx.Node):
-            observed = self._after(source, Group(lambda: observer, observer.dtype))
+            observed = self._before(node, source, Group(lambda: observer, observer.dtype))
             node.replace_input_with(source, observed)
 
 
 def _is_call(node: fx.Node) -> bool:
     return node.op in ("call_module", "call_function", "call_method")
-
-
-def _end_of_placeholders(node: fx.Node) -> fx.Node:
-    """The node itself, or, for a placeholder, the last one: a graph begins with them."""
-    while node.op == "placeholder" and node.next.op == "placeholder":
-        node = node.next
-    return node
 
 
 def _fixed_factory(node: fx.Node, step: Step, model: nn.Module) -> Any:

@@ -31,6 +31,8 @@ class ReferenceConverter(Converter):
     Dynamic, weight-only and custom modules become what they become in the int8 model.
     """
 
+    folds_constants = False
+
     def _observed(self, node: fx.Node) -> None:
         super()._observed(node)
         if node in self.observers:
@@ -46,7 +48,7 @@ class ReferenceConverter(Converter):
         self._quantized(node, self._call(node, path))
 
     def _operation(self, node: fx.Node, operation: FloatOperation) -> None:
-        number = operation.kind in ("add_scalar", "mul_scalar")
+        number = operation.kind.endswith("_scalar")
         self._quantized(node, self._call(node, str(node.target)), operation.many or number)
 
     def _keeps(self, node: fx.Node, module: nn.Module) -> None:

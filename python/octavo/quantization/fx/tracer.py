@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,25 +115,39 @@ def trace(
     skipped_names: Collection[str],
     skipped_classes: Collection[Any],
     caller: str,
-    given: int | None = None,
+    given: Sequence[Any] | None = None,
 ) -> tuple[fx.Graph, dict[str, tuple[str, Any]]]:
     """The graph of a model, and the path and class of the module that each node, by name, is in.
 
     Args:
-        given: how many positional inputs the model will get. Further ones whose default is None are
-            None then, and if that does not suffice all further ones have their defaults.
+        given: positional inputs such as the model will get. Those that are None, a bool or a str
+            are the same for every call then, as control flow may depend on them. Further ones whose
+            default is None are None, and if that does not suffice all further ones have their
+            defaults.
 
     Raises:
         TracingError: with module and source line.
     """
-    defaults = {} if given is None else _defaults_beyond(model, given)
-    nones = {name: value for name, value in defaults.items() if value is None}
+    defaults = {} if given is None else _defaults_beyond(model, len(given))
+    flags = _flags(model, given or ())
+    nones = flags | {name: value for name, value in defaults.items() if value is None}
+    defaults |= flags
     try:
         return _trace(model, skipped_names, skipped_classes, caller, nones)
     except TracingError:
         if defaults == nones:
             raise
         return _trace(model, skipped_names, skipped_classes, caller, defaults)
+
+
+def _flags(model: nn.Module, given: Sequence[Any]) -> dict[str, Any]:
+    """The inputs that are no numbers and no tensors, by name."""
+    parameters = inspect.signature(model.forward).parameters
+    return {
+        name: value
+        for name, value in zip(parameters, given, strict=False)
+        if value is None or isinstance(value, (bool, str))
+    }
 
 
 def _defaults_beyond(model: nn.Module, given: int) -> dict[str, Any]:

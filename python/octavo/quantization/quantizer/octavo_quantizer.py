@@ -138,7 +138,11 @@ class OctavoQuantizer(Quantizer):
       leaky ReLU, PReLU; sigmoid, tanh, softmax with their fixed qparams.
       A softmax of a sum or of a masked tensor stays float, and so does that sum.
     * With the qparams of their inputs: pooling, ReLU, clamping, mean, interpolation, padding,
-      concatenation, and operations that only move values.
+      concatenation, and operations that only move values. A concatenation with a tensor whose
+      qparams are fixed or derived has its own.
+    * With qparams derived from their inputs', as ``QFunctional.add_scalar`` and ``mul_scalar`` have
+      them: sums, differences, products and quotients of a quantized tensor and a number, where
+      something quantized takes them or they are an output.
 
     With a dynamic config, linear layers only.
 

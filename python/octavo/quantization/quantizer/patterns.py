@@ -14,11 +14,13 @@ from octavo.quantization.pt2e.fold import CONVOLUTIONS, TRANSPOSED, is_training_
 from octavo.quantization.pt2e.graph import argument, is_constant, op_name, users_of
 from octavo.quantization.quantizer.quantizer import (
     Q_ANNOTATION_KEY,
+    DerivedQuantizationSpec,
     FixedQParamsQuantizationSpec,
     QuantizationAnnotation,
     QuantizationSpec,
     SharedQuantizationSpec,
 )
+from octavo.quantization.quantizer.scalars import derived_qparams, is_float, scalar_operation
 
 __all__ = ["Annotator"]
 
@@ -50,7 +52,9 @@ _FIXED = {
 }
 
 _SOFTMAX = ("softmax", "_softmax", "log_softmax")
-_MASKING = ("add", "sub", "where", "masked_fill")
+_MASKING = ("add", "sub", "rsub", "where", "masked_fill")
+
+_UNOBSERVED = (FixedQParamsQuantizationSpec, DerivedQuantizationSpec)
 
 # The results hold no values outside of the input's range, widened to contain 0.
 _CLAMPING = ("hardtanh", "clamp", "clamp_min", "clamp_max")
@@ -137,10 +141,12 @@ class Annotator:
                 if self._is_free(node) and self._config_of(node) is not None:
                     annotate(node, self._config_of(node))
         for node in nodes:
-            self._share_with_producers(node)
+            self._follow_producers(node)
         for node in reversed(nodes):
             self._quantize_before(node)
         for node in nodes:
+            if op_name(node) in _JOINING and not self._is_free(node):
+                self._join(node)
             self._take_fixed(node)
 
     # What is asked of nodes.
@@ -172,7 +178,7 @@ class Annotator:
         if op_name(node) not in _LAYERS or (config.is_dynamic and op_name(node) != "linear"):
             return
         x, weight, bias = (argument(node, name) for name in ("input", "weight", "bias"))
-        if not _is_float(x) or not isinstance(weight, Node) or not is_constant(weight):
+        if not is_float(x) or not isinstance(weight, Node) or not is_constant(weight):
             return
         chain = self._chain(node, config)
         inputs = {x: config.input_activation, weight: _weight_spec(config.weight, node)}
@@ -211,7 +217,7 @@ class Annotator:
         result = chain.last
         operands: Any = addition.args[:2]
         others: list[Any] = [operand for operand in operands if operand is not result]
-        if len(others) != 1 or not _is_float(others[0]) or argument(addition, "alpha") != 1:
+        if len(others) != 1 or not is_float(others[0]) or argument(addition, "alpha") != 1:
             return
         other = others[0]
         shapes = [getattr(n.meta.get("val"), "shape", None) for n in (result, other)]
@@ -235,7 +241,7 @@ class Annotator:
         if name not in (*_BINARY, *_PRODUCTS) or config.is_dynamic:
             return
         operands = node.args[:2]
-        if not all(_is_float(operand) for operand in operands):
+        if not all(is_float(operand) for operand in operands):
             return
         if name == "add" and (argument(node, "alpha") != 1 or _masks(node)):
             return
@@ -250,12 +256,10 @@ class Annotator:
 
     def _other(self, node: Node, config: Any) -> None:
         name = op_name(node)
-        if config.is_dynamic or not node.args or not _is_float(node.args[0]):
+        if config.is_dynamic or not node.args or not is_float(node.args[0]):
             return
         inputs = {node.args[0]: config.input_activation}
-        if name in _SOFTMAX and op_name(node.args[0]) in _MASKING:  # type: ignore[arg-type]
-            return
-        if name in _FIXED:
+        if _has_fixed_range(node):
             _annotate(node, inputs, _fixed_spec(config.output_activation, *_FIXED[name]))
         elif name in _UNARY:
             _annotate(node, inputs, config.output_activation)
@@ -267,15 +271,33 @@ class Annotator:
             last = node if clamp is None else clamp
             last.meta[Q_ANNOTATION_KEY].output_qspec = config.output_activation
 
-    # Operators that take over the qparams of their inputs.
+    # Operators that take over the qparams of their inputs, or whose own follow from these. They are
+    # quantized where they get quantized tensors, or where quantized operators take what they give;
+    # not between floats.
 
-    def _share_with_producers(self, node: Node) -> None:
-        if not self._is_free(node) or not self._is_static(node):
+    def _follow_producers(self, node: Node) -> None:
+        if not self._is_free(node) or not self._is_static(node) or not node.args:
             return
         if op_name(node) in _JOINING:
-            self._join(node)
-        elif _shares(node) and _is_quantized(node.args[0]):
-            self._share(node, SharedQuantizationSpec(node.args[0]))  # type: ignore[arg-type]
+            if any(map(_is_quantized, node.args[0])):  # type: ignore[arg-type]
+                self._join(node)
+            return
+        x: Any = node.args[0]
+        if not _is_quantized(x):
+            return
+        if _shares(node):
+            self._share(node, SharedQuantizationSpec(x))
+        elif scalar_operation(node) is not None:
+            self._derive(node, x)
+
+    def _derive(self, node: Node, x: Node) -> None:
+        """An operation with a number, whose qparams follow from those of its input."""
+        spec = self._config_of(node).output_activation
+        if not isinstance(spec, QuantizationSpec):
+            return
+        derive = derived_qparams(node, spec.dtype)
+        output = DerivedQuantizationSpec([(x, node)], derive, spec.dtype, qscheme=spec.qscheme)
+        _annotate(node, {x: SharedQuantizationSpec(x)}, output)
 
     def _share(self, node: Node, spec: Any) -> None:
         x: Node = node.args[0]  # type: ignore[assignment]
@@ -289,55 +311,64 @@ class Annotator:
                 _annotate(part, {}, shared)
 
     def _join(self, node: Node) -> None:
+        """A concatenation and its inputs share, where no input has qparams that do not come from
+        calibration; else each has its own.
+        """
         given: Any = node.args[0]
         parts: list[Node] = list(given)
-        if not all(_is_float(part) for part in parts) or not any(map(_is_quantized, parts)):
+        if not all(is_float(part) for part in parts):
             return
-        spec = self._config_of(node).input_activation
+        config = self._config_of(node)
+        spec = config.input_activation
+        if any(isinstance(_own_spec(part), _UNOBSERVED) for part in parts):
+            node.meta.pop(Q_ANNOTATION_KEY, None)
+            if op_name(node) != "stack":
+                _annotate(node, dict.fromkeys(parts, spec), config.output_activation)
+            return
         shared = SharedQuantizationSpec((parts[0], node))
         inputs: dict[Node, Any] = dict.fromkeys(parts, shared)
         inputs[parts[0]] = spec
         _annotate(node, inputs, replace(shared, observes=False))
 
     def _quantize_before(self, node: Node) -> None:
-        """Where all users want a node's result quantized, and it only moves values or the like, its
-        input is quantized instead, as it would be if it came out of a quantized operator.
+        """Where users want a node's result quantized, and its qparams need no observer, its input
+        is quantized instead, as it would be if it came out of a quantized operator. Not so
+        operations with a number, which would be rounded: those are left float if all users are.
         """
-        if not self._is_free(node) or not self._is_static(node) or not _shares(node):
+        users = users_of(node)
+        wanted = [spec for spec in (_input_spec(user, node) for user in users) if spec is not None]
+        if scalar_operation(node) is not None:
+            if not wanted and _is_quantized(node) and all(user.op != "output" for user in users):
+                del node.meta[Q_ANNOTATION_KEY]
+            return
+        if not self._is_free(node) or not self._is_static(node) or not wanted:
             return
         if not isinstance(node.meta.get("val"), Tensor):
             return
-        users = users_of(node)
-        wanted = [_input_spec(user, node) for user in users]
         spec = self._config_of(node).input_activation
-        if users and all(
-            item == spec or isinstance(item, SharedQuantizationSpec) for item in wanted
-        ):
+        if not all(item == spec or isinstance(item, SharedQuantizationSpec) for item in wanted):
+            return
+        if op_name(node) in _JOINING:
+            self._join(node)
+        elif _shares(node):
             self._share(node, spec)
 
     def _take_fixed(self, node: Node) -> None:
-        """An operator takes a tensor with fixed qparams as it is, without an observer of its own
-        for it. Not so a concatenation, whose other inputs would have to follow.
+        """An operator takes a tensor with fixed or derived qparams as it is, without an observer
+        of its own for it.
         """
         annotation = node.meta.get(Q_ANNOTATION_KEY)
         config = self._config_of(node)
-        if annotation is None or config is None or op_name(node) in _JOINING:
+        if annotation is None or config is None:
             return
         for source, spec in annotation.input_qspec_map.items():
-            fixed = isinstance(_own_spec(source), FixedQParamsQuantizationSpec)
+            fixed = isinstance(_own_spec(source), _UNOBSERVED)
             if fixed and spec == config.input_activation:
                 annotation.input_qspec_map[source] = SharedQuantizationSpec(source)
 
 
 def _annotate(node: Node, inputs: dict[Any, Any], output: Any = None) -> None:
     node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(inputs, output, _annotated=True)
-
-
-def _is_float(value: Any) -> bool:
-    if not isinstance(value, Node):
-        return False
-    known = value.meta.get("val")
-    return isinstance(known, Tensor) and known.dtype == torch.float32
 
 
 def _is_quantized(value: Any) -> bool:
@@ -382,6 +413,15 @@ def _fixed_spec(act: Any, scale: float, zero_point: int) -> Any:
     return FixedQParamsQuantizationSpec(act.dtype, scale, zero_point, 0, 255, act.qscheme)
 
 
+def _has_fixed_range(node: Node) -> bool:
+    """Whether a node's result has qparams of its own; not so a softmax of a masked tensor."""
+    name = op_name(node)
+    if name not in _FIXED or not is_float(node.args[0]):
+        return False
+    source: Any = node.args[0]
+    return name not in _SOFTMAX or op_name(source) not in _MASKING
+
+
 def _keeps_zero(clamp: Node) -> bool:
     """Whether a clamp moves values towards 0 only, so that results are in the inputs' range."""
     name = op_name(clamp)
@@ -402,7 +442,7 @@ def _keeps_zero(clamp: Node) -> bool:
 def _shares(node: Node) -> bool:
     """Whether a node's result has the qparams of its first input."""
     name = op_name(node)
-    if name not in _SHARING or not node.args or not _is_float(node.args[0]):
+    if name not in _SHARING or not node.args or not is_float(node.args[0]):
         return False
     if name in _CLAMPING:
         return _keeps_zero(node)

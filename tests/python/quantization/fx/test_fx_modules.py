@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import octavo
@@ -17,8 +18,12 @@ import octavo.quantization as tq
 from fx_models import ZOO, batch, calibrated, calls, conv_bn, dequantizations, sqnr, zoo_model
 from octavo.nn import quantizable as nnqa
 from octavo.nn import quantized as nnq
+from octavo.nn.intrinsic import quantized as nniq
 from octavo.quantization.fx.custom_config import ConvertCustomConfig, PrepareCustomConfig
-from octavo.quantization.fx.graph_module import ObservedStandaloneGraphModule
+from octavo.quantization.fx.graph_module import (
+    ObservedStandaloneGraphModule,
+    QuantizedGraphModule,
+)
 from octavo.quantization.quantize_fx import (
     TracingError,
     attach_preserved_attrs_to_model,
@@ -232,6 +237,86 @@ def test_parts_that_can_be_traced() -> None:
     assert type(int8[0].act) is nn.ReLU
     assert sqnr(model(*batch(IMAGE)), int8(*batch(IMAGE))) > 25
     assert type(model[0].head) is nn.Linear
+
+
+class Looking(nn.Module):
+    """Code that cannot be traced, calls by keyword, and looks into modules."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(6, 6) for _ in range(3))
+
+        def forward(
+            self,
+            x: Tensor,
+            scale: Tensor | None = None,
+            shift: Tensor | None = None,
+            **options: Any,
+        ) -> Tensor:
+            y = self.b(torch.relu(self.a(x)))
+            if scale is not None:
+                y = y * scale
+            y = F.linear(y, self.c.weight)
+            return y if shift is None else y + shift
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.other = self.Block(), self.Block()
+        self.plain, self.read = nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if float(x.sum()) > 1e9:
+            return x
+        x = self.inner(self.plain(x.to(self.read.weight.dtype)), shift=x)
+        return self.read(self.other(x, scale=x, exotic=3))
+
+
+def test_parts_called_by_keyword_and_looked_into() -> None:
+    torch.manual_seed(0)
+    model = Looking().eval()
+    shapes = ((3, 6),)
+    with pytest.warns(UserWarning, match=r"'read' \(Linear\): 'weight' is read at "):
+        prepared = prepare_traceable_fx(model, tq.get_default_qconfig_mapping(), batch(shapes))
+    int8 = convert_fx(calibrated(prepared, shapes))
+    assert type(int8.read) is nn.Linear
+    assert isinstance(int8.plain, QuantizedGraphModule)
+    assert isinstance(int8.inner, QuantizedGraphModule)  # reads only what is its own
+    assert len(calls(int8.inner, (nnq.Linear, nniq.LinearReLU))) == 3
+    assert type(int8.other) is Looking.Block  # called with a name that it has no parameter for
+    assert isinstance(int8.other.a, QuantizedGraphModule)
+    assert type(int8.other.c) is nn.Linear
+    x = batch(shapes, 5)
+    assert sqnr(model(*x), int8(*x)) > 24
+
+
+class Flags(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, deep: bool, act: str, y: Tensor | None = None
+    ) -> Tensor:
+        x = self.a(x)
+        if mask is not None:
+            x = x * mask
+        if deep:
+            x = self.b(getattr(F, act)(x))
+        return x if y is None else x + y
+
+
+@pytest.mark.parametrize("flags", [(None, True, "gelu"), (None, False, "relu")], ids=str)
+def test_inputs_that_control_flow_depends_on(flags: tuple[Any, ...]) -> None:
+    """None, bools and strs of the example inputs hold for every call."""
+    torch.manual_seed(0)
+    model = Flags().eval()
+    (x,) = batch(((3, 6),))
+    prepared = prepare_fx(model, tq.get_default_qconfig_mapping(), (x, *flags))
+    prepared(x, *flags)
+    int8 = convert_fx(prepared)
+    assert len(calls(int8, nnq.Linear)) == 1 + flags[1]
+    assert sqnr(model(x, *flags), int8(x, *flags)) > 30
 
 
 def test_what_can_be_traced_whole(outer: nn.Module) -> None:

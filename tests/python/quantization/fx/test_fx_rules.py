@@ -24,7 +24,16 @@ from octavo.quantization.backend_config import (
     get_native_backend_config,
     get_octavo_backend_config,
 )
-from octavo.quantization.fx.operations import QAdd, QAddScalar, QCat, QMatMul, QMul, QMulScalar
+from octavo.quantization.fx.operations import (
+    QAdd,
+    QAddScalar,
+    QCat,
+    QDivScalar,
+    QMatMul,
+    QMul,
+    QMulScalar,
+    QSubScalar,
+)
 from octavo.quantization.quantize_fx import (
     convert_fx,
     convert_to_reference_fx,
@@ -210,12 +219,17 @@ def test_fusion_of_functions_and_methods() -> None:
         assert torch.equal(fused(*batch(X)), model(*batch(X)))
 
 
-def test_layers_called_twice_are_fused_alike() -> None:
+def test_layers_called_twice_are_fused_with_what_follows_each_call() -> None:
     """torch fuses a ReLU after one call of a shared layer into every call."""
     once = Of(lambda m, x: m.relu(m.a(x)) - m.a(x + 1), a=conv(), relu=nn.ReLU())
     fused = fuse_fx(once)
-    assert type(fused.a) is nn.Conv2d
+    assert (type(fused.a), type(fused.a_call)) == (nni.ConvReLU2d, nn.Conv2d)
+    assert fused.a[0].weight is fused.a_call.weight
     assert torch.equal(fused(*batch(X)), once(*batch(X)))
+    twice = Of(lambda m, x: m.a(x) - m.relu(m.a(x + 1)), a=conv(), relu=nn.ReLU())
+    fused = fuse_fx(twice)
+    assert (type(fused.a), type(fused.a_call)) == (nn.Conv2d, nni.ConvReLU2d)
+    assert torch.equal(fused(*batch(X)), twice(*batch(X)))
     both = Of(lambda m, x: m.relu(m.a(x)) - m.relu(m.a(x + 1)), a=conv(), relu=nn.ReLU())
     fused = fuse_fx(both)
     assert type(fused.a) is nni.ConvReLU2d
@@ -225,7 +239,21 @@ def test_layers_called_twice_are_fused_alike() -> None:
     partly = Of(lambda m, x: m.n(m.a(x)) + m.n(x), a=conv(), n=norm)
     fused = fuse_fx(partly)
     assert type(fused.n) is nn.BatchNorm2d
-    assert torch.equal(fused(*batch(X)), partly(*batch(X)))
+    assert [n.target for n in fused.graph.nodes if n.op == "call_module"] == ["a", "n"]
+    assert torch.allclose(fused(*batch(X)), partly(*batch(X)), atol=1e-5)
+    torch.manual_seed(3)
+    for module in (partly.a, partly.n):
+        module.train()
+    trained = prepare_qat_fx(partly.train(), mapping(), batch(X))
+    assert len(calls(trained, nn.BatchNorm2d)) == 2
+
+
+def test_every_call_of_a_shared_convolution_adds() -> None:
+    again = Of(lambda m, x: m.a(m.a(x) + x) + x, a=conv())
+    int8 = converted(again)
+    assert len(calls(int8, nniq.ConvAdd2d)) == 2
+    assert int8.a._packed is int8.a_call._packed
+    assert close(again, int8)
 
 
 def test_values_used_twice_are_not_fused_away() -> None:
@@ -285,6 +313,11 @@ def test_addition_and_relu() -> None:
         (lambda m, x: 0.5 * m.a(x), QMulScalar),
         (lambda m, x: m.a(x).add(1), QAddScalar),
         (lambda m, x: m.a(x) * x.shape[0], QMulScalar),
+        (lambda m, x: m.a(x) - 0.25, QSubScalar),
+        (lambda m, x: 1 - m.a(x), QSubScalar),
+        (lambda m, x: m.a(x).sub(x.shape[0]), QSubScalar),
+        (lambda m, x: m.a(x) / 8, QDivScalar),
+        (lambda m, x: torch.div(m.a(x), -3.0), QDivScalar),
         (lambda m, x: m.a(x) @ x, QMatMul),
         (lambda m, x: torch.matmul(m.a(x), x.transpose(2, 3)), QMatMul),
         (lambda m, x: m.a(x).mul_(x), QMul),
@@ -322,6 +355,9 @@ def test_operations(function: Any, kind: type) -> None:
         lambda x: x.view(*x.shape[:2], -1),
         lambda x: F.dropout(x, 0.5, False),
         lambda x: torch.sigmoid(x),
+        lambda x: F.softmax(x, 1),
+        lambda x: x.softmax(dim=-1),
+        lambda x: torch.softmax(x * 2, 1),
         lambda x: x.tanh(),
         lambda x: F.hardsigmoid(x),
         lambda x: F.hardswish(x),
@@ -343,13 +379,21 @@ def test_functions(function: Any) -> None:
 
 
 def test_functions_without_int8_form_stay_float() -> None:
+    mask = torch.arange(6) > 3
     cases: list[Any] = [
         lambda x: F.interpolate(x, scale_factor=2.0, mode="bicubic"),
         lambda x: torch.add(x, x, alpha=2),
-        lambda x: x - 1,
+        lambda x: x - x.abs(),
+        lambda x: 1 / x.abs().add(3),
+        lambda x: torch.sub(x, 1, alpha=2),
         lambda x: x.exp(),
+        lambda x: torch.exp(x * 2 - 1),
         lambda x: F.pad(x, (1, 2), value=1.0),
-        lambda x: F.softmax(x, 1),
+        lambda x: F.log_softmax(x, 1),
+        lambda x: F.softmax(x, 1, dtype=torch.float32),
+        lambda x: F.softmax(x + mask * -1e9, 1),
+        lambda x: (x - mask * 1e9).softmax(-1),
+        lambda x: x.masked_fill(mask, -1e9).softmax(-1),
         lambda x: x.mean(1, dtype=torch.float64).float(),
         lambda x: F.layer_norm(x, (6,), x[0, 0, 0].abs()),
     ]

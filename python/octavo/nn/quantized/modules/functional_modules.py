@@ -13,6 +13,7 @@ from octavo import ops
 from octavo._tensor.qparams import check_scale, check_zero_point
 from octavo.dtypes import QDType
 from octavo.nn.quantized.modules.base import QuantizedOutput
+from octavo.nn.quantized.modules.scalar import product_qparams, sum_qparams
 from octavo.nn.quantized.modules.utils import (
     describe,
     is_calibrated,
@@ -269,36 +270,42 @@ class QFunctional(QuantizedOutput):
         are requantized (at exact ties torch's result may be the next step: it adds the zero point
         before it rounds)."""
         q, c = self._activation(x, "x"), self._scalar(y)
-        scale, zero_point, qdtype = x._scale, x._zero_point, x._qdtype
+        scale, qdtype = x._scale, x._qdtype
         lo, hi = qdtype.qmin, qdtype.qmax
-        moved = zero_point - round(self._finite(c / scale, c))
-        if lo <= moved <= hi:
+        self._check_finite(c / scale, c)
+        out_scale, out_zero, moved = sum_qparams(scale, x._zero_point, qdtype, c)
+        if moved == out_zero:
             return QTensor._wrap(q.clone(), scale, moved, qdtype)
-        # All values lie on one side of zero: as steps of the input's scale, from 0 to hi - moved,
-        # or from lo - moved to 0.
-        out_zero, reach = (lo, hi - moved) if moved < lo else (hi, moved - lo)
-        out_scale = self._derived_scale(reach / (hi - lo) * scale)
-        steps = (q.double() - float(moved)).float() * torch.tensor(scale / out_scale)
-        out = steps.clamp(lo - out_zero, hi - out_zero).round() + out_zero
-        return QTensor._wrap(out.to(qdtype.storage), out_scale, out_zero, qdtype)
+        out_scale = self._derived_scale(out_scale)
+
+        def requantized(ints: Tensor) -> Tensor:
+            steps = (ints.double() - float(moved)).float() * torch.tensor(scale / out_scale)
+            out = steps.clamp(lo - out_zero, hi - out_zero).round() + out_zero
+            return out.to(qdtype.storage)
+
+        if q.numel() > 256 and not is_dynamo_compiling():
+            every = torch.arange(256, dtype=torch.uint8).view(qdtype.storage)
+            table = requantized(every).view(torch.uint8)
+            quick: QTensor | None = direct.lookup(x, table, out_scale, out_zero, qdtype)
+            if quick is not None:
+                return quick
+        return QTensor._wrap(requantized(q), out_scale, out_zero, qdtype)
 
     def mul_scalar(self, x: QTensor, y: float) -> QTensor:
         """``x * y``. Multiplies the scale by ``|y|``; a negative ``y`` mirrors the values in the
         dtype's range; zero gives zeros with scale 1 and zero point 0."""
         q, c = self._activation(x, "x"), self._scalar(y)
-        zero_point, qdtype = x._zero_point, x._qdtype
+        qdtype = x._qdtype
+        scale, zero_point = product_qparams(x._scale, x._zero_point, qdtype, c)
         if c == 0.0:
-            return QTensor._wrap(torch.zeros_like(q), 1.0, 0, qdtype)
-        scale = self._derived_scale(x._scale * abs(c))
-        if c > 0.0:
-            return QTensor._wrap(q.clone(), scale, zero_point, qdtype)
+            return QTensor._wrap(torch.zeros_like(q), scale, zero_point, qdtype)
         # lo + hi - q is the complement of the bits, for uint8 and for int8.
-        return QTensor._wrap(q.bitwise_not(), scale, qdtype.qmin + qdtype.qmax - zero_point, qdtype)
+        out = q.clone() if c > 0.0 else q.bitwise_not()
+        return QTensor._wrap(out, self._derived_scale(scale), zero_point, qdtype)
 
-    def _finite(self, steps: float, y: float) -> float:
+    def _check_finite(self, steps: float, y: float) -> None:
         if math.isinf(steps):
             raise ValueError(f"{self._label()}: y is too many steps of the input's scale, got {y}")
-        return steps
 
     def _derived_scale(self, scale: float) -> float:
         return check_scale(scale, f"{self._label()}: the output scale that y leads to")
