@@ -54,6 +54,7 @@ struct ConvShape {
   const char* name;
   int64_t batch, side;
   int32_t groups, n, k, kernel, stride;
+  bool adds = false;  // a residual
 };
 constexpr ConvShape kConvShapes[] = {
     {"resnet_stem_7x7_3_64", 1, 224, 1, 64, 3, 7, 2},
@@ -61,6 +62,16 @@ constexpr ConvShape kConvShapes[] = {
     {"resnet_3x3_64_56", 1, 56, 1, 64, 64, 3, 1},
     {"resnet_3x3_256_14", 1, 14, 1, 256, 256, 3, 1},
     {"resnet_1x1_256_64_56", 1, 56, 1, 64, 256, 1, 1},
+    {"resnet_1x1_64_256_56", 1, 56, 1, 256, 64, 1, 1},
+    {"resnet_1x1_64_256_56_add", 1, 56, 1, 256, 64, 1, 1, true},
+    {"resnet_1x1_128_512_28", 1, 28, 1, 512, 128, 1, 1},
+    {"resnet_1x1_1024_256_14", 1, 14, 1, 256, 1024, 1, 1},
+    {"resnet_1x1_2048_512_7", 1, 7, 1, 512, 2048, 1, 1},
+    {"resnet_1x1_512_2048_7_add", 1, 7, 1, 2048, 512, 1, 1, true},
+    {"resnet_3x3_512_7", 1, 7, 1, 512, 512, 3, 1},
+    {"resnet_3x3_128_28", 1, 28, 1, 128, 128, 3, 1},
+    {"unet_3x3_512_256_32", 1, 32, 1, 256, 512, 3, 1},
+    {"unet_3x3_64_32_256", 1, 256, 1, 32, 64, 3, 1},
 };
 // Layers that window kernels compute; the label says which.
 constexpr ConvShape kWindowShapes[] = {
@@ -186,7 +197,10 @@ void bench_conv(benchmark::State& state, const char* kernel, const ConvShape& s)
   const ImageView view{x.data(), s.batch,      {1, s.side, s.side},
                        channels, s.side * row, {s.side * row, row, channels},
                        false};
-  const auto run = [&] { conv(weight, view, kInput, output, {}, out.data()); };
+  const QParams added{0.031f * output.out.scale / 0.02f, 100};
+  const auto sum = random_bytes<uint8_t>(s.adds ? out.size() : 0);
+  const Residual residual{s.adds ? sum.data() : nullptr, outputs, added, false};
+  const auto run = [&] { conv(weight, view, kInput, output, residual, out.data()); };
   run();
   const WeightParams& p = weight.weight().params();
   const ref::Layer layer{
@@ -194,7 +208,8 @@ void bench_conv(benchmark::State& state, const char* kernel, const ConvShape& s)
   std::vector<uint8_t> expected(out.size());
   ref::conv(layer, {{x.data(), false}, s.batch, {1, s.side, s.side}, channels},
             {g.kernel, g.stride, g.padding, g.padding_end, g.dilation},
-            {kInput.scale, kInput.zero_point}, reference_output(output), {}, expected.data());
+            {kInput.scale, kInput.zero_point}, reference_output(output),
+            {{residual.data, false}, {added.scale, added.zero_point}}, expected.data());
   if (!check(state, out, expected)) return;
   for (auto _ : state) {
     run();

@@ -59,6 +59,7 @@ void add_residual(Epilogue& epilogue, const Residual& residual, const OutputSpec
   epilogue.add_scale = residual.qparams.scale / output.out.scale;
   epilogue.add_zero = residual.qparams.zero_point;
   epilogue.add_signed = residual.is_signed;
+  epilogue.stays_int32 &= 255.0f * epilogue.add_scale < 0x1p30f;
 }
 
 size_t element_size(OutKind kind) { return static_cast<size_t>(kind_bytes(kind)); }

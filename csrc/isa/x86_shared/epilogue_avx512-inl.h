@@ -138,9 +138,10 @@ static inline void store_lanes(__m512i acc, const Epilogue& e, const Channels& c
   }
 }
 
-static inline bool is_plain(const Epilogue& e) {
-  return !e.row_zero && !e.w_zero && !e.row_scale && !e.add;
+static inline bool depends_on_row(const Epilogue& e) {
+  return e.row_zero || e.w_zero || e.row_scale;
 }
+static inline bool is_plain(const Epilogue& e) { return !depends_on_row(e) && !e.add; }
 
 // VECTORS neighbouring vectors of channels to bytes, without a mask. Only the upper clamp happens
 // in float: below, conversions give INT_MIN (for NaN too) and the packs saturate, so that bytes can

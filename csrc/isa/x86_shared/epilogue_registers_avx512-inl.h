@@ -14,7 +14,7 @@ namespace {
 // many; store_rows() takes any.
 template <int NV>
 static inline bool stores_bytes(const GemmArgs& g) {
-  return (g.kind == OutKind::kU8 || g.kind == OutKind::kS8) && is_plain(*g.epilogue) &&
+  return (g.kind == OutKind::kU8 || g.kind == OutKind::kS8) && !depends_on_row(*g.epilogue) &&
          g.epilogue->stays_int32 && g.n > (NV - 1) * 16;
 }
 
@@ -23,9 +23,12 @@ static inline bool stores_bytes(const GemmArgs& g) {
 // before gives, and packing with saturation does most of it. int8 outputs are computed 128 higher,
 // as uint8.
 //
-// Register budget (32 zmm): MR * NV <= 24 accumulators, 3 temporaries, 5 constants; what bias and
-// multipliers find no register is read from memory, each vector for two operations.
-template <int MR, int NV>
+// Residuals become floats by bits alone: 2^23 + q, from which 2^23 + zero is subtracted, both
+// exact.
+//
+// Register budget (32 zmm): MR * NV <= 24 accumulators, 3 temporaries, 5 constants, 8 with
+// residuals; what finds no register, bias and multipliers first, is read from memory.
+template <int MR, int NV, bool kAdd>
 static inline OCTAVO_INLINE void store_bytes(const __m512i (&acc)[MR][NV], const GemmArgs& g,
                                              int row0) {
   constexpr int kRows = NV >= 3 ? 1 : 4 / NV;  // of four vectors
@@ -46,6 +49,11 @@ static inline OCTAVO_INLINE void store_bytes(const __m512i (&acc)[MR][NV], const
     bias[v] = load_floats(e.bias + g.n0 + v * 16, mask);
     mult[v] = load_floats(e.mult + g.n0 + v * 16, mask);
   });
+  const int add_offset = e.add_signed ? 128 : 0;
+  const __m512i shift = _mm512_set1_epi32(0x4b000000 | add_offset);
+  const __m512 shifted_zero = _mm512_set1_ps(0x1p23f + static_cast<float>(e.add_zero + add_offset));
+  const char* added = static_cast<const char*>(e.add);
+  if constexpr (kAdd) added += (g.m0 + row0) * e.add_stride + g.n0;
   char* out = static_cast<char*>(g.out) + row0 * g.out_stride;
   unroll<(MR + kRows - 1) / kRows>([&](auto block) OCTAVO_INLINE {
     // Vector i of four; what there is none for repeats another.
@@ -54,7 +62,15 @@ static inline OCTAVO_INLINE void store_bytes(const __m512i (&acc)[MR][NV], const
       constexpr int kRow = kFirst + (NV >= 3 ? 0 : kFlat / NV), r = kRow < MR ? kRow : MR - 1;
       constexpr int v = NV >= 3 ? (kFlat < NV ? kFlat : NV - 1) : kFlat % NV;
       const __m512 sums = _mm512_cvtepi32_ps(acc[r][v]);
-      return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_add_ps(sums, bias[v]), mult[v]));
+      __m512 x = _mm512_mul_ps(_mm512_add_ps(sums, bias[v]), mult[v]);
+      if constexpr (kAdd) {
+        const char* from = added + r * e.add_stride + v * 16;
+        const __m128i q = _mm_maskz_loadu_epi8(v < NV - 1 ? 0xffff : last, from);
+        const __m512i shifted = _mm512_xor_si512(_mm512_cvtepu8_epi32(q), shift);
+        const __m512 steps = _mm512_sub_ps(_mm512_castsi512_ps(shifted), shifted_zero);
+        x = _mm512_add_ps(x, _mm512_mul_ps(steps, _mm512_set1_ps(e.add_scale)));
+      }
+      return _mm512_cvtps_epi32(x);
     };
     const __m512i low = _mm512_packs_epi32(steps(Index<0>()), steps(Index<1>()));
     const __m512i high = _mm512_packs_epi32(steps(Index<2>()), steps(Index<3>()));
@@ -84,7 +100,10 @@ static inline OCTAVO_INLINE void store_bytes(const __m512i (&acc)[MR][NV], const
 template <int MR, int NV>
 static inline OCTAVO_INLINE void store_accumulators(const __m512i (&acc)[MR][NV], const GemmArgs& g,
                                                     int row0) {
-  if (stores_bytes<NV>(g)) return store_bytes<MR, NV>(acc, g, row0);
+  if (stores_bytes<NV>(g)) {
+    return g.epilogue->add ? store_bytes<MR, NV, true>(acc, g, row0)
+                           : store_bytes<MR, NV, false>(acc, g, row0);
+  }
   alignas(64) int32_t tile[MR][NV * 16];
   unroll<MR>([&](auto r) OCTAVO_INLINE {
     unroll<NV>([&](auto v) OCTAVO_INLINE { _mm512_store_si512(&tile[r][v * 16], acc[r][v]); });
