@@ -64,6 +64,8 @@ def case_record(
     }
     if event.get("accuracy"):
         record["accuracy"] = event["accuracy"]
+    if event.get("memory"):
+        record["memory"] = event["memory"]
     if event["layers"]:
         record["layers"] = event["layers"]
     if SUBJECT in times:
