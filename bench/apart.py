@@ -20,6 +20,7 @@ from octavo.bench import timing
 from octavo.bench.cases import Check, ModelCase
 from octavo.bench.channel import ending, read_event, send
 from octavo.bench.measure import SUBJECT, Plan, insist, times_record
+from octavo.bench.peers import all_peers
 from octavo.bench.solo import SoloRequest
 
 Tell = Callable[[str], None]
@@ -66,6 +67,10 @@ class _Apart:
         found: list[dict[str, Any]] = self._ask('{"do": "layers"}')["layers"]
         return found
 
+    def breakdown(self) -> dict[str, float]:
+        found: dict[str, float] = self._ask('{"do": "breakdown"}')["breakdown"]
+        return found
+
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
@@ -101,7 +106,8 @@ def measure(
     tell: Tell = lambda name: None,
 ) -> dict[str, Any]:
     """As :func:`octavo.bench.measure.measure`, and ``memory``: contender -> bytes ``held`` between
-    calls and at the ``peak`` of one, where the system tells.
+    calls and at the ``peak`` of one, where the system tells; ``breakdown``: way of Octavo's -> see
+    :mod:`octavo.bench.breakdown`.
 
     Args:
         contenders: names, Octavo's included. This process is at level ``isa`` already, and its
@@ -125,6 +131,8 @@ def measure(
                 ready[name] = (process, event)
         times = _interleave(ready, case, plan, absent, tell)
         layers = ready[SUBJECT][0].layers() if SUBJECT in times else []
+        ours = {SUBJECT, *(name for name, peer in all_peers().items() if peer.is_ours)}
+        shares = {name: ready[name][0].breakdown() for name in times if name in ours}
     events = {name: event for name, (_, event) in ready.items() if name in times}
     checks = {name: Check(**event["check"]) for name, event in events.items()}
     return {
@@ -132,6 +140,7 @@ def measure(
         "times": times_record(times, checks),
         "unavailable": absent,
         "layers": layers,
+        "breakdown": shares,
         "memory": {name: event["memory"] for name, event in events.items() if event["memory"]},
     }
 

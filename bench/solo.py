@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from octavo import backend
-from octavo.bench import memory, peers, timing
+from octavo.bench import breakdown, memory, peers, timing
 from octavo.bench.cases import Case, ModelCase
 from octavo.bench.cases.model import forget
 from octavo.bench.channel import Emit, private_stdout
@@ -102,6 +102,8 @@ def _answer(
             emit({"event": "timed", "seconds": seconds})
         elif command["do"] == "layers":
             emit({"event": "layers", "layers": prepared.layers()})
+        elif command["do"] == "breakdown":
+            emit({"event": "breakdown", "breakdown": breakdown.measure(prepared.call)})
 
 
 def _baseline(peer: Peer, case: ModelCase) -> int:

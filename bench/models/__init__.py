@@ -60,8 +60,8 @@ MODELS = {
 }
 SMALL = {
     "images": Model(SmallImages, _images, 32),
-    "text": Model(small_text, _tokens, 16, "dynamic"),
-    "static text": Model(small_text, _tokens, 16, has_stubs=False),
+    "text": Model(small_text, _tokens, 16, "dynamic", small="text"),
+    "static text": Model(small_text, _tokens, 16, has_stubs=False, small="static text"),
 }
 
 

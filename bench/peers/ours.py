@@ -113,6 +113,7 @@ class Octavo(Peer):
     """The subject of every comparison."""
 
     name = "octavo"
+    is_ours = True
 
     def prepare_linear(self, case: LinearCase) -> Prepared:
         if case.mode == "dynamic":
