@@ -51,6 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"octavo bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("octavo bench: interrupted; nothing was written", file=sys.stderr)
+        print("octavo bench: interrupted; only sections of --results were written", file=sys.stderr)
         return 130
     return status

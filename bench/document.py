@@ -26,6 +26,7 @@ def new(arguments: Sequence[str], settings: Mapping[str, Any]) -> Document:
         "version": VERSION,
         "command": shlex.join(["octavo", "bench", *map(_without_folders, arguments)]),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": machine.commit(),
         "machine": machine.describe(),
         "versions": machine.versions(),
         "settings": dict(settings),
@@ -64,6 +65,7 @@ def case_record(
     }
     if event.get("accuracy"):
         record["accuracy"] = event["accuracy"]
+    record.update({key: event[key] for key in ("memory", "breakdown") if event.get(key)})
     if event["layers"]:
         record["layers"] = event["layers"]
     if SUBJECT in times:

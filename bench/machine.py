@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from octavo import backend
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _USUAL_CACHES = {"L1": 32 * 1024, "L2": 1024 * 1024, "L3": 32 * 1024 * 1024}
-_PACKAGES = ("octavo", "torch", "numpy", "onnx", "onnxruntime", "openvino")
+_PACKAGES = ("octavo", "torch", "numpy", "torchao", "onnx", "onnxruntime", "openvino")
 
 
 def cpu_name() -> str:
@@ -70,6 +71,26 @@ def versions() -> dict[str, str | None]:
             found[package] = None
     found["torch"] = torch.__version__
     return found
+
+
+def commit() -> str | None:
+    """The commit of the sources that run, ``-dirty`` where they were changed since; None where they
+    are in no repository of their own."""
+    here = Path(__file__).resolve()
+    top = _git(here.parent, "rev-parse", "--show-toplevel")
+    if top is None or here != Path(top, "bench", here.name):
+        return None
+    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def describe() -> dict[str, Any]:

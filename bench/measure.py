@@ -72,31 +72,38 @@ def measure(
             except Exception as error:
                 if name == SUBJECT:
                     raise
-                absent[name] = _first_line(error)
+                absent[name] = first_line(error)
                 continue
             if name == SUBJECT:
                 subject = prepared[0]
                 kernel = subject.kernel()
-                _insist(case, checks[name])
+                insist(case, checks[name])
             ready.append(timing.Contender(name, [one.call for one in prepared], prepared[0].select))
         times = timing.interleave(ready, case.threads, plan.effort, tell)
         if SUBJECT in times:
             layers = subject.layers()
     return {
         "kernel": kernel,
-        "times": {
-            name: {
-                "median_us": found.median,
-                "iqr_us": found.iqr,
-                "samples_us": found.samples,
-                "calls_per_sample": found.calls_per_sample,
-                "check": checks[name].text,
-                "close": checks[name].close,
-            }
-            for name, found in times.items()
-        },
+        "times": times_record(times, checks),
         "unavailable": absent,
         "layers": layers,
+    }
+
+
+def times_record(
+    times: Mapping[str, timing.Times], checks: Mapping[str, Check]
+) -> dict[str, dict[str, Any]]:
+    """``times`` of a case as a document has it."""
+    return {
+        name: {
+            "median_us": found.median,
+            "iqr_us": found.iqr,
+            "samples_us": found.samples,
+            "calls_per_sample": found.calls_per_sample,
+            "check": checks[name].text,
+            "close": checks[name].close,
+        }
+        for name, found in times.items()
     }
 
 
@@ -128,10 +135,10 @@ def score(
             except Exception as error:
                 if name == SUBJECT:
                     raise
-                absent[name] = _first_line(error)
+                absent[name] = first_line(error)
                 continue
             if name == SUBJECT:
-                _insist(case, case.check(got))
+                insist(case, case.check(got))
             found[name] = case.metrics(got)
     return {"kernel": None, "times": {}, "unavailable": absent, "layers": [], "accuracy": found}
 
@@ -149,14 +156,17 @@ def _prepare(name: str, peer: Peer, case: Case, copies: int) -> list[Prepared] |
         except Exception as error:
             if name == SUBJECT:
                 raise
-            return Unavailable(_first_line(error))
+            return Unavailable(first_line(error))
         if isinstance(prepared, Unavailable):
             return prepared
         found.append(prepared)
     return found
 
 
-def _insist(case: Case, check: Check) -> None:
+def insist(case: Case, check: Check) -> None:
+    """Raises:
+    AssertionError: ``check``, of Octavo's result, says that it is wrong.
+    """
     good = check.exact if case.must_be_exact else check.close
     if not good:
         raise AssertionError(
@@ -165,6 +175,7 @@ def _insist(case: Case, check: Check) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from octavo.bench import levels
+from octavo.bench.channel import ending
 from octavo.bench.measure import SUBJECT
 from octavo.bench.worker import Request
 
@@ -56,8 +56,8 @@ def measure_level(request: Request, listen: Listener) -> None:
         if finished:
             return  # whatever libraries do while the process ends
         if running is None or running[1] == SUBJECT:
-            raise WorkerError(f"{request.isa}: the measuring process ended with {_ending(status)}")
-        request = _without(request, done, running, _ending(status))
+            raise WorkerError(f"{request.isa}: the measuring process ended with {ending(status)}")
+        request = _without(request, done, running, ending(status))
 
 
 def _start(request: Request) -> subprocess.Popen[str]:
@@ -77,9 +77,3 @@ def _without(request: Request, done: set[int], running: tuple[int, str], ending:
     excluded.setdefault(str(index), {})[contender] = reason
     cases = [case for case in request.cases if case[0] not in done]
     return replace(request, cases=cases, excluded=excluded)
-
-
-def _ending(status: int) -> str:
-    if status < 0:
-        return signal.Signals(-status).name
-    return f"status {status}"

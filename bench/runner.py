@@ -147,6 +147,7 @@ def _run_level(
         cold=job.cold,
         kernel=job.kernel,
         peers=job.peers,
+        apart=not job.quick,
         cases=[(index, case.encode()) for index, case in enumerate(cases)],
     )
     try:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.benchmark import Measurement, Timer
 
@@ -31,6 +31,23 @@ class Effort:
         """(rounds, calls in each) for a contender whose call takes ``once`` seconds."""
         rounds = max(self.fewest, min(self.rounds, int(self.seconds / max(once, 1e-9))))
         return rounds, max(1, int(self.seconds / rounds / max(once, 1e-9)))
+
+
+class Turns(Protocol):
+    """What :class:`torch.utils.benchmark.Timer` is of use for here."""
+
+    def timeit(self, number: int = 1_000_000) -> Measurement:
+        """The time of so many calls."""
+
+
+class Timed(Protocol):
+    """Something to time, here or in another process."""
+
+    @property
+    def name(self) -> str: ...
+
+    def timer(self, threads: int) -> Turns:
+        """What times it on so many threads."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class Times:
 
 
 def interleave(
-    contenders: Sequence[Contender],
+    contenders: Sequence[Timed],
     threads: int,
     effort: Effort,
     tell: Callable[[str], None] = lambda name: None,

@@ -13,20 +13,18 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from octavo import backend
-from octavo.bench import levels, peers, roofs, timing
-from octavo.bench.cases import AccuracyCase, Case
+from octavo.bench import apart, levels, peers, roofs, timing
+from octavo.bench.cases import AccuracyCase, Case, ModelCase
+from octavo.bench.channel import Emit, private_stdout
 from octavo.bench.measure import SUBJECT, Plan, measure, score
 from octavo.bench.peers.base import Peer
 from octavo.bench.peers.ours import OCTAVO
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Request:
         roof_seconds: for each roof.
         cases: (index, encoded case); indices come back in the events.
         excluded: index of a case -> contender -> why it must not run again.
+        apart: whether contenders of networks run in processes of their own.
     """
 
     isa: str
@@ -48,6 +47,7 @@ class Request:
     peers: list[str] = field(default_factory=list)
     cases: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     excluded: dict[str, dict[str, str]] = field(default_factory=dict)
+    apart: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -109,25 +109,16 @@ def _measure_case(
     excluded = request.excluded.get(str(index), {})
     if isinstance(case, AccuracyCase):
         result = score(case, contenders, excluded, tell)
+    elif isinstance(case, ModelCase) and request.apart:
+        names = list(contenders)
+        result = apart.measure(case, names, request.isa, plan, request.kernel, excluded, tell)
     else:
         result = measure(case, contenders, plan, excluded, tell)
     emit({"event": "case", "index": index, **result})
 
 
-def _private_stdout() -> Emit:
-    """Keeps stdout for events: what anybody else prints there goes to stderr from now on."""
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def emit(event: dict[str, Any]) -> None:
-        channel.write(json.dumps(event) + "\n")
-        channel.flush()
-
-    return emit
-
-
 def main() -> int:
-    emit = _private_stdout()
+    emit = private_stdout()
     warnings.simplefilter("ignore")
     try:
         serve(Request.from_json(sys.stdin.read()), emit)

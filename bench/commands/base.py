@@ -87,8 +87,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--peers",
         action="append",
         metavar="NAME",
-        help="of fp32, bf16, fbgemm, onednn, qnnpack, ort, openvino, torch_ao, copy; several "
-        "separated by commas, or none (default: all; those that are missing are named)",
+        help="of fp32, bf16, fbgemm, onednn, qnnpack, ort, openvino, torch_ao, inductor, copy, "
+        "octavo_fx, octavo_export; several separated by commas, or none (default: all; those that "
+        "are missing are named)",
     )
     what.add_argument("--kernel", metavar="NAME", help="force one of Octavo's GEMM kernels")
     heat = what.add_mutually_exclusive_group()

@@ -30,6 +30,11 @@ class Model(Suite):
         tell("model: random weights; torch's engines run it quantized in FX graph mode")
         if "bert_base" in names:
             tell("model: bert_base: with Octavo, a layer's GELU is part of the Linear before it")
+        if "bert_static" in names:
+            tell(
+                "model: bert_static: Octavo's column is its export flow, the network has no stubs; "
+                "openvino and ort run the file that ONNX Runtime's tools make"
+            )
         return [
             ModelCase(
                 command=self.name,

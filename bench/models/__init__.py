@@ -16,9 +16,10 @@ from octavo.bench.models.bert import VOCABULARY, Bert
 from octavo.bench.models.mobilenetv2 import MobileNetV2
 from octavo.bench.models.parts import Parts, fusable
 from octavo.bench.models.resnet50 import ResNet50
+from octavo.bench.models.small import SmallImages, small_text
 from octavo.bench.models.unet import UNet
 
-__all__ = ["MODELS", "Model", "Parts"]
+__all__ = ["MODELS", "SMALL", "Model", "Parts", "find"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Model:
     example: (batch, size) -> its input.
     size: the usual one: pixels of one side, or tokens.
     mode: ``static`` or ``dynamic`` quantization.
+    has_stubs: static only: whether it is written for the eager workflow.
+    small: a key of ``SMALL``: made of the same modules.
     fusable: the module lists for ``fuse_modules``.
     """
 
@@ -35,6 +38,8 @@ class Model:
     example: Callable[[int, int], Tensor]
     size: int
     mode: str = "static"
+    has_stubs: bool = True
+    small: str = "images"
     fusable: Callable[[nn.Module], list[list[str]]] = fusable
 
 
@@ -50,5 +55,16 @@ MODELS = {
     "resnet50": Model(ResNet50, _images, 224),
     "mobilenetv2": Model(MobileNetV2, _images, 224),
     "unet": Model(UNet, _images, 256),
-    "bert_base": Model(lambda parts: Bert(), _tokens, 128, "dynamic"),
+    "bert_base": Model(lambda parts: Bert(), _tokens, 128, "dynamic", small="text"),
+    "bert_static": Model(lambda parts: Bert(), _tokens, 128, has_stubs=False, small="static text"),
 }
+SMALL = {
+    "images": Model(SmallImages, _images, 32),
+    "text": Model(small_text, _tokens, 16, "dynamic", small="text"),
+    "static text": Model(small_text, _tokens, 16, has_stubs=False, small="static text"),
+}
+
+
+def find(name: str) -> Model:
+    """The network of that name, of ``MODELS`` or ``SMALL``."""
+    return MODELS[name] if name in MODELS else SMALL[name]

@@ -46,7 +46,7 @@ class Layer(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(N, T, width) to (N, heads, T, width / heads)."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of all heads, (N, T, width)."""
@@ -76,7 +76,7 @@ class Bert(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """What the first layer gets."""
-        places = torch.arange(tokens.shape[1], device=tokens.device)
+        places = torch.ones_like(tokens[0]).cumsum(0) - 1  # an arange that torch.fx can trace
         embedded: Tensor = self.norm(self.words(tokens) + self.positions(places))
         return embedded
 

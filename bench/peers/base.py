@@ -58,12 +58,14 @@ class Peer:
     Attributes:
         name: as ``--peers`` takes it.
         order: of the columns in reports.
+        is_ours: a way of Octavo's; reports tell where its time in networks goes.
         most_copies: of the weights, for ``--cold``; a library that compiles each is slow to prepare
             many.
     """
 
     name: str
     order: int = 0
+    is_ours: ClassVar[bool] = False
     most_copies: ClassVar[int] = 4096
 
     def missing(self) -> str | None:

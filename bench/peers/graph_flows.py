@@ -18,6 +18,8 @@ from octavo.quantization import quantize_fx, quantize_pt2e, quantizer
 class _GraphFlow(Peer, ABC):
     """A flow from a float network to a graph on int8 kernels."""
 
+    is_ours = True
+
     def applies_to(self, kind: str) -> bool:
         return kind == ModelCase.kind
 

@@ -22,12 +22,29 @@ from octavo.bench.cases import ModelCase
 from octavo.bench.models import Parts
 
 _OPSET = 17
+_folder: Path | None = None
+
+
+def keep_in(folder: Path) -> None:
+    """Other processes that use the same folder need not quantize the same network again."""
+    global _folder
+    _folder = folder
 
 
 @lru_cache(maxsize=1)
 def quantized(case: ModelCase) -> bytes:
     """The network with input ``x`` and output ``y``, int8 weights per channel: in QDQ form with
     uint8 activations where static, with DynamicQuantizeLinear where dynamic."""
+    kept = _folder / f"{case.model}-{case.batch}-{case.size}.onnx" if _folder else None
+    if kept is not None and kept.exists():
+        return kept.read_bytes()
+    model = _quantize(case)
+    if kept is not None:
+        kept.write_bytes(model)
+    return model
+
+
+def _quantize(case: ModelCase) -> bytes:
     tools: Any = importlib.import_module("onnxruntime.quantization")
     with tempfile.TemporaryDirectory() as folder, _quiet():
         exported, prepared, done = (str(Path(folder, f"{i}.onnx")) for i in range(3))

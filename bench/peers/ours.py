@@ -37,8 +37,9 @@ from octavo.bench.cases import image as image_data
 from octavo.bench.cases import linear as linear_data
 from octavo.bench.cases import linear_function as function_data
 from octavo.bench.cases import normalize as normalize_data
-from octavo.bench.models import MODELS, Parts, bert
+from octavo.bench.models import Parts, bert, find
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
+from octavo.bench.peers.graph_flows import TorchExport
 from octavo.nn.intrinsic.quantized.dynamic import LinearGELU
 from octavo.ops._common import OUT_KIND
 
@@ -81,6 +82,7 @@ def _quantize_linears(network: nn.Module) -> nn.Module:
     return network
 
 
+_EXPORT = TorchExport()  # what is quantized where a network has no stubs
 _LIBRARY = Library(octavo.quantization, octavo.nn.quantized.FloatFunctional)
 
 
@@ -111,6 +113,7 @@ class Octavo(Peer):
     """The subject of every comparison."""
 
     name = "octavo"
+    is_ours = True
 
     def prepare_linear(self, case: LinearCase) -> Prepared:
         if case.mode == "dynamic":
@@ -289,9 +292,11 @@ class Octavo(Peer):
         if case.mode == "dynamic":
             network = _quantize_linears(case.network(Parts.plain()))
             return Prepared(lambda: network(x), layers=lambda: layers.measure(network, x))
+        if not case.has_stubs:
+            return _EXPORT.prepare_model(case)
         parts = Parts(tq.QuantStub, tq.DeQuantStub, octavo.nn.quantized.FloatFunctional)
         network = case.network(parts)
-        network = tq.fuse_modules(network, MODELS[case.model].fusable(network))
+        network = tq.fuse_modules(network, find(case.model).fusable(network))
         network.qconfig = tq.get_default_qconfig()
         prepared = tq.prepare(network.to(memory_format=torch.channels_last))
         for batch in case.calibration():

@@ -8,17 +8,18 @@ from pathlib import Path
 from octavo.bench.document import Document
 from octavo.bench.report import text
 
-_HEADER = """# Measured results
-
-Written by `{command}`; run it to get the figures of your own machine.
-
-Each row times Octavo and its peers in turn in one process and gives medians of rounds in
+EXPLANATION = """Each row times Octavo and its peers in turn and gives medians of rounds in
 microseconds, Octavo's with the interquartile range. Peers are told to keep to the instruction set
 of the row; those that cannot are marked with \\*. In brackets: the peer's time over Octavo's, above
 1 where Octavo is faster. *Of peak* compares with the multiply-accumulate instructions of that level
 on registers alone, *of bandwidth* with reading (M = 1: the weights; calibration: the values) or
 copying (element-wise) as many bytes, both measured in the same run. A result that differs from
 exact arithmetic by more than one step is marked with ≠."""
+_HEADER = """# Measured results
+
+Written by `{command}`; run it to get the figures of your own machine.
+
+"""
 
 
 def write(document: Document, path: Path) -> None:
@@ -27,31 +28,33 @@ def write(document: Document, path: Path) -> None:
 
 def render(document: Document) -> str:
     """The whole report."""
-    parts = [_HEADER.format(command=document["command"])]
-    parts.append(_bullets(text.machine_lines(document)))
+    parts = [_HEADER.format(command=document["command"]) + EXPLANATION]
+    parts.append(bullets(text.machine_lines(document)))
     if document["warnings"]:
-        parts.append("## Warnings\n\n" + _bullets(document["warnings"]))
+        parts.append("## Warnings\n\n" + bullets(document["warnings"]))
     peers = text.peer_lines(document)
     if peers:
-        parts.append("## Peers that are missing or do not keep to a level\n\n" + _bullets(peers))
+        parts.append("## Peers that are missing or do not keep to a level\n\n" + bullets(peers))
     limits = text.roofs(document)
     for section in ([limits] if limits else []) + text.sections(document):
-        parts += [f"## {section.title}", _table(section)]
+        parts += [f"## {section.title}", table(section)]
         if section.lines:
-            parts.append(_bullets(section.lines))
+            parts.append(bullets(section.lines))
     absent = text.absent_lines(document)
     if absent:
-        parts.append("## Not measured\n\n" + _bullets(absent))
+        parts.append("## Not measured\n\n" + bullets(absent))
     if document["notes"]:
-        parts.append("## Notes\n\n" + _bullets(document["notes"]))
+        parts.append("## Notes\n\n" + bullets(document["notes"]))
     return "\n\n".join(parts) + "\n"
 
 
-def _bullets(lines: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> str:
+    """A list."""
     return "\n".join(f"- {line}".replace("*", r"\*") for line in lines)
 
 
-def _table(section: text.Section) -> str:
+def table(section: text.Section) -> str:
+    """The table of a section."""
     rows = [section.headings, ["---"] * len(section.headings), *section.rows]
     kernel = section.headings.index("kernel") if "kernel" in section.headings else -1
     for row in rows[2:]:

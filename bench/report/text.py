@@ -9,7 +9,7 @@ from typing import Any
 from octavo.bench import timing
 from octavo.bench.document import Document
 from octavo.bench.measure import SUBJECT
-from octavo.bench.report import accuracy
+from octavo.bench.report import accuracy, networks
 
 Record = dict[str, Any]
 _SLOWEST_LAYERS = 12
@@ -30,6 +30,14 @@ _TITLES = {
     "calibration": "observers, all batches and then scale and zero point",
     "accuracy": "trained models on real data",
 }
+_MEMORY = (
+    "Data alone, without the code of programs and libraries, beyond what the same process held "
+    "after a small network had come and gone; each contender in a process of its own."
+)
+_SHARES = (
+    "Kernels: Octavo's, by a clock inside them. Layout: copies, conversions, views. Torch's "
+    "operators: what is left in float. From a profiled run, which makes each about 1 µs longer."
+)
 
 
 @dataclass
@@ -106,8 +114,31 @@ def sections(document: Document) -> list[Section]:
                 if case["command"] == command and case["isa"] == level["isa"]
             ]
             if records:
-                found.append(_section(level, command, records, document["settings"]["peers"]))
+                peers = document["settings"]["peers"]
+                found.append(_section(level, command, records, peers))
+                found += _of_networks(level, records, peers)
             found += [_layers(level["isa"], case) for case in records if "layers" in case]
+    return found
+
+
+def _of_networks(
+    level: dict[str, Any], records: list[Record], peers: Sequence[str]
+) -> list[Section]:
+    found = []
+    names, rows = networks.memory_rows(records, peers, NOTHING)
+    if rows:
+        section = Section(f"{level['isa']}: memory of inference, MB: peak (held between calls)")
+        section.headings = [
+            "case",
+            *(name if name == SUBJECT else _starred(level, name) for name in names),
+        ]
+        section.rows = rows
+        section.lines = [_MEMORY]
+        found.append(section)
+    rows = networks.time_rows(records)
+    if rows:
+        title = f"{level['isa']}: where the time of networks goes"
+        found.append(Section(title, networks.TIME_HEADINGS, rows, [_SHARES]))
     return found
 
 
@@ -183,7 +214,8 @@ def _section(
     kept = [i for i in range(len(columns)) if any(row[i] is not None for row in cells)]
     section.headings = [columns[i].heading for i in kept]
     section.rows = [[row[i] or NOTHING for i in kept] for row in cells]
-    section.lines = _ratio_lines(level, records, peers) + _peer_lines(records, peers)
+    section.lines = _ratio_lines(level, records, peers) + networks.flow_lines(records, peers)
+    section.lines += _peer_lines(records, peers)
     return section
 
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "bind/bindings.h"
+#include "bind/clock.h"
 #include "cpu/dispatch.h"
 #include "cpu/features.h"
 #include "parallel/parallel.h"
@@ -108,6 +109,13 @@ void add_backend(py::module_& m) {
   m.def("run_peak", run_peak, py::arg("steps"));
   m.def("run_read", run_read, py::arg("address"), py::arg("size"), py::arg("repeats"));
   m.def("last_kernel", cpu::last_kernel);
+  m.def("start_clock", [] { driver_clock().start(); });
+  // Nanoseconds since the start, in calls that compute and in calls that only move values.
+  m.def("stop_clock", [] {
+    driver_clock().stop();
+    return py::make_tuple(driver_clock().nanoseconds(Work::kCompute),
+                          driver_clock().nanoseconds(Work::kLayout));
+  });
   m.def("use_pool_after_fork", use_pool_after_fork);
   m.def("parallel_info", parallel_info);
 }

@@ -17,8 +17,6 @@ namespace py = pybind11;
 namespace octavo::bind {
 namespace {
 
-using Release = py::call_guard<py::gil_scoped_release>;
-
 // A weight, and how many of its three spatial dimensions (the last ones) its tensors have.
 struct RankedConv {
   ConvWeight weight;
@@ -144,7 +142,7 @@ void relayout(uintptr_t x, int64_t batch, int32_t channels, int64_t pixels, uint
 }  // namespace
 
 void add_conv(py::module_& m) {
-  m.def("to_channels_last", &relayout, Release());
+  m.def("to_channels_last", &relayout, LayoutRelease());
   py::class_<RankedConv>(m, "ConvWeight")
       .def(py::init(&make_conv), Release())
       .def("run", &run_conv, Release())

@@ -13,7 +13,6 @@ namespace py = pybind11;
 namespace octavo::bind {
 namespace {
 
-using Release = py::call_guard<py::gil_scoped_release>;
 using Size = std::array<int64_t, 3>;
 
 // A weight, how many of its three spatial dimensions (the last ones) its tensors have, and the

@@ -7,13 +7,15 @@
 
 #include <algorithm>
 
+#include "bind/clock.h"
 #include "bind/qtensor_access.h"
 
 namespace octavo::bind {
 
 // Gives the GIL up for work that takes longer than a microsecond or so: `cost` as for
 // parallel_for(). Giving it up costs 30 ns where nobody wants it, and up to Python's switch
-// interval (5 ms) where somebody does; for less than kGrain, others had better wait.
+// interval (5 ms) where somebody does; for less than kGrain, others had better wait. Counts the
+// work.
 class GilRelease {
  public:
   explicit GilRelease(int64_t cost) : state_(cost > kGrain ? PyEval_SaveThread() : nullptr) {}
@@ -25,6 +27,7 @@ class GilRelease {
 
  private:
   static constexpr int64_t kGrain = 1 << 16;
+  Clocked<Work::kCompute> clocked_;
   PyThreadState* state_;
 };
 

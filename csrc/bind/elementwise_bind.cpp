@@ -1,12 +1,11 @@
 #include "bind/bindings.h"
+#include "bind/clock.h"
 #include "ops/elementwise.h"
 
 namespace py = pybind11;
 
 namespace octavo::bind {
 namespace {
-
-using Release = py::call_guard<py::gil_scoped_release>;
 
 Storage storage(int code) {
   if (code < 0 || code > 2)

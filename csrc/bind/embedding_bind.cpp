@@ -1,5 +1,6 @@
 // Look-ups in embedding tables.
 #include "bind/bindings.h"
+#include "bind/clock.h"
 #include "ops/embedding.h"
 
 namespace py = pybind11;
@@ -35,7 +36,7 @@ void add_embedding(py::module_& m) {
         args.out = pointer<float>(out, bags * columns);
         embedding_bags(args, nibbles);
       },
-      py::call_guard<py::gil_scoped_release>());
+      Release());
 }
 
 }  // namespace octavo::bind

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/bindings.h"
+#include "bind/clock.h"
 #include "ops/cat.h"
 #include "ops/pooling.h"
 #include "ops/upsample.h"
@@ -11,7 +12,6 @@ namespace py = pybind11;
 namespace octavo::bind {
 namespace {
 
-using Release = py::call_guard<py::gil_scoped_release>;
 using Sizes = std::array<int64_t, 3>;
 
 // A channels-last image: address, [batch, depth, height, width, channels], and the strides of the

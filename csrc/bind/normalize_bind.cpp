@@ -3,6 +3,7 @@
 #include <array>
 
 #include "bind/bindings.h"
+#include "bind/clock.h"
 #include "ops/normalize.h"
 #include "ops/unary_table.h"
 
@@ -10,8 +11,6 @@ namespace py = pybind11;
 
 namespace octavo::bind {
 namespace {
-
-using Release = py::call_guard<py::gil_scoped_release>;
 
 // (address, is int8, scale, zero point)
 using InputTuple = std::tuple<uintptr_t, bool, float, int32_t>;

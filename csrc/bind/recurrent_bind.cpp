@@ -1,4 +1,5 @@
 #include "bind/bindings.h"
+#include "bind/clock.h"
 #include "bind/weight_arguments.h"
 #include "ops/recurrent.h"
 
@@ -26,8 +27,6 @@ void run_recurrent(int kind, const QuantizedWeight& input, const QuantizedWeight
 
 }  // namespace
 
-void add_recurrent(py::module_& m) {
-  m.def("recurrent", &run_recurrent, py::call_guard<py::gil_scoped_release>());
-}
+void add_recurrent(py::module_& m) { m.def("recurrent", &run_recurrent, Release()); }
 
 }  // namespace octavo::bind

@@ -1,5 +1,6 @@
 #include "abi/out_kind.h"
 #include "bind/bindings.h"
+#include "bind/clock.h"
 #include "bind/weight_arguments.h"
 #include "ops/dynamic_linear.h"
 #include "ops/linear.h"
@@ -9,8 +10,6 @@ namespace py = pybind11;
 
 namespace octavo::bind {
 namespace {
-
-using Release = py::call_guard<py::gil_scoped_release>;
 
 std::unique_ptr<QuantizedWeight> make_linear(uintptr_t weights, int32_t n, int32_t k,
                                              uintptr_t scales, uintptr_t zeros, uintptr_t bias) {
