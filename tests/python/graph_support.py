@@ -264,7 +264,9 @@ _MODELS: dict[str, Callable[[], Made]] = {
 NAMES = sorted(_MODELS)
 
 # Those with modules of torch.nn between quantized ones.
-WITH_TORCH_MODULES = {"activations", "conv", "conv1d", "conv3d", "pooling", "upsample"}
+WITH_TORCH_MODULES = {
+    *("activations", "conv", "conv1d", "conv3d", "linear", "pooling", "residual", "upsample")
+}
 
 
 class _Box:

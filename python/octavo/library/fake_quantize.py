@@ -51,23 +51,8 @@ def _observe_extremes(
         )
 
 
-def _fake_observe_extremes(
-    x: Tensor,
-    enabled: Tensor,
-    min_val: Tensor,
-    max_val: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    eps: Tensor,
-    axis: int | None,
-    quant_min: int,
-    quant_max: int,
-    averaging_constant: float | None,
-    observer_min: int,
-    observer_max: int,
-    symmetric_zero_point: int | None,
-) -> None:
-    pass
+def _nothing() -> None:
+    """It has no result."""
 
 
 operator(
@@ -76,7 +61,7 @@ operator(
     "float? averaging_constant, int observer_min, int observer_max, int? symmetric_zero_point) "
     "-> ()",
     _observe_extremes,
-    _fake_observe_extremes,
+    _nothing,
 )
 
 
@@ -106,15 +91,7 @@ def _fake_quantize(
     return out, inside if inside.dtype == torch.bool else inside.view(torch.bool)
 
 
-def _fake_fake_quantize(
-    x: Tensor,
-    enabled: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    axis: int | None,
-    quant_min: int,
-    quant_max: int,
-) -> tuple[Tensor, Tensor]:
+def _rounded_and_mask(x: Tensor) -> tuple[Tensor, Tensor]:
     x = dense(x)
     return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
 
@@ -135,6 +112,6 @@ operator(
     "fake_quantize(Tensor x, Tensor enabled, Tensor scale, Tensor zero_point, int? axis, "
     "int quant_min, int quant_max) -> (Tensor, Tensor)",
     _fake_quantize,
-    _fake_fake_quantize,
+    _rounded_and_mask,
     (_straight_through, _save),
 )
