@@ -27,6 +27,7 @@ def _observe_extremes(
     scale: Tensor,
     zero_point: Tensor,
     eps: Tensor,
+    nonfinite_count: Tensor,
     axis: int | None,
     quant_min: int,
     quant_max: int,
@@ -49,6 +50,9 @@ def _observe_extremes(
             f"and zero point of fitting sizes; got {x.dtype} on {x.device}, statistics of shape "
             f"{list(min_val.shape)} and a scale of shape {list(scale.shape)}"
         )
+    nonfinite = done[2]
+    if nonfinite:
+        nonfinite_count += nonfinite
 
 
 def _nothing() -> None:
@@ -57,7 +61,8 @@ def _nothing() -> None:
 
 operator(
     "observe_extremes(Tensor x, Tensor enabled, Tensor(a!) min_val, Tensor(b!) max_val, "
-    "Tensor(c!) scale, Tensor(d!) zero_point, Tensor eps, int? axis, int quant_min, int quant_max, "
+    "Tensor(c!) scale, Tensor(d!) zero_point, Tensor eps, Tensor(e!) nonfinite_count, int? axis, "
+    "int quant_min, int quant_max, "
     "float? averaging_constant, int observer_min, int observer_max, int? symmetric_zero_point) "
     "-> ()",
     _observe_extremes,
