@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -261,6 +262,37 @@ _MODELS: dict[str, Callable[[], Made]] = {
 }
 
 NAMES = sorted(_MODELS)
+
+# Those with modules of torch.nn between quantized ones.
+WITH_TORCH_MODULES = {
+    *("activations", "conv", "conv1d", "conv3d", "linear", "pooling", "residual", "upsample")
+}
+
+
+class _Box:
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class _Boxed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        box: Any = self.inner(_Box(x))
+        return box.x + 1
+
+
+@functools.cache
+def strict_export_enters_torch_modules() -> bool:
+    """Whether this torch's strict export traces into modules of torch.nn, as they must be where
+    they are called with anything but a tensor. Torch up to 2.9 does not."""
+    try:
+        torch.export.export(_Boxed(), (torch.zeros(1),), strict=True)
+    except torch._dynamo.exc.Unsupported:
+        return False
+    return True
 
 
 def converted(name: str) -> Made:

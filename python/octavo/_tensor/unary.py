@@ -126,13 +126,9 @@ def gelu_name(approximate: str) -> str:
 def softmax(q: QTensor, dim: Any = None, *args: Any, dtype: Any = None, **kwargs: Any) -> QTensor:
     """Softmax along ``dim``, which must be given, with scale 1/256."""
     need_per_tensor("softmax", q, eight_bit=True)
-    wanted = (
-        dtype
-        if dtype is not None
-        else next((arg for arg in args if isinstance(arg, torch.dtype)), None)
-    )
-    if wanted is not None:
-        refuse("softmax", [q], f"The result stays {q._qdtype}; dequantize() it for {wanted}.")
+    for wanted in (dtype, *args):
+        if isinstance(wanted, (torch.dtype, QDType)):
+            refuse("softmax", [q], f"The result stays {q._qdtype}; dequantize() it for {wanted}.")
     if dim is None:
         raise ValueError("softmax: dim must be given")
     scale, zero_point, qdtype = unit_qparams(q)

@@ -11,78 +11,49 @@ from torch import Tensor
 
 from octavo import ops
 from octavo.dtypes import quint4x2, quint8
-from octavo.library._packed import packed
+from octavo.library._packed import Packed
 from octavo.library._register import operator
 from octavo.ops.embedding import EmbeddingWeight
 
 __all__: list[str] = []
 
-_TABLE = "Tensor storage, Tensor scales, Tensor zero_points, int columns, bool nibbles"
 
-
-def _table(
+def _make(
     storage: Tensor, scales: Tensor, zero_points: Tensor, columns: int, nibbles: bool
 ) -> EmbeddingWeight:
-    options = (columns, quint4x2 if nibbles else quint8)
-    result: EmbeddingWeight = packed(EmbeddingWeight, (storage, scales, zero_points), *options)
-    return result
+    dtype = quint4x2 if nibbles else quint8
+    return EmbeddingWeight(storage, scales, zero_points, columns, dtype)
 
 
-def _embedding(
-    indices: Tensor,
-    storage: Tensor,
-    scales: Tensor,
-    zero_points: Tensor,
-    columns: int,
-    nibbles: bool,
-) -> Tensor:
-    return ops.embedding(_table(storage, scales, zero_points, columns, nibbles), indices)
+_TABLE = Packed(
+    "Tensor storage, Tensor scales, Tensor zero_points, int columns, bool nibbles", _make
+)
 
 
-def _fake_embedding(
-    indices: Tensor,
-    storage: Tensor,
-    scales: Tensor,
-    zero_points: Tensor,
-    columns: int,
-    nibbles: bool,
-) -> Tensor:
+def _rows(indices: Tensor, columns: int) -> Tensor:
     return indices.new_empty((*indices.shape, columns), dtype=torch.float32)
 
 
-operator(f"embedding(Tensor indices, {_TABLE}) -> Tensor", _embedding, _fake_embedding)
+operator(
+    f"embedding(Tensor indices, {_TABLE.schema}) -> Tensor", ops.embedding, _rows, packed=_TABLE
+)
 
 
 def _embedding_bag(
+    table: EmbeddingWeight,
     indices: Tensor,
     offsets: Tensor | None,
-    storage: Tensor,
-    scales: Tensor,
-    zero_points: Tensor,
-    columns: int,
-    nibbles: bool,
     mode: str,
     per_sample_weights: Tensor | None = None,
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    table = _table(storage, scales, zero_points, columns, nibbles)
     rest = (per_sample_weights, include_last_offset, padding_idx)
     return ops.embedding_bag(table, indices, offsets, mode, *rest)
 
 
-def _fake_embedding_bag(
-    indices: Tensor,
-    offsets: Tensor | None,
-    storage: Tensor,
-    scales: Tensor,
-    zero_points: Tensor,
-    columns: int,
-    nibbles: bool,
-    mode: str,
-    per_sample_weights: Tensor | None = None,
-    include_last_offset: bool = False,
-    padding_idx: int | None = None,
+def _bags(
+    indices: Tensor, offsets: Tensor | None, columns: int, include_last_offset: bool
 ) -> Tensor:
     if indices.dim() == 2:
         bags = indices.shape[0]
@@ -94,9 +65,10 @@ def _fake_embedding_bag(
 
 
 operator(
-    f"embedding_bag(Tensor indices, Tensor? offsets, {_TABLE}, str mode, "
+    f"embedding_bag(Tensor indices, Tensor? offsets, {_TABLE.schema}, str mode, "
     "Tensor? per_sample_weights=None, bool include_last_offset=False, int? padding_idx=None) "
     "-> Tensor",
     _embedding_bag,
-    _fake_embedding_bag,
+    _bags,
+    packed=_TABLE,
 )

@@ -27,6 +27,7 @@ def _observe_extremes(
     scale: Tensor,
     zero_point: Tensor,
     eps: Tensor,
+    nonfinite_count: Tensor,
     axis: int | None,
     quant_min: int,
     quant_max: int,
@@ -49,34 +50,23 @@ def _observe_extremes(
             f"and zero point of fitting sizes; got {x.dtype} on {x.device}, statistics of shape "
             f"{list(min_val.shape)} and a scale of shape {list(scale.shape)}"
         )
+    nonfinite = done[2]
+    if nonfinite:
+        nonfinite_count += nonfinite
 
 
-def _fake_observe_extremes(
-    x: Tensor,
-    enabled: Tensor,
-    min_val: Tensor,
-    max_val: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    eps: Tensor,
-    axis: int | None,
-    quant_min: int,
-    quant_max: int,
-    averaging_constant: float | None,
-    observer_min: int,
-    observer_max: int,
-    symmetric_zero_point: int | None,
-) -> None:
-    pass
+def _nothing() -> None:
+    """It has no result."""
 
 
 operator(
     "observe_extremes(Tensor x, Tensor enabled, Tensor(a!) min_val, Tensor(b!) max_val, "
-    "Tensor(c!) scale, Tensor(d!) zero_point, Tensor eps, int? axis, int quant_min, int quant_max, "
+    "Tensor(c!) scale, Tensor(d!) zero_point, Tensor eps, Tensor(e!) nonfinite_count, int? axis, "
+    "int quant_min, int quant_max, "
     "float? averaging_constant, int observer_min, int observer_max, int? symmetric_zero_point) "
     "-> ()",
     _observe_extremes,
-    _fake_observe_extremes,
+    _nothing,
 )
 
 
@@ -106,15 +96,7 @@ def _fake_quantize(
     return out, inside if inside.dtype == torch.bool else inside.view(torch.bool)
 
 
-def _fake_fake_quantize(
-    x: Tensor,
-    enabled: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    axis: int | None,
-    quant_min: int,
-    quant_max: int,
-) -> tuple[Tensor, Tensor]:
+def _rounded_and_mask(x: Tensor) -> tuple[Tensor, Tensor]:
     x = dense(x)
     return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
 
@@ -135,6 +117,6 @@ operator(
     "fake_quantize(Tensor x, Tensor enabled, Tensor scale, Tensor zero_point, int? axis, "
     "int quant_min, int quant_max) -> (Tensor, Tensor)",
     _fake_quantize,
-    _fake_fake_quantize,
+    _rounded_and_mask,
     (_straight_through, _save),
 )

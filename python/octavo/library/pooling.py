@@ -21,19 +21,28 @@ _ADAPTIVE_MAX = (ops.adaptive_max_pool1d, ops.adaptive_max_pool2d, ops.adaptive_
 _ADAPTIVE_AVG = (ops.adaptive_avg_pool1d, ops.adaptive_avg_pool2d, ops.adaptive_avg_pool3d)
 
 
-def _resized(q: Tensor, sizes: Sequence[int]) -> Tensor:
-    rank = len(sizes)
+def _resized(q: Tensor, size: Ints) -> Tensor:
+    rank = len(size)
     batch = q.shape[0] if q.dim() == rank + 2 else 1
-    out = new_channels_last(q, batch, q.shape[-1 - rank], sizes, q.dtype)
+    out = new_channels_last(q, batch, q.shape[-1 - rank], size, q.dtype)
     return out if q.dim() == rank + 2 else out.squeeze(0)
 
 
 def _pooled(
-    q: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
+    q: Tensor,
+    kernel_size: Ints,
+    stride: Ints,
+    padding: Ints,
+    ceil_mode: bool,
+    dilation: Ints | None = None,
 ) -> Tensor:
+    rank = len(kernel_size)
+    steps_in_window = (1,) * rank if dilation is None else dilation
     sizes = []
-    for i, (k, s, p, d) in enumerate(zip(kernel, stride, padding, dilation, strict=True)):
-        size = q.shape[i - len(kernel)]
+    for i, (k, s, p, d) in enumerate(
+        zip(kernel_size, stride, padding, steps_in_window, strict=True)
+    ):
+        size = q.shape[i - rank]
         steps = size + 2 * p - d * (k - 1) - 1 + (s - 1 if ceil_mode else 0)
         count = steps // s + 1
         if ceil_mode and (count - 1) * s >= size + p:  # the last window begins behind the image
@@ -54,22 +63,11 @@ def _max_pool(
     return pool(q, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-def _fake_max_pool(
-    q: Tensor,
-    kernel_size: Ints,
-    stride: Ints,
-    padding: Ints,
-    dilation: Ints,
-    ceil_mode: bool = False,
-) -> Tensor:
-    return _pooled(q, kernel_size, stride, padding, dilation, ceil_mode)
-
-
 operator(
     "max_pool(Tensor q, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
     "bool ceil_mode=False) -> Tensor",
     _max_pool,
-    _fake_max_pool,
+    _pooled,
 )
 
 
@@ -88,24 +86,11 @@ def _avg_pool(
     return pool(q, zero_point, *window, ceil_mode, count_include_pad, divisor_override)
 
 
-def _fake_avg_pool(
-    q: Tensor,
-    zero_point: int,
-    kernel_size: Ints,
-    stride: Ints,
-    padding: Ints,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    return _pooled(q, kernel_size, stride, padding, (1,) * len(kernel_size), ceil_mode)
-
-
 operator(
     "avg_pool(Tensor q, int zero_point, int[] kernel_size, int[] stride, int[] padding, "
     "bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor",
     _avg_pool,
-    _fake_avg_pool,
+    _pooled,
 )
 
 
@@ -113,8 +98,12 @@ def _adaptive_max_pool(q: Tensor, output_size: Ints) -> Tensor:
     return _ADAPTIVE_MAX[len(output_size) - 1](q, output_size)
 
 
+def _adapted(q: Tensor, output_size: Ints) -> Tensor:
+    return _resized(q, output_size)
+
+
 operator(
-    "adaptive_max_pool(Tensor q, SymInt[] output_size) -> Tensor", _adaptive_max_pool, _resized
+    "adaptive_max_pool(Tensor q, SymInt[] output_size) -> Tensor", _adaptive_max_pool, _adapted
 )
 
 
@@ -122,43 +111,23 @@ def _adaptive_avg_pool(q: Tensor, zero_point: int, output_size: Ints) -> Tensor:
     return _ADAPTIVE_AVG[len(output_size) - 1](q, zero_point, output_size)
 
 
-def _fake_adaptive_avg_pool(q: Tensor, zero_point: int, output_size: Ints) -> Tensor:
-    return _resized(q, output_size)
-
-
 operator(
     "adaptive_avg_pool(Tensor q, int zero_point, SymInt[] output_size) -> Tensor",
     _adaptive_avg_pool,
-    _fake_adaptive_avg_pool,
+    _adapted,
 )
-
-
-def _fake_upsample_nearest(
-    q: Tensor, size: Ints, scales: Sequence[float] | None = None, exact: bool = False
-) -> Tensor:
-    return _resized(q, size)
 
 
 operator(
     "upsample_nearest(Tensor q, SymInt[] size, float[]? scales=None, bool exact=False) -> Tensor",
     ops.upsample_nearest,
-    _fake_upsample_nearest,
+    _resized,
 )
-
-
-def _fake_upsample_linear(
-    q: Tensor,
-    zero_point: int,
-    size: Ints,
-    scales: Sequence[float] | None = None,
-    align_corners: bool = False,
-) -> Tensor:
-    return _resized(q, size)
 
 
 operator(
     "upsample_linear(Tensor q, int zero_point, SymInt[] size, float[]? scales=None, "
     "bool align_corners=False) -> Tensor",
     ops.upsample_linear,
-    _fake_upsample_linear,
+    _resized,
 )

@@ -9,20 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from octavo import ops
-from octavo.library._packed import packed
 from octavo.library._register import operator
+from octavo.library.linear import WEIGHT
 from octavo.ops.recurrent import recurrent
-from octavo.ops.weights import LinearWeight
 
 __all__: list[str] = []
-
-
-def _weight(
-    weight: Tensor, scales: Tensor, zeros: Tensor, bias: Tensor | None = None
-) -> LinearWeight:
-    result: LinearWeight = packed(ops.LinearWeight, (weight, scales, zeros, bias))
-    return result
 
 
 def _recurrent(
@@ -47,15 +38,10 @@ def _recurrent(
     reduce_range: bool,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    project = None
-    if hr is not None:
-        assert hr_scales is not None
-        assert hr_zeros is not None
-        project = _weight(hr, hr_scales, hr_zeros)
     weights = (
-        _weight(ih, ih_scales, ih_zeros, ih_bias),
-        _weight(hh, hh_scales, hh_zeros, hh_bias),
-        project,
+        WEIGHT((ih, ih_scales, ih_zeros, ih_bias)),
+        WEIGHT((hh, hh_scales, hh_zeros, hh_bias)),
+        None if hr is None else WEIGHT((hr, hr_scales, hr_zeros, None)),
     )
     h = h.clone(memory_format=torch.contiguous_format)
     c = None if c is None else c.clone(memory_format=torch.contiguous_format)
@@ -76,28 +62,7 @@ def _recurrent(
     return out, h, h.new_empty(0) if c is None else c
 
 
-def _fake_recurrent(
-    mode: str,
-    x: Tensor,
-    h: Tensor,
-    c: Tensor | None,
-    ih: Tensor,
-    ih_scales: Tensor,
-    ih_zeros: Tensor,
-    ih_bias: Tensor | None,
-    hh: Tensor,
-    hh_scales: Tensor,
-    hh_zeros: Tensor,
-    hh_bias: Tensor | None,
-    hr: Tensor | None,
-    hr_scales: Tensor | None,
-    hr_zeros: Tensor | None,
-    steps: int,
-    batch_sizes: Tensor | None,
-    per_tensor: bool,
-    reduce_range: bool,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _states(x: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     out = x.new_empty((x.shape[0], h.shape[1]), dtype=torch.float32)
     return out, h.new_empty(h.shape), h.new_empty(0) if c is None else c.new_empty(c.shape)
 
@@ -109,5 +74,5 @@ operator(
     "Tensor? batch_sizes, bool per_tensor, bool reduce_range, bool reverse) "
     "-> (Tensor, Tensor, Tensor)",
     _recurrent,
-    _fake_recurrent,
+    _states,
 )

@@ -43,15 +43,6 @@ class EmbeddingWeight(PlainForm):
         RuntimeError: tensors that are not on the CPU.
     """
 
-    __slots__ = (
-        "_direct",
-        "_qparams",
-        "columns",
-        "dtype",
-        "storage",
-        "zero_points",
-    )
-
     def __init__(
         self,
         storage: Tensor,

@@ -73,8 +73,6 @@ def graph_step(module: Any, x: Tensor) -> Tensor | None:
     has no operators for it (and the graph ends there): another device or dtype, other observers,
     statistics that are shared among processes, or that have no size yet: a model with statistics
     for each channel has to run once before.
-
-    NaN and infinities are left out of the statistics as ever, but not counted.
     """
     observer = module.activation_post_process
     fixed = isinstance(observer, FixedQParamsObserver)
@@ -105,6 +103,7 @@ def graph_step(module: Any, x: Tensor) -> Tensor | None:
             scale,
             zero_point,
             observer.eps,
+            observer._nonfinite_in_graphs,
             axis,
             low,
             high,

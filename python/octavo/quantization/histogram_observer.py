@@ -190,7 +190,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
         self.histogram.zero_()
         self.min_val.fill_(torch.inf)
         self.max_val.fill_(-torch.inf)
-        self._nonfinite = 0
+        self._set_nonfinite_count(0)
 
     def _adapt_buffers(self, state_dict: Any, prefix: str) -> None:
         # An observer that saw nothing has extremes of shape [0] in torch's version 2, later 0-D and

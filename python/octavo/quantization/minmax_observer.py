@@ -123,7 +123,7 @@ class MinMaxObserver(UniformQuantizationObserverBase):
         """Forgets everything that was observed."""
         self.min_val.fill_(torch.inf)
         self.max_val.fill_(-torch.inf)
-        self._nonfinite = 0
+        self._set_nonfinite_count(0)
 
 
 class MovingAverageMinMaxObserver(MinMaxObserver):
@@ -302,7 +302,7 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
     def reset_min_max_vals(self) -> None:
         """Forgets everything that was observed, the number of channels too."""
         self._resize(torch.Size([0]))
-        self._nonfinite = 0
+        self._set_nonfinite_count(0)
 
 
 class MovingAveragePerChannelMinMaxObserver(PerChannelMinMaxObserver):

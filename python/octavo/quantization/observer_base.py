@@ -207,11 +207,17 @@ class UniformQuantizationObserverBase(ObserverBase):
             quant_min, quant_max, self.has_customized_qrange, self.dtype, reduce_range
         )
         self._nonfinite: int | Tensor = 0
+        # Where compiled graphs count: a number would be compiled into them.
+        self._nonfinite_in_graphs = torch.zeros(1, dtype=torch.int64, device="cpu")
 
     @property
     def nonfinite_count(self) -> int:
         """How many NaN and ±Inf values were met and left out."""
-        return int(self._nonfinite)
+        return int(self._nonfinite) + int(self._nonfinite_in_graphs)
+
+    def _set_nonfinite_count(self, count: int) -> None:
+        self._nonfinite = count
+        self._nonfinite_in_graphs.zero_()
 
     def _calculate_qparams(self, min_val: Tensor, max_val: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point, 1-D, of the interval(s); ([1.0], [0]) and a warning where nothing
@@ -300,7 +306,7 @@ class UniformQuantizationObserverBase(ObserverBase):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self._nonfinite = 0
+        self._set_nonfinite_count(0)
 
     def _adapt_buffers(self, state_dict: Any, prefix: str) -> None:
         """Makes buffers and state dict entries agree in shape where a file may differ."""

@@ -60,7 +60,8 @@ def all_reduce_observers(model: nn.Module, process_group: Any = None) -> None:
                 observer.max_val.copy_(high)
         else:
             continue
-        observer._nonfinite = _total(observer._nonfinite, observer.min_val.device, process_group)
+        device = observer.min_val.device
+        observer._set_nonfinite_count(_total(observer.nonfinite_count, device, process_group))
     for module in model.modules():
         take = getattr(module, "_take_qparams", None)  # fake-quantize has a copy of them
         if take is not None and getattr(module, "is_calibrated", False):

@@ -80,7 +80,8 @@ def observed_dtype(dtype: Any) -> Any:
     Raises:
         TypeError: anything else.
     """
-    if dtype in _WIDE_DTYPES:
+    # The compiler of torch 2.6 cannot compare a QDType with torch's.
+    if isinstance(dtype, QDType) or dtype in _WIDE_DTYPES:
         return dtype
     if quint4x2 == dtype:
         return quint4x2

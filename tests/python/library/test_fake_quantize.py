@@ -62,6 +62,34 @@ def test_a_module_in_one_graph(kind: str, backend: str) -> None:
             assert torch.equal(module.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("kind", ["moving average", "fused", "per channel"])
+def test_nonfinite_values_are_counted(kind: str, backend: str) -> None:
+    torch.manual_seed(0)
+    eager, module = KINDS[kind](), KINDS[kind]()
+    x = torch.randn(6, 5)
+    eager(x), module(x)
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
+    x[0, 1], x[3, 4], x[5, 0] = torch.nan, torch.inf, -torch.inf
+    for step in range(1, 3):
+        assert torch.equal(compiled(x).nan_to_num(9.0), eager(x).nan_to_num(9.0))
+        observers = [m.activation_post_process for m in (eager, module)]
+        assert [observer.nonfinite_count for observer in observers] == [3 * step] * 2
+    module.activation_post_process.reset_min_max_vals()
+    assert module.activation_post_process.nonfinite_count == 0
+    module(x)
+    assert module.activation_post_process.nonfinite_count == 3
+
+
+def test_qparams_of_nothing_finite_are_refused_after_compiled_steps() -> None:
+    module = tq.default_fake_quant()
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    for _ in range(2):
+        compiled(torch.full((2, 3), torch.nan))
+    with pytest.raises(ValueError, match="12 NaN or Inf"):
+        module.calculate_qparams()
+
+
 def _network() -> nn.Module:
     torch.manual_seed(0)
     body = nn.Sequential(
@@ -114,6 +142,7 @@ def test_opcheck() -> None:
     scales, zeros = torch.rand(5) * 0.02 + 0.01, torch.zeros(5, dtype=torch.int32)
     torch.library.opcheck(op.fake_quantize.default, (x, on, scales, zeros, 1, -128, 127))
     statistics = (torch.tensor(-1.0), torch.tensor(1.0))
-    rule = (torch.tensor([1e-7]), *rounding, 0.01, 0, 255, None)
+    others = torch.zeros(1, dtype=torch.int64)
+    rule = (torch.tensor([1e-7]), others, *rounding, 0.01, 0, 255, None)
     arguments = (x.detach(), on, *statistics, scale, zero_point, *rule)
     torch.library.opcheck(op.observe_extremes.default, arguments)

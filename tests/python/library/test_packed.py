@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from graph_support import converted, static
-from octavo import ops
-from octavo.library import _packed
-from octavo.library._packed import packed
+from octavo.library import conv
+from octavo.library.linear import WEIGHT
 
 LINEAR = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
@@ -27,9 +26,30 @@ def weight(seed: int = 0) -> LINEAR:
 
 def test_packed_once() -> None:
     tensors = weight()
-    first = packed(ops.LinearWeight, tensors)
-    assert packed(ops.LinearWeight, tensors) is first
-    assert packed(ops.LinearWeight, (*tensors[:3], None)) is not first
+    first = WEIGHT(tensors)
+    assert WEIGHT(tensors) is first
+    assert WEIGHT((*tensors[:3], None)) is not first
+
+
+def test_two_geometries_of_a_weight() -> None:
+    tensors = (torch.ones(2, 3, 1, 1, dtype=torch.int8), torch.ones(1), torch.zeros(1).long(), None)
+    one, two = ([1, 1], [0, 0], [0, 0], [1, 1], 1), ([2, 2], [0, 0], [0, 0], [1, 1], 1)
+    first, second = conv.WEIGHT((*tensors, *one)), conv.WEIGHT((*tensors, *two))
+    assert first is not second
+    for _ in range(2):
+        assert conv.WEIGHT((*tensors, *one)) is first
+        assert conv.WEIGHT((*tensors, *two)) is second
+    tensors[0].neg_()
+    changed = conv.WEIGHT((*tensors, *one))
+    assert changed is not first
+    assert len(conv.WEIGHT._entries[id(tensors[0])]) == 2  # what was replaced is gone
+
+
+def test_with_and_without_a_bias() -> None:
+    tensors = weight(4)
+    both = [WEIGHT(tensors), WEIGHT((*tensors[:3], None))]
+    for _ in range(2):
+        assert [WEIGHT(tensors), WEIGHT((*tensors[:3], None))] == both
 
 
 def test_packed_again_after_a_change() -> None:
@@ -53,20 +73,20 @@ def weight_of(tensors: LINEAR) -> list[Tensor | None]:
 
 def test_freed_with_the_weight() -> None:
     gc.collect()
-    before = len(_packed._ENTRIES)
+    before = len(WEIGHT._entries)
     tensors = weight(1)
-    made = weakref.ref(packed(ops.LinearWeight, tensors))
+    made = weakref.ref(WEIGHT(tensors))
     assert made() is not None
-    assert len(_packed._ENTRIES) == before + 1
+    assert len(WEIGHT._entries) == before + 1
     del tensors
     assert made() is None
-    assert len(_packed._ENTRIES) == before
+    assert len(WEIGHT._entries) == before
 
 
 def test_weights_of_inference_mode() -> None:
     with torch.inference_mode():
         tensors = weight(2)
-        assert packed(ops.LinearWeight, tensors) is packed(ops.LinearWeight, tensors)
+        assert WEIGHT(tensors) is WEIGHT(tensors)
 
 
 def test_threads_share_the_packed_weight() -> None:
@@ -109,7 +129,8 @@ def test_the_packed_weight_of_the_module_serves_its_graph() -> None:
     run = program.module()
     run(x)
     mine = model.body[0]._packed  # type: ignore[index, union-attr]
-    assert any(entry.made is mine for entry in _packed._ENTRIES.values())
+    found = [entry.made for entries in WEIGHT._entries.values() for entry in entries]
+    assert any(made is mine for made in found)
 
 
 def test_no_complaints_when_the_interpreter_ends() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from graph_support import converted, same_bits
+from octavo.library import conv
 
 MODELS = ("residual", "functions", "lstm", "encoder", "embedding")
 
@@ -48,9 +49,7 @@ def test_loaded_weights_are_packed_once(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(model, (x,), strict=False), tmp_path / "model.pt2")
     run = torch.export.load(tmp_path / "model.pt2").module()
     run(x)
-    from octavo.library import _packed
-
-    before = dict(_packed._ENTRIES)
+    before = dict(conv.WEIGHT._entries)
     for _ in range(3):
         assert same_bits(run(x), model(x))
-    assert before == _packed._ENTRIES
+    assert before == conv.WEIGHT._entries

@@ -66,7 +66,7 @@ def test_result_exports_and_compiles(name: str, flow: Any) -> None:
     int8, x = flow(model, shapes), batch(shapes, 5)
     with torch.no_grad():
         want = flat(int8(*x))
-        program = torch.export.export(int8, x)
+        program = torch.export.export(int8, x, strict=False)
         assert torch.equal(flat(program.module()(*x)), want)
         if any(isinstance(module, nn.LSTM) for module in int8.modules()):
             return  # torch compiles no LSTM, and the default QConfig leaves it float
