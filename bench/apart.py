@@ -6,6 +6,7 @@ take turns: all processes live until the last round, and only one of them comput
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from octavo.bench.peers import all_peers
 from octavo.bench.solo import SoloRequest
 
 Tell = Callable[[str], None]
+_SILENT = "99"  # torch's profiler, which tells when it starts and stops
 
 
 class Gone(RuntimeError):
@@ -45,6 +47,7 @@ class _Apart:
         self.name = request.contender
         self._process = subprocess.Popen(
             [sys.executable, "-m", "octavo.bench.solo"],
+            env={**os.environ, "KINETO_LOG_LEVEL": _SILENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -7,7 +7,6 @@ longer; so a little of Python's part is counted there.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -33,38 +32,43 @@ _NO_WORK = frozenset({"aten::empty", "aten::empty_like", "aten::empty_strided", 
 
 
 def measure(call: Callable[[], Any]) -> dict[str, float]:
-    """``total_us`` and its parts ``kernels_us``, ``layout_us``, ``torch_us`` and ``python_us``,
-    medians over runs. ``call`` was called before."""
-    totals, kernels, layouts = [], [], []
-    for _ in range(_RUNS):
-        backend.start_clock()
-        started = time.perf_counter_ns()
-        call()
-        totals.append(1e-3 * (time.perf_counter_ns() - started))
-        compute, layout = backend.stop_clock()
-        kernels.append(1e-3 * compute)
-        layouts.append(1e-3 * layout)
+    """``total_us`` and its parts ``kernels_us``, ``layout_us``, ``torch_us`` and ``python_us``, of
+    the fastest of some runs: the one that other processes disturbed least. ``call`` was called
+    before."""
+    total, kernels, layouts = min(_timed(call) for _ in range(_RUNS))
     moved, computed = _of_torch(call)
-    total, kernel = statistics.median(totals), statistics.median(kernels)
-    layout_us = statistics.median(layouts) + moved
+    layouts += moved
     return {
         "total_us": total,
-        "kernels_us": kernel,
-        "layout_us": layout_us,
+        "kernels_us": kernels,
+        "layout_us": layouts,
         "torch_us": computed,
-        "python_us": max(0.0, total - kernel - layout_us - computed),
+        "python_us": max(0.0, total - kernels - layouts - computed),
     }
 
 
+def _timed(call: Callable[[], Any]) -> tuple[float, float, float]:
+    """Microseconds of a run: all of it, and those in the extension, for computing and for
+    layout."""
+    backend.start_clock()
+    started = time.perf_counter_ns()
+    call()
+    total = time.perf_counter_ns() - started
+    compute, layout = backend.stop_clock()
+    return 1e-3 * total, 1e-3 * compute, 1e-3 * layout
+
+
 def _of_torch(call: Callable[[], Any]) -> tuple[float, float]:
-    """Microseconds that a run spends in torch's operators: those of layout, and the others."""
+    """Microseconds that a run spends in torch's operators: those of layout, and the others; of the
+    run with the least."""
+    return min((_profiled(call) for _ in range(_PROFILED_RUNS)), key=sum)
+
+
+def _profiled(call: Callable[[], Any]) -> tuple[float, float]:
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(_PROFILED_RUNS):
-            call()
-    moved, computed = parts(
-        (str(event.key), float(event.self_cpu_time_total)) for event in profiler.key_averages()
-    )
-    return moved / _PROFILED_RUNS, computed / _PROFILED_RUNS
+        call()
+    events = profiler.key_averages()
+    return parts((str(event.key), float(event.self_cpu_time_total)) for event in events)
 
 
 def parts(events: Iterable[tuple[str, float]]) -> tuple[float, float]:

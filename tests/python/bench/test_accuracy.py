@@ -20,7 +20,7 @@ from octavo.bench.accuracy.settings import DEFAULTS, DYNAMIC, STATIC, Library
 from octavo.bench.cases import AccuracyCase
 from octavo.bench.cases import accuracy as accuracy_case
 from octavo.bench.models import Parts
-from octavo.bench.models.bert import Bert, Layer, Shape
+from octavo.bench.models.bert import Layer, Shape
 from octavo.bench.peers.ours import OCTAVO
 from octavo.bench.report import accuracy as section
 
@@ -74,15 +74,8 @@ def test_defaults_are_the_settings_that_they_equal() -> None:
 
 
 @pytest.fixture
-def random_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence model with random weights and short random sentences, without its package."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        monkeypatch.setattr(sentences, "_SHAPE", _SMALL)
-        weights = Bert(_SMALL).state_dict()
-        tokens = [torch.randint(0, 1000, (1, 5 + i % 12)) for i in range(120)]
-    monkeypatch.setattr(sentences, "_weights", lambda: weights)
-    monkeypatch.setattr(sentences, "_tokens", lambda: tokens)
+def random_sentences(monkeypatch: pytest.MonkeyPatch, random_weights: None) -> None:
+    """A random sentence model, and what it gives in float."""
     reference: dict[str, Tensor] = {}
 
     def fresh(model: str, epochs: int, limit: int | None) -> Tensor:

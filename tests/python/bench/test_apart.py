@@ -14,7 +14,7 @@ from octavo.bench.cases import ModelCase
 from octavo.bench.models import MODELS, SMALL
 from octavo.bench.report import networks
 
-_PLAN = measure.Plan(timing.Effort(rounds=3, seconds=0.01, fewest=2))
+_PLAN = measure.Plan(timing.Effort(rounds=3, seconds=0.01, fewest=3))
 
 
 def _case(name: str) -> ModelCase:
