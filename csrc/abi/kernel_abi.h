@@ -360,6 +360,9 @@ constexpr int kAffinePad = 64;
 // What a column of column_moments() may have so that its sums are int32.
 constexpr int64_t kMomentRows = 32768;
 
+// So many attention weights have a sum within int32.
+constexpr int64_t kAttentionKeys = 32768;
+
 using LookupFn = void (*)(const uint8_t* table, const void* in, int64_t size, void* out);
 
 // Softmax along rows: with d = (largest q of the row) - q and S = the exact sum of exps[d],
@@ -378,6 +381,17 @@ struct SoftmaxArgs {
   int32_t in_flip;  // xor-ed to the input's bytes: 0 for uint8, 128 for int8
   int32_t out_zero;
   int32_t out_signed;  // 0: uint8, 1: int8
+};
+
+// What the sums of one row of attention come to: with t = (float(high) * 256 + float(low)) * factor
+// + shift, each operation rounded, out = saturate(rne(t) + out_zero).
+struct AttentionOutputArgs {
+  const int32_t *high, *low;  // sums of values times the upper and the lower byte of the weights
+  int64_t size;
+  float factor, shift;
+  int32_t out_zero;
+  int32_t out_signed;  // 0: uint8, 1: int8
+  void* out;
 };
 
 // Values rounded to levels and back: with t = rne(x * inverse), in float32,
@@ -421,6 +435,12 @@ struct ElementwiseFns {
   void (*column_moments)(const void* q, int64_t rows, ptrdiff_t stride, int64_t columns,
                          int32_t flip, int32_t* sums, int32_t* squares);
   void (*softmax)(const SoftmaxArgs*);
+  // A row of attention weights (abi/attention.h) of float(scores[i] - largest) * factor, as bytes:
+  // weight = 256 * high + low. Returns their sum. size is 1 to kAttentionKeys, factor finite and
+  // > 0, and the scores are less than 2^31 apart.
+  int32_t (*attention_weights)(const int32_t* scores, int64_t size, float factor, uint8_t* high,
+                               uint8_t* low);
+  void (*attention_output)(const AttentionOutputArgs*);
   void (*fake_quantize)(const FakeQuantizeArgs*);
   // out[i] = gradient[i] * float(inside[i]), inside[i] 0 or 1.
   void (*masked_gradient)(const float* gradient, const uint8_t* inside, int64_t size, float* out);

@@ -23,6 +23,7 @@ T* pointer(uintptr_t address, int64_t elements) {
   return reinterpret_cast<T*>(address);
 }
 
+void add_attention(pybind11::module_& m);
 void add_backend(pybind11::module_& m);
 void add_conv(pybind11::module_& m);
 void add_conv_transpose(pybind11::module_& m);

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_C, m) {
   // Finds torch's threads now and watches for forks from here on: a child forked before the first
   // kernel ran must know, too, that its parent's threads did not come along.
   octavo::max_threads();
+  octavo::bind::add_attention(m);
   octavo::bind::add_backend(m);
   octavo::bind::add_elementwise(m);
   octavo::bind::add_embedding(m);

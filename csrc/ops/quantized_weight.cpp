@@ -71,6 +71,11 @@ QuantizedWeight::QuantizedWeight(const int8_t* weights, const WeightShape& shape
   }
 }
 
+QuantizedWeight::QuantizedWeight(std::shared_ptr<const PackedWeight> packed)
+    : shape_(packed->shape()) {
+  add_form(std::move(packed));
+}
+
 namespace {
 
 // PackedWeight checks the depth for weights as they are stored; a zero point makes them up to twice

@@ -57,6 +57,9 @@ class QuantizedWeight {
   // check_weight_params() does, and for a depth that int32 cannot sum exactly.
   QuantizedWeight(const int8_t* weights, const WeightShape& shape, WeightParams params,
                   bool window);
+  // A matrix that is multiplied with and forgotten, of the active ISA's format: without scales or
+  // column sums, for drivers that set the epilogue themselves.
+  explicit QuantizedWeight(std::shared_ptr<const PackedWeight> packed);
   ~QuantizedWeight();
 
   const WeightShape& shape() const { return shape_; }

@@ -79,6 +79,19 @@ std::shared_ptr<const PackedWeight> PackedWeight::pack(const int8_t* weights,
   return packed;
 }
 
+std::shared_ptr<const PackedWeight> PackedWeight::pack(const WeightShape& shape, PackFormat format,
+                                                       const Fill& fill) {
+  check_weight_shape(shape);
+  if (shape.taps != 1) throw std::logic_error("pack: a fill function writes one tap");
+  std::shared_ptr<PackedWeight> packed(new PackedWeight(shape, format));
+  int8_t* data = packed->data_.as<int8_t>();
+  packed->for_each_panel([&](const PanelTap& tap, int64_t to, int64_t, int64_t column) {
+    fill(tap, static_cast<int32_t>(column / shape.n), static_cast<int32_t>(column % shape.n),
+         data + to);
+  });
+  return packed;
+}
+
 void PackedWeight::unpack(int8_t* weights) const {
   const int8_t* data = data_.as<int8_t>();
   for_each_panel([&](const PanelTap& tap, int64_t from, int64_t to, int64_t) {

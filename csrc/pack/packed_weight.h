@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "abi/kernel_abi.h"
+#include "pack/panel_copy.h"
 #include "util/aligned_buffer.h"
 
 namespace octavo {
@@ -40,6 +42,12 @@ class PackedWeight {
   static std::shared_ptr<const PackedWeight> pack(const int8_t* weights, const WeightShape& shape,
                                                   PackFormat format,
                                                   int32_t* column_sums = nullptr);
+  // The same for weights that lie otherwise: fill(tap, group, column, packed) writes the one tap of
+  // a panel, whose first column is the group's `column`, all of it, zeros included (PanelTap::pitch
+  // means nothing). Called by the pool's threads; it must not throw. For shapes of one tap.
+  using Fill = std::function<void(const PanelTap&, int32_t, int32_t, int8_t*)>;
+  static std::shared_ptr<const PackedWeight> pack(const WeightShape& shape, PackFormat format,
+                                                  const Fill& fill);
   void unpack(int8_t* weights) const;
 
   const WeightShape& shape() const { return shape_; }

@@ -204,6 +204,21 @@ void column_moments(const void* q, int64_t rows, ptrdiff_t stride, int64_t colum
                     int64_t* sums, int64_t* squares);
 void softmax_kernel(const SoftmaxArgs& args);
 
+// ---- attention: what one call of a kernel writes and returns, and the whole
+
+int32_t attention_weights(const int32_t* scores, int64_t size, float factor, uint8_t* high,
+                          uint8_t* low);
+void attention_output(const AttentionOutputArgs& args);
+
+// q [groups][queries][size], k [groups][keys][size], v [groups][keys][value_size]: dense.
+struct Attention {
+  int64_t groups, queries, keys, size, value_size;
+  float scale;
+};
+void attention(const Attention& shape, const Bytes& q, Affine q_params, const Bytes& k,
+               Affine k_params, const Bytes& v, Affine v_params, bool out_signed, Affine output,
+               void* out);
+
 // ---- pooling
 // ------------------------------------------------------------------------------------------------------
 

@@ -254,6 +254,19 @@ def unary_table(
     /,
 ) -> None: ...
 
+# Address, is int8, scale, zero point, strides of batch, head and token.
+_Head = tuple[int, bool, float, int, int, int, int]
+
+def attention(
+    shape: tuple[int, int, int, int, int, int],
+    q: _Head,
+    k: _Head,
+    v: _Head,
+    scale: float,
+    out: _Head,
+    /,
+) -> None: ...
+
 SOFTMAX_TABLE_BYTES: int
 
 def softmax_table(scale: float, table: int, /) -> None: ...

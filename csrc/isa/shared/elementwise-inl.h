@@ -6,6 +6,7 @@
 #include "abi/half.h"
 #include "abi/kernel_abi.h"
 #include "abi/requantize.h"
+#include "isa/shared/attention-inl.h"
 #include "isa/shared/cell-inl.h"
 #include "isa/shared/embedding-inl.h"
 #include "isa/shared/fake_quantize-inl.h"
@@ -132,6 +133,8 @@ constexpr ElementwiseFns portable_elementwise() {
       moments_portable,
       column_moments_portable,
       softmax_rows,
+      attention_weights_portable,
+      attention_output_portable,
       fake_quantize_portable,
       masked_gradient_portable};
 }

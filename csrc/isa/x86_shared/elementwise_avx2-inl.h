@@ -6,6 +6,7 @@
 
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
+#include "isa/x86_shared/attention_avx2-inl.h"
 #include "isa/x86_shared/cell-inl.h"
 #include "isa/x86_shared/elementwise_bytes-inl.h"
 #include "isa/x86_shared/embedding_avx2-inl.h"
@@ -165,6 +166,8 @@ constexpr ElementwiseFns elementwise_avx2() {
   fns.embedding[1] = embedding_bags<VectorRows<TableNibbles256>>;
   fns.lookup = lookup_avx2;
   fns.softmax = softmax_vectors<SoftmaxBytes256>;
+  fns.attention_weights = attention_weights_vectors<Attention256>;
+  fns.attention_output = attention_output_vectors<Attention256>;
   fns.fake_quantize = fake_quantize_vectors<Floats256>;
   fns.masked_gradient = masked_gradient_vectors<Floats256>;
   add_elementwise_bytes<FloatBytes256>(fns);

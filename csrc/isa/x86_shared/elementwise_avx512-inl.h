@@ -6,6 +6,7 @@
 
 #include "abi/unroll.h"
 #include "isa/shared/elementwise-inl.h"
+#include "isa/x86_shared/attention_avx512-inl.h"
 #include "isa/x86_shared/cell-inl.h"
 #include "isa/x86_shared/elementwise_bytes-inl.h"
 #include "isa/x86_shared/embedding_avx512-inl.h"
@@ -154,6 +155,8 @@ constexpr ElementwiseFns elementwise_avx512() {
   fns.lookup = lookup_avx512;
   fns.lookup_vbmi = lookup_avx512_vbmi;
   fns.softmax = softmax_vectors<SoftmaxBytes512>;
+  fns.attention_weights = attention_weights_vectors<Attention512>;
+  fns.attention_output = attention_output_vectors<Attention512>;
   fns.fake_quantize = fake_quantize_vectors<Floats512>;
   fns.masked_gradient = masked_gradient_vectors<Floats512>;
   add_elementwise_bytes<FloatBytes512>(fns);

@@ -12,6 +12,7 @@ Python, on top of the extension.
 """
 
 from octavo.library import (
+    attention,
     conv,
     decomposed,
     elementwise,
@@ -24,6 +25,7 @@ from octavo.library import (
 )
 
 __all__ = [
+    "attention",
     "conv",
     "decomposed",
     "elementwise",

@@ -14,15 +14,17 @@ How it is done:
   :mod:`~octavo.lowering.weighted` (linear layers, convolutions, residual sums),
   :mod:`~octavo.lowering.elementwise`, :mod:`~octavo.lowering.functions` (tables of 256 results for
   any function of one tensor), :mod:`~octavo.lowering.pooling`,
-  :mod:`~octavo.lowering.normalization`. Layers whose output nothing quantizes give float32 from
-  their integer sums; layers whose inputs are quantized when they run are
-  :mod:`~octavo.lowering.dynamic`.
+  :mod:`~octavo.lowering.normalization`, :mod:`~octavo.lowering.attention`. Layers whose output
+  nothing quantizes give float32 from their integer sums; layers whose inputs are quantized when
+  they run are :mod:`~octavo.lowering.dynamic`.
 - :mod:`~octavo.lowering.build` writes the new graph. A value that is read both ways has two forms,
   each made once.
 
 What differs from the graph, besides float32 sums that it rounds and integer sums do not: averages
-and functions with an output scale of their own are rounded to it once, as the graph does; and
-dynamic layers find their scale as :class:`octavo.nn.quantized.dynamic.Linear` does.
+and functions with an output scale of their own are rounded to it once, as the graph does;
+attention computes with exact sums and weights of 16 bits (:func:`octavo.ops.attention`), one step
+beside the graph's at most; and dynamic layers find their scale as
+:class:`octavo.nn.quantized.dynamic.Linear` does.
 
 Operators are told by their names, those of ``quantized_decomposed`` (torch's and torchao's) and of
 ``octavo`` alike; neither has to be registered, and torchao is not imported.

@@ -10,6 +10,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from octavo.lowering import commuting
+from octavo.lowering.attention import join_heads
 from octavo.lowering.constants import NoKernel, attribute
 from octavo.lowering.dynamic import dynamic_layer
 from octavo.lowering.embedding import embedding
@@ -107,6 +108,7 @@ class Lowering:
                 self._reasons[op.first] = str(reason)
         if plan is None or any(node in self._inside for node in plan.replaced):
             return
+        plan = join_heads(self.view, quantize, plan)
         self._absorbed.update(plan.absorbed)
         self._plans[quantize] = plan
         self._inside.update(dict.fromkeys(plan.replaced, plan))
@@ -161,7 +163,10 @@ class Lowering:
         plan, op, qparams = self._plans.get(node), self.view.op(node), self.view.quantized[node]
         assert op is not None
         if plan is not None:
-            return self._called(plan)
+            result = self._called(plan)
+            if plan.joined is not None:
+                self._int8[plan.joined] = result
+            return result
         source = op.first
         if source not in self.view.exact:
             return self._clamped(self._quantize(node, source, qparams), qparams.narrow)
@@ -308,10 +313,12 @@ class Lowering:
         return self._float[node]
 
     def _is_float_view(self, node: Node) -> bool:
-        """Whether to dequantize before a view: where nothing reads the integers, so that one dense
-        tensor is dequantized; and where the result is a tuple."""
+        """Whether to dequantize before a view: where nothing reads the integers, or has made them,
+        so that one dense tensor is dequantized; and where the result is a tuple."""
         op = self.view.op(node)
         if op is None or self.view.is_dequantize(node) or op.name not in commuting.ALIASING:
+            return False
+        if node in self._int8:
             return False
         tuples = ("split", "split_with_sizes", "chunk", "unbind")
         return op.name in tuples or node not in self._wanted
@@ -377,7 +384,7 @@ class Lowering:
         plan = self._inside.get(node)
         if plan is not None:
             return ("int8", "") if node in plan.views else (plan.label, plan.note)
-        if node in self._int8:
+        if node in self._int8 or node in self._absorbed:
             return "int8", ""
         if node in self._reasons:
             return "", self._reasons[node]

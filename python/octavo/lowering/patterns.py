@@ -42,9 +42,11 @@ class Plan:
             dequantized integers, else for floats.
         clamp: bounds of the values that are left to a call of its own.
         note: what the report says besides.
-        absorbed: quantize nodes that only it used.
+        absorbed: quantize nodes and views that only it used.
         views: what moves the result before it is quantized in the graph, in its order. It moves
             the integers.
+        joined: the node behind the quantize node whose value the result has, where the call
+            includes the views in between, which nothing else reads and which are `absorbed`.
     """
 
     nodes: tuple[Node, ...]
@@ -55,6 +57,7 @@ class Plan:
     note: str = ""
     absorbed: tuple[Node, ...] = ()
     views: tuple[Node, ...] = ()
+    joined: Node | None = None
 
     @property
     def replaced(self) -> tuple[Node, ...]:

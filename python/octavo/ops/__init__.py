@@ -7,6 +7,7 @@ modules of :mod:`octavo.nn` are built on it. The exceptions are :mod:`octavo.ops
 every CPU: see *Numerics* in the README.
 """
 
+from octavo.ops.attention import attention
 from octavo.ops.concatenate import cat
 from octavo.ops.conv_weights import Conv1dWeight, Conv2dWeight, Conv3dWeight, ConvWeight
 from octavo.ops.elementwise import (
@@ -64,6 +65,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
     "add",
+    "attention",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",

@@ -15,7 +15,8 @@ reproduce, in the form that ``octavo.lower`` and other backends read. Names, arg
 of the graph are those of ``torchao.quantization.pt2e.quantize_pt2e``. Differences:
 
 * Graphs that are passed in are left as they are; results share parameters with them.
-* In-place operations of the graph (``relu_``) become plain ones where that is the same.
+* In-place operations of the graph (``relu_``) become plain ones where that is the same, and core
+  operators of decomposed graphs (``addmm``, ``convolution``) the layers that they come from.
 * ``train()`` and ``eval()`` of the results work, as with ``allow_exported_model_train_eval``.
 * ``convert_pt2e`` raises where nothing was observed, with the node and the module it is in.
 """
@@ -45,6 +46,7 @@ from octavo.quantization.pt2e.fold import fold_batch_norms, make_functional, rem
 from octavo.quantization.pt2e.observers import is_observer
 from octavo.quantization.pt2e.prepare import collect_specs, insert_observers, make_observers
 from octavo.quantization.pt2e.qat import fold_trained_batch_norms, simulate_batch_norms
+from octavo.quantization.pt2e.recompose import recompose
 from octavo.quantization.pt2e.reference import rewrite_with_integers
 from octavo.quantization.quantizer.quantizer import Q_ANNOTATION_KEY, Quantizer
 
@@ -119,6 +121,7 @@ def _start(model: GraphModule, quantizer: Quantizer, caller: str) -> GraphModule
             "torch.export made"
         )
     result = own_copy(model)
+    recompose(result)
     make_functional(result)
     return result
 

@@ -83,6 +83,11 @@ def on_q(*shape: int, **kw: Any) -> Callable[[Any], Any]:
     return lambda module: module(random_q(shape, generator(1), **kw))
 
 
+def attend_itself(module: Any) -> Any:
+    x = random_q((2, 5, 8), generator(1))
+    return module(x, x, x)
+
+
 def on_floats(*shape: int) -> Callable[[Any], Any]:
     return lambda module: module(torch.randn(shape, generator=generator(1)))
 
@@ -214,6 +219,7 @@ STATIC: dict[Any, Case] = {
         functional, lambda m: m.add(random_q((9,), generator(1)), random_q((9,), generator(2)))
     ),
     nnq.PReLU: Case(prelu, on_q(*image(2))),
+    nnq.ScaledDotProductAttention: Case(scaled(nnq.ScaledDotProductAttention), attend_itself),
     nnq.Softmax: Case(scaled(nnq.Softmax, 1), on_q(3, 6)),
     nnq.LayerNorm: Case(normalized(nnq.LayerNorm, 6, size=6), on_q(3, 6)),
     nnq.GroupNorm: Case(normalized(nnq.GroupNorm, 2, 4, size=4), on_q(*image(2))),

@@ -2,6 +2,7 @@
 of float ones.
 """
 
+from octavo.nn.quantized.modules.attention import ScaledDotProductAttention
 from octavo.nn.quantized.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from octavo.nn.quantized.modules.conv import Conv1d, Conv2d, Conv3d
 from octavo.nn.quantized.modules.conv_transpose import (
@@ -76,6 +77,7 @@ __all__ = [
     "QFunctional",
     "Quantize",
     "ReLU6",
+    "ScaledDotProductAttention",
     "SiLU",
     "Sigmoid",
     "Softmax",
