@@ -35,6 +35,7 @@ ConvRun::ConvRun(const GemmCall& call, const WindowWalk& walk, const ImageView& 
   auto* offsets = reinterpret_cast<ptrdiff_t*>(shared);
   plan_reading_in_place(groups, offsets);
   plan_gathering(offsets + geometry.taps());
+  plan_skipping();
 }
 
 // Kernel rows that lie together are one tap each. Where its bytes do not fill the kernel's k step,
@@ -92,6 +93,19 @@ void ConvRun::plan_gathering(ptrdiff_t* shared) {
   block_rows_ = std::min(block_rows_, round_up(ceil_div(pixels, blocks), mr));
 }
 
+// Kernels that prepare rows need all of them alike. Cutting lines that are shorter than half a tile
+// costs more than it saves.
+void ConvRun::plan_skipping() {
+  const int32_t zero = call_.input_zero + (call_.a_signed ? call_.kernel->s8_offset : 0);
+  const int32_t columns = geometry_.kernel[2];
+  inside_lines_ = walk_.inside_range(1);
+  skips_rows_ = zero == 0 && geometry_.kernel[0] == 1 && prepared_bytes(call_, 1) == 0 &&
+                (window_taps_ == 1 || window_taps_ == columns) &&
+                2 * walk_.size(2) >= call_.kernel->m_step &&
+                inside_lines_[1] - inside_lines_[0] < walk_.size(1);
+  row_groups_ = columns / window_taps_ * packed_tap_ / call_.packed->format().kr;
+}
+
 void ConvRun::operator()(int64_t block, const PanelRange& panels) const {
   const int64_t begin = block * block_rows_, end = std::min(begin + block_rows_, walk_.pixels());
   const int64_t gather_bytes = pointwise_ ? 0 : block_rows_ * pitch_;
@@ -147,45 +161,81 @@ void ConvRun::collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* g
   const int32_t depth = call_.weight->shape().taps * packed_tap_;
   OutputPixel pixel = walk_.pixel(begin);
   bool last_in_place = false;
+  int32_t last_kept = 0;
   for (int64_t row = begin; row < end;) {
     const auto [rows, in_place] = next_rows(pixel, end - row);
+    const auto [first, last] = kernel_rows(pixel);
+    const int32_t kept = last - first, skipped = first * row_groups_;
+    const bool alike = !runs.empty() && last_in_place == in_place && kept == last_kept &&
+                       runs.back().skipped_groups == skipped;
     if (in_place) {
       const uint8_t* a = walk_.origin(pixel) + group_offset;
-      const bool joins =
-          last_in_place && a == runs.back().a + runs.back().rows * runs.back().a_stride;
-      if (!joins) runs.push_back({a, a_stride, in_place_tap_, in_place_taps_, in_place_k_, 0, row});
+      const bool joins = alike && a == runs.back().a + runs.back().rows * runs.back().a_stride;
+      const int32_t taps = in_place_taps_ / geometry_.kernel[1];
+      if (!joins) {
+        runs.push_back(
+            {a, a_stride, in_place_tap_ + first * taps, kept * taps, in_place_k_, 0, row, skipped});
+      }
       walk_.advance(pixel, rows);
     } else {
       uint8_t* block = gathered + (row - begin) * pitch_;
       for (int32_t r = 0; r < rows; ++r, walk_.advance(pixel, 1))
         gather(pixel, group_offset, block + r * pitch_);
-      if (last_in_place || runs.empty())
-        runs.push_back({block, pitch_, &gathered_tap_, 1, depth, 0, row});
+      if (!alike) {
+        const int32_t kr = call_.packed->format().kr;
+        const int32_t k = kept < geometry_.kernel[1] ? kept * row_groups_ * kr : depth;
+        runs.push_back(
+            {block + int64_t{skipped} * kr, pitch_, &gathered_tap_, 1, k, 0, row, skipped});
+      }
     }
+    last_kept = kept;
     runs.back().rows += rows;
     last_in_place = in_place;
     row += rows;
   }
 }
 
+// The rows of the kernel that a pixel takes.
+WindowWalk::Rows ConvRun::kernel_rows(const OutputPixel& pixel) const {
+  const WindowWalk::Rows all{0, geometry_.kernel[1]};
+  if (!skips_rows_) return all;
+  const WindowWalk::Rows rows = walk_.rows_inside(pixel);
+  return rows.first < rows.last ? rows : all;
+}
+
+// How many pixels from this one on take the same rows of the kernel, in this image.
+int64_t ConvRun::rows_alike(const OutputPixel& pixel) const {
+  const int64_t y = pixel.at[1];
+  const bool inside = y >= inside_lines_[0] && y < inside_lines_[1];
+  return ((inside ? inside_lines_[1] : y + 1) - y) * walk_.size(2) - pixel.at[2];
+}
+
 // The next rows that are of one kind, up to `left`.
 ConvRun::Rows ConvRun::next_rows(const OutputPixel& pixel, int64_t left) const {
+  if (skips_rows_) left = std::min(left, rows_alike(pixel));
   if (!cuts_at_borders_) {
     const auto rows = static_cast<int32_t>(std::min<int64_t>(call_.kernel->m_step, left));
     return {rows, reads_in_place(pixel, rows)};
   }
   const int64_t at = pixel.at[2], line = std::min(left, walk_.size(2) - at);
-  const bool crosses =
-      at < inside_[1] && walk_.inside(0, pixel.at[0]) && walk_.inside(1, pixel.at[1]);
+  const bool crosses = at < inside_[1] && meets_lines(pixel);
   if (!crosses) return {static_cast<int32_t>(line), false};
   const int64_t until = at < inside_[0] ? inside_[0] : inside_[1];
   const auto rows = static_cast<int32_t>(std::min(line, until - at));
   return {rows, reads_in_place(pixel, rows)};
 }
 
+// Whether each kernel row that a pixel takes lies in a line of the image.
+bool ConvRun::meets_lines(const OutputPixel& pixel) const {
+  if (!walk_.inside(0, pixel.at[0])) return false;
+  if (walk_.inside(1, pixel.at[1])) return true;
+  const WindowWalk::Rows rows = walk_.rows_inside(pixel);
+  return skips_rows_ && rows.first < rows.last;
+}
+
 bool ConvRun::reads_in_place(const OutputPixel& first, int32_t rows) const {
   if (!in_place_ || first.at[2] < inside_[0] || first.at[2] + rows > inside_[1]) return false;
-  if (!walk_.inside(0, first.at[0]) || !walk_.inside(1, first.at[1])) return false;
+  if (!meets_lines(first)) return false;
   const ptrdiff_t last_row = (rows - 1) * geometry_.stride[2] * x_.stride[2];
   return in_place_k_ <= packed_k_ ||
          walk_.origin(first) + last_row + in_place_tap_[in_place_taps_ - 1] + in_place_k_ <=

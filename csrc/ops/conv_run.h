@@ -41,6 +41,7 @@ class ConvRun {
 
  private:
   void plan_gathering(ptrdiff_t* shared);
+  void plan_skipping();
   void plan_reading_in_place(int32_t groups, ptrdiff_t* shared);
   void collect_runs(int64_t begin, int64_t end, int32_t group, uint8_t* gathered,
                     std::vector<RowRun>& runs) const;
@@ -49,6 +50,9 @@ class ConvRun {
     bool in_place;
   };
   Rows next_rows(const OutputPixel& pixel, int64_t left) const;
+  int64_t rows_alike(const OutputPixel& pixel) const;
+  bool meets_lines(const OutputPixel& pixel) const;
+  WindowWalk::Rows kernel_rows(const OutputPixel& pixel) const;
   bool reads_in_place(const OutputPixel& first, int32_t rows) const;
   void gather(const OutputPixel& pixel, int64_t group_offset, uint8_t* to) const;
   void copy_or_pad(const uint8_t* from, int32_t bytes, uint8_t* to) const;
@@ -76,6 +80,12 @@ class ConvRun {
   ptrdiff_t gathered_tap_ = 0;
   int64_t pitch_, block_rows_;
   bool copies_wide_;
+
+  // Output lines at the image's upper and lower border leave out the kernel rows that lie in the
+  // padding, where the zero point is what kernels take for 0.
+  bool skips_rows_;
+  std::array<int64_t, 2> inside_lines_;  // those that leave out nothing
+  int32_t row_groups_;                   // k groups of the packed weight for a kernel row
   const ScatteredOutput* scattered_;
 };
 

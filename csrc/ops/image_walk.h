@@ -129,6 +129,20 @@ class WindowWalk {
     return {static_cast<int32_t>(first), static_cast<int32_t>(last)};
   }
 
+  // The rows [first, last) of the kernel, along the height, that lie inside the image; none where
+  // the window does not meet it.
+  struct Rows {
+    int32_t first, last;
+  };
+  Rows rows_inside(const OutputPixel& p) const {
+    const int64_t from = start(1, p.at[1]), kernel = geometry_.kernel[1];
+    const int64_t step = geometry_.dilation[1];
+    const int64_t first = from >= 0 ? 0 : std::min((step - 1 - from) / step, kernel);
+    const int64_t room = image_.size[1] - from;
+    const int64_t last = room <= 0 ? first : std::clamp((room + step - 1) / step, first, kernel);
+    return {static_cast<int32_t>(first), static_cast<int32_t>(last)};
+  }
+
   // Calls visit(first tap of a kernel row, address of its input at column `first`, or nullptr where
   // the row lies outside the image).
   template <typename Visit>

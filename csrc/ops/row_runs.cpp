@@ -212,7 +212,8 @@ void run_tiles(const GemmCall& call, const RowRun& run, const PanelRange& panels
     for (int32_t c = 0; c < columns; c += kernel->nr) {
       args.n = std::min<int32_t>(kernel->nr, columns - c);
       args.n0 = at.first_channel(packed) + c;
-      args.b = packed.panel(at.group, at.panel) + c * packed.format().kr;
+      args.b = packed.panel(at.group, at.panel) + c * packed.format().kr +
+               run.skipped_groups * args.b_stride;
       const ptrdiff_t column = scatter ? scattered_column(call, *scatter, at, c) : 0;
       for (int32_t r = 0; r < run.rows;) {
         args.m = std::min<int32_t>(kernel->mr, run.rows - r);

@@ -15,6 +15,9 @@ struct RowRun {
   int32_t k;  // bytes per tap
   int32_t rows;
   int64_t first;  // index of the first output row
+  // k groups of the packed weight that come before the run's taps, and behind those others may:
+  // what a run leaves out would be multiplied by 0. Not for kernels that prepare rows.
+  int32_t skipped_groups = 0;
 };
 
 // All that the tasks of one operator call share.

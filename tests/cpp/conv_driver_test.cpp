@@ -288,12 +288,14 @@ class ConvDriverTest : public IsaTest {
     bool is_signed, padded_view, residual;
     LayerCase::Zeros zeros;
     OutKind kind;
+    bool least_zero = false;  // the zero point is the type's least value, as behind a ReLU
   };
 
   void check(Random& random, const Shape& s, const Options& options, const char* kernel) {
     const int32_t channels = s.groups * s.k, outputs = s.groups * s.n;
-    const QuantizedBytes x(random, s.batch * s.size[0] * s.size[1] * s.size[2] * channels,
-                           options.is_signed);
+    QuantizedBytes x(random, s.batch * s.size[0] * s.size[1] * s.size[2] * channels,
+                     options.is_signed);
+    if (options.least_zero) x.qparams.zero_point = options.is_signed ? -128 : 0;
     const ref::Image image{x.reference(), s.batch, s.size, channels};
     const Crop crop(random, image, options.padded_view);
     const LayerCase layer(random, s.groups, s.n, s.g.taps(), s.k, options.zeros, random.chance(2),
@@ -361,6 +363,27 @@ TEST_P(ConvDriverTest, EqualsReference) {
   }
 }
 
+// Padding of zeros need not be multiplied.
+TEST_P(ConvDriverTest, LeavesOutPaddingOfZeros) {
+  for (const char* kernel : kernel_choices(set())) {
+    Random random(3);
+    for (const Shape& shape : shapes()) {
+      if (shape.g.padding[1] == 0 && shape.g.padding_end[1] == 0) continue;
+      for (const bool is_signed : {false, true}) {
+        Options options{};
+        options.is_signed = is_signed;
+        options.padded_view = random.chance(2);
+        options.residual = random.chance(2);
+        options.zeros = random.chance(3) ? LayerCase::Zeros::kSome : LayerCase::Zeros::kNone;
+        options.kind = is_signed ? OutKind::kI32 : OutKind::kU8;
+        options.least_zero = true;
+        check(random, shape, options, kernel);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
 // Random geometry finds the combinations that nobody listed.
 TEST_P(ConvDriverTest, EqualsReferenceOnRandomGeometry) {
   Random random(2);
@@ -399,6 +422,7 @@ TEST_P(ConvDriverTest, EqualsReferenceOnRandomGeometry) {
     options.residual = random.chance(2);
     options.zeros = random.chance(4) ? LayerCase::Zeros::kSome : LayerCase::Zeros::kNone;
     options.kind = random.pick(std::vector<OutKind>{OutKind::kU8, OutKind::kS8, OutKind::kF32});
+    options.least_zero = random.chance(2);
     check(random, s, options, random.pick(kernel_choices(set())));
     if (HasFatalFailure()) {
       std::printf("round %d: size %ldx%ldx%ld groups %d n %d k %d kernel %d,%d,%d\n", round,
