@@ -122,6 +122,7 @@ class PerTensorWeight(Weight):
 
 def exported(model: nn.Module, *inputs: Any, dynamic: Any = None) -> GraphModule:
     """The graph of a model as torch.export makes it."""
+    torch._dynamo.reset()  # which traces for torch 2.6, and counts the graphs of a forward method
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = torch.export.export(model.eval(), inputs, dynamic_shapes=dynamic).module()

@@ -25,6 +25,7 @@ def export(model: nn.Module, *inputs: Any, dynamic: Any = None) -> GraphModule:
     """The graph of a model, in the mode that the model is in, with a dynamic batch where it can."""
     if dynamic is None:
         dynamic = tuple({0: torch.export.Dim.AUTO} if x.dim() else None for x in inputs)
+    torch._dynamo.reset()  # which traces for torch 2.6, and counts the graphs of a forward method
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, inputs, dynamic_shapes=dynamic)

@@ -7,6 +7,9 @@ recorded, so that no :class:`octavo.QTensor` is in it. Those of :mod:`octavo.lib
 round tensors and undo it, around the float operations of a graph that
 :mod:`octavo.quantization.quantize_pt2e` makes.
 
+AOTInductor's runner gives the same bits, but may hand an operator a new tensor for the same weight
+at each call; the weight is then packed at each call.
+
 A graph that holds them needs ``import octavo`` where it is loaded and run: they are implemented in
 Python, on top of the extension.
 """

@@ -331,6 +331,18 @@ def test_operations(function: Any, kind: type) -> None:
     assert close(model, int8)
 
 
+def _cat_of_chunks(x: Tensor) -> Tensor:
+    return torch.cat(x.chunk(2, 1), 2)
+
+
+def _torch_traces(function: Callable[[Tensor], Tensor]) -> bool:
+    try:
+        fx.symbolic_trace(function)
+    except TypeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -345,7 +357,13 @@ def test_operations(function: Any, kind: type) -> None:
         lambda x: x.permute(0, 2, 3, 1).contiguous(),
         lambda x: x.transpose(1, 2)[:, 1:, ::2],
         lambda x: torch.stack([x, x], 1),
-        lambda x: torch.cat(x.chunk(2, 1), 2),
+        pytest.param(
+            _cat_of_chunks,
+            marks=pytest.mark.skipif(
+                not _torch_traces(_cat_of_chunks),
+                reason="torch.fx of this version cannot trace torch.cat of what is no list",
+            ),
+        ),
         lambda x: F.hardtanh(x, -0.2, 0.3),
         lambda x: F.relu6(x),
         lambda x: x.clamp(-0.1, 0.4),
