@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import octavo
 import octavo.quantization as tq
 from fx_models import assert_no_redundant_pairs, batch, calibrated, calls, conv_bn, sqnr
 from octavo.nn import intrinsic as nni
@@ -215,6 +216,20 @@ def test_constants_are_quantized_once() -> None:
     assert torch.equal(fresh(*x)[0], int8(*x)[0])
     program = torch.export.export(int8, x)
     assert torch.equal(program.module()(*x)[0], int8(*x)[0])
+
+
+@pytest.mark.parametrize("number", [3.0, -3.0, 1000.0, 0.1])
+@pytest.mark.parametrize("dtype", [octavo.quint8, octavo.qint8])
+def test_sums_with_numbers_are_the_same_in_any_size(number: float, dtype: Any) -> None:
+    """Large tensors go through a table where small ones are computed."""
+    function = nnq.QFunctional()
+    x = octavo.quantize_per_tensor(torch.randn(40, 30), 0.02, 19, dtype)
+    whole = function.add_scalar(x, number)
+    rows = [function.add_scalar(x[i : i + 1], number) for i in range(40)]
+    assert torch.equal(whole.int_repr(), torch.cat([row.int_repr() for row in rows]))
+    assert {(row.q_scale(), row.q_zero_point()) for row in rows} == {
+        (whole.q_scale(), whole.q_zero_point())
+    }
 
 
 # Hidden mistakes.
