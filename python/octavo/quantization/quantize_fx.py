@@ -158,7 +158,8 @@ def fuse_fx(
         backend_config: what to fuse.
 
     Returns:
-        A graph module with copies of the modules.
+        A graph module with copies of the modules. Shapes are not known here: a BatchNorm1d is
+        folded as for batches of features (after Linear) and of signals (after Conv1d).
 
     Raises:
         ValueError: a model in training mode; one that is quantized already.
@@ -205,7 +206,8 @@ def prepare_fx(
         model: a float model in eval mode; it is not changed.
         qconfig_mapping: how to quantize what; dynamic and weight-only QConfigs too.
         example_inputs: positional inputs of the model. It is run on them once, to know which
-            values are float tensors; their numbers do not matter.
+            values are float tensors; their numbers do not matter. Those that are None, a bool or a
+            str, which control flow may depend on, hold for every call.
         prepare_custom_config: what applies to single modules, see :class:`PrepareCustomConfig`.
         _equalization_config: not supported; see
             :func:`octavo.quantization.input_weight_equalization`.

@@ -59,6 +59,32 @@ def test_graph_flows_agree_in_any_batch(name: str) -> None:
         assert torch.equal(flat(traced(*x)), flat(exported(*x)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes", "shape"),
+    [
+        (nn.Linear, (6, 5), (7, 6)),
+        (nn.Linear, (6, 5), (7, 5, 6)),
+        (nn.Conv1d, (4, 5, 1), (3, 4, 9)),
+        (nn.Conv1d, (4, 5, 1), (4, 5)),
+        (nn.ConvTranspose1d, (4, 5, 1), (4, 5)),
+    ],
+)
+def test_batch_norms_along_the_second_dimension(kind: Any, sizes: Any, shape: Any) -> None:
+    """That is not always the one of the channels, even where it is as long."""
+    torch.manual_seed(0)
+    model = nn.Sequential(kind(*sizes), nn.BatchNorm1d(5)).train()
+    for seed in range(3):
+        model(*batch((shape,), seed))
+    with torch.no_grad():
+        model[1].weight.uniform_(0.3, 3)
+        model[1].bias.normal_()
+    model.eval()
+    (x,) = batch((shape,), 0)  # it was calibrated with this too
+    traced, exported = by_fx(model, (shape,))(x), by_export(model, (shape,))(x)
+    assert torch.equal(traced, exported)
+    assert sqnr(model(x), traced) > 25  # 2 and less along the wrong one
+
+
 @pytest.mark.parametrize("flow", [by_fx, by_export], ids=["fx", "export"])
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_result_exports_and_compiles(name: str, flow: Any) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "LAYERS",
     "TRANSPOSED",
     "fold_batch_norms",
+    "has_channels_second",
     "is_training_batch_norm",
     "make_functional",
     "remove_batch_count",
@@ -131,12 +132,20 @@ def fold_batch_norms(model: GraphModule) -> None:
     model.recompile()
 
 
+def has_channels_second(layer: Node) -> bool:
+    """Whether the second dimension of a layer's result is that of its output channels, along which
+    a batch norm after it works. Not so in a sequence of features, or an unbatched signal.
+    """
+    rank = {"linear": 2, "conv1d": 3, "conv_transpose1d": 3}.get(op_name(layer))
+    return rank in (None, getattr(layer.meta.get("val"), "ndim", rank))
+
+
 def _can_fold(layer: Node, norm: Node) -> bool:
     name = op_name(layer)
     if name not in LAYERS or len(users_of(layer)) != 1:
         return False
-    if name == "linear" and getattr(layer.meta.get("val"), "ndim", 2) != 2:
-        return False  # the channels are not the features
+    if not has_channels_second(layer):
+        return False
     parts = [argument(layer, "weight"), argument(layer, "bias"), *norm.args[1:5]]
     if norm.args[3] is None or norm.args[4] is None:
         return False

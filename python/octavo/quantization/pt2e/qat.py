@@ -19,6 +19,7 @@ from torch.fx import GraphModule, Node
 from octavo.quantization.pt2e.fold import (
     CONVOLUTIONS,
     TRANSPOSED,
+    has_channels_second,
     remove_batch_count,
     remove_unused,
 )
@@ -67,7 +68,7 @@ def _is_trained_pair(layer: Node, norm: Node) -> bool:
         return False
     if name in TRANSPOSED and argument(layer, "groups") != 1:
         return False
-    if name == "linear" and getattr(layer.meta.get("val"), "ndim", 2) != 2:
+    if not has_channels_second(layer):
         return False
     annotation, after = (node.meta.get(Q_ANNOTATION_KEY) for node in (layer, norm))
     if annotation is None or annotation.output_qspec is not None:

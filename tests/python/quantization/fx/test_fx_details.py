@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import octavo
 import octavo.quantization as tq
 from fx_models import assert_no_redundant_pairs, batch, calibrated, calls, conv_bn, sqnr
 from octavo.nn import intrinsic as nni
@@ -145,23 +146,22 @@ class Normalized(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape", "folded"),
+    ("kind", "sizes", "shape", "folded"),
     [
-        (nn.Linear(6, 5), (7, 6), True),
-        (nn.Linear(6, 5), (7, 5, 6), False),  # along the sequence, which is as long
-        (nn.Linear(6, 4), (7, 5, 6), False),
-        (nn.Conv1d(4, 5, 1), (3, 4, 9), True),
-        (nn.Conv1d(4, 5, 1), (4, 5), False),  # unbatched: along the signal, which is as long
+        (nn.Linear, (6, 5), (7, 6), True),
+        (nn.Linear, (6, 5), (7, 5, 6), False),  # along the sequence, which is as long
+        (nn.Linear, (6, 4), (7, 5, 6), False),
+        (nn.Conv1d, (4, 5, 1), (3, 4, 9), True),
+        (nn.Conv1d, (4, 5, 1), (4, 5), False),  # unbatched: along the signal, which is as long
     ],
-    ids=str,
 )
 def test_batch_norm_along_another_dimension_is_not_folded(
-    layer: nn.Module, shape: tuple[int, ...], folded: bool
+    kind: Any, sizes: Any, shape: tuple[int, ...], folded: bool
 ) -> None:
     torch.manual_seed(0)
-    model = Normalized(layer, 5)
+    model = Normalized(kind(*sizes), 5)
     prepared, int8 = prepared_int8(model, (shape,))
-    (x,) = batch((shape,), 3)
+    (x,) = batch((shape,), 2)
     assert torch.allclose(prepared(x), model(x), atol=1e-5)
     assert len(calls(prepared, nn.BatchNorm1d)) == (0 if folded else 1)
     assert sqnr(model(x), int8(x)) > 25
@@ -215,6 +215,20 @@ def test_constants_are_quantized_once() -> None:
     assert torch.equal(fresh(*x)[0], int8(*x)[0])
     program = torch.export.export(int8, x)
     assert torch.equal(program.module()(*x)[0], int8(*x)[0])
+
+
+@pytest.mark.parametrize("number", [3.0, -3.0, 1000.0, 0.1])
+@pytest.mark.parametrize("dtype", [octavo.quint8, octavo.qint8])
+def test_sums_with_numbers_are_the_same_in_any_size(number: float, dtype: Any) -> None:
+    """Large tensors go through a table where small ones are computed."""
+    function = nnq.QFunctional()
+    x = octavo.quantize_per_tensor(torch.randn(40, 30), 0.02, 19, dtype)
+    whole = function.add_scalar(x, number)
+    rows = [function.add_scalar(x[i : i + 1], number) for i in range(40)]
+    assert torch.equal(whole.int_repr(), torch.cat([row.int_repr() for row in rows]))
+    assert {(row.q_scale(), row.q_zero_point()) for row in rows} == {
+        (whole.q_scale(), whole.q_zero_point())
+    }
 
 
 # Hidden mistakes.

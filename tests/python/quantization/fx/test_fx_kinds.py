@@ -110,11 +110,14 @@ def test_training(name: str) -> None:
     assert all(p.grad is not None for p in prepared.parameters())
     prepared.eval().apply(tq.disable_observer)
     int8 = convert_fx(prepared)
+    # Before it runs once more: nn.PReLU has an observer in the default mapping, as in torch, that
+    # is not part of a fake-quantize.
+    again = convert_fx(pickle.loads(pickle.dumps(prepared)))
     with torch.no_grad():
         want, got = prepared(*batch(shapes)), int8(*batch(shapes))
-    # Poolings round, which training does not see.
-    assert sqnr(want, got) > (25 if name in ("residual", "inverted", "functions") else 35)
-    again = convert_fx(pickle.loads(pickle.dumps(prepared)))
+    # Poolings round, and sums with numbers round these, which training does not see.
+    rounding = ("residual", "inverted", "functions", "by_hand")
+    assert sqnr(want, got) > (25 if name in rounding else 35)
     assert torch.equal(flat(again(*batch(shapes))), flat(got))
 
 
