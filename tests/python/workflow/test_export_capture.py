@@ -242,8 +242,10 @@ def test_settings_as_with_fx(settings: Any) -> None:
     data = calibration()[:2]
     got = octavo.quantize(trained_cnn(), data, config, capture="export").model
     want = octavo.quantize(trained_cnn(), data, config, capture="fx").model
-    # Beyond 7 bits graphs clamp, and modules use all 8: only data that was seen has none there.
-    x = data[0] if "reduce_range" in settings else digits().test_images
+    x = digits().test_images
+    if "reduce_range" in settings:  # graphs clamp to 7 bits, modules of the other flows use all 8
+        assert sqnr(want(x), got(x)) > 25
+        return
     assert torch.equal(got(x), want(x))
 
 
