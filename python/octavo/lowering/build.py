@@ -20,6 +20,7 @@ from octavo.lowering.input_shapes import InputShapes
 from octavo.lowering.modules import OfIntegers
 from octavo.lowering.naming import module_names, wanted_name
 from octavo.lowering.operators import Operator, is_overload, words
+from octavo.lowering.origins import ORIGIN, origin_of
 from octavo.lowering.patterns import Bounds, Plan, has_core, match_clamp_of_rounded, match_quantized
 from octavo.lowering.qparams import QParams
 from octavo.lowering.report import LoweringReport, NodeReport
@@ -186,6 +187,7 @@ class Lowering:
         args, kwargs = torch.fx.map_arg((plan.args, plan.kwargs), self._argument)
         if isinstance(plan.call, nn.Module):
             result = self._call_module(plan.call, args, plan.main, wanted_name(plan.main))
+            result.meta[ORIGIN] = origin_of(self.view, plan)
         else:
             result = self._described(self._graph.call_function(plan.call, args, kwargs), plan.main)
         result = self._clamped(result, plan.clamp)

@@ -72,7 +72,8 @@ def _sizes(value: Any) -> list[Size] | None:
     found: list[Size] = []
     for size in value.shape:
         name = str(size)
-        found.append(size if isinstance(size, int) else name if name.isidentifier() else None)
+        # A symbol with one value reads as a number too.
+        found.append(int(name) if name.isdecimal() else name if name.isidentifier() else None)
     return found
 
 

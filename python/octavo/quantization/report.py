@@ -35,7 +35,14 @@ from octavo.quantization.units import (
     warn_unknown_names,
 )
 
-__all__ = ["ModuleReport", "QuantizationReport", "explain", "report"]
+__all__ = [
+    "RUNS_ON_QUANTIZED",
+    "ModuleReport",
+    "QuantizationReport",
+    "explain",
+    "int8_name",
+    "report",
+]
 
 RUNS_ON_QUANTIZED = "works on quantized tensors as it is"
 
@@ -284,7 +291,7 @@ def _rows_converted(model: nn.Module, units: Iterable[Unit]) -> list[ModuleRepor
         cls = type(unit.module)
         known = stored.get(unit.name)
         if is_quantized(unit.module):
-            becomes = _name_of(cls)
+            becomes = int8_name(cls)
             if known is None or known.becomes != becomes:
                 reason = "" if isinstance(unit.module, QuantizedModule) else "of torch.ao"
                 known = ModuleReport(unit.name, sources.get(cls, cls.__name__), becomes, reason)
@@ -328,14 +335,14 @@ def report_of(units: list[Unit], table: Mapping[type, Any]) -> QuantizationRepor
     for unit in units:
         becomes = ""
         if unit.entry is not None:
-            becomes = _name_of(table[unit.entry])
+            becomes = int8_name(table[unit.entry])
         rows.append(
             ModuleReport(unit.name, canonical_type(unit.module).__name__, becomes, _reason(unit))
         )
     return QuantizationReport(rows)
 
 
-def _name_of(target: Any) -> str:
+def int8_name(target: Any) -> str:
     """``quantized.Linear`` for Octavo's classes, the plain name for others."""
     ours = isinstance(target, type) and issubclass(target, QuantizedModule)
     name: str = getattr(target, "__name__", repr(target))

@@ -6,6 +6,7 @@ What is here is in :mod:`octavo` itself too.
 from octavo.workflow.autotune import AutotuneResult, Trial, Trials, autotune
 from octavo.workflow.choose import CAPTURES
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig
+from octavo.workflow.export import export
 from octavo.workflow.one_call import QuantizeResult, quantize
 from octavo.workflow.report import WorkflowReport
 from octavo.workflow.save import load, save
@@ -23,6 +24,7 @@ __all__ = [
     "WorkflowReport",
     "autotune",
     "convert",
+    "export",
     "load",
     "prepare",
     "quantize",

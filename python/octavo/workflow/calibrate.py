@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from octavo.quantization.dataflow import tensors_in
 
-__all__ = ["Batch", "CalibrationData", "calibrate"]
+__all__ = ["Batch", "CalibrationData", "calibrate", "keyword_call"]
 
 KEPT = 128
 """How many batches are kept of data that can be iterated only once."""
@@ -150,14 +150,31 @@ class CalibrationData:
     def _of_keywords(self, item: Mapping[str, Any]) -> Batch:
         """Keyword arguments as positional ones where they can be; comparing layers wants these."""
         try:
-            bound = self._signature.bind(**item)
+            return keyword_call(self._signature, item)
         except TypeError as error:
             raise TypeError(
                 f"calibration_data has the keyword arguments {sorted(item)}, which the model's "
                 f"forward{self._signature} does not take: {error}; select them with transform_fn"
             ) from None
-        bound.apply_defaults()
-        return Batch(bound.args, bound.kwargs)
+
+
+def keyword_call(signature: inspect.Signature, arguments: Mapping[str, Any]) -> Batch:
+    """A call with keyword arguments as one with positional ones, where these can be.
+
+    Defaults are filled in up to the last argument that is given: wrapped models take some of the
+    others by keyword only.
+
+    Raises:
+        TypeError: arguments that the function does not take.
+    """
+    bound = signature.bind(**arguments)
+    given = set(bound.arguments)
+    bound.apply_defaults()
+    names = list(bound.arguments)
+    last = max((i for i, name in enumerate(names) if name in given), default=-1)
+    for name in names[last + 1 :]:
+        del bound.arguments[name]
+    return Batch(bound.args, bound.kwargs)
 
 
 def _check_data(data: Any, transform_fn: Any, max_batches: Any) -> None:

@@ -6,7 +6,7 @@ A :class:`Capture` is one way; :func:`octavo.quantize` tries several and reports
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,28 +51,36 @@ class Capture(ABC):
         name: for reports and files.
         restores_int8: whether :meth:`restore` gives an int8 model that takes the checkpoint as it
             is, or a float one whose modules are replaced by those of the checkpoint.
+        quantizes_dynamically: whether it does what a DynamicQuantConfig says itself.
     """
 
     name = ""
     restores_int8 = False
+    quantizes_dynamically = False
 
     @abstractmethod
-    def capture(self, model: nn.Module, configs: Configs, example: Batch) -> Captured:
+    def capture(
+        self, model: nn.Module, configs: Configs, example: Batch, others: Sequence[Batch] = ()
+    ) -> Captured:
         """A prepared copy of a float model in eval mode.
 
         Args:
             model: not changed.
             configs: the config of each module by its path; None leaves it float, and a
-                DynamicQuantConfig is for others to apply after ``convert``.
+                DynamicQuantConfig is for others to apply after ``convert``, unless
+                :attr:`quantizes_dynamically`.
             example: the arguments of one call.
+            others: more calls, which say what may vary in these.
 
         Raises:
             CaptureError: this way does not do for the model.
         """
 
     @abstractmethod
-    def convert(self, prepared: nn.Module) -> nn.Module:
-        """The int8 model of a calibrated one."""
+    def convert(self, captured: Captured) -> nn.Module:
+        """The int8 model of a calibrated one. It may put another reference, paths, reasons and
+        recipe into ``captured``, where these are not known before.
+        """
 
     @abstractmethod
     def restore(self, model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:

@@ -9,12 +9,29 @@ from torch import nn
 from octavo.workflow.capture import Capture
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig, near
 from octavo.workflow.eager import EagerCapture
+from octavo.workflow.exported import ExportCapture
 from octavo.workflow.graph import FxCapture
 
 __all__ = ["CAPTURES", "captures", "choose_mode"]
 
-CAPTURES: tuple[Capture, ...] = (FxCapture(), EagerCapture(), EagerCapture(joined=False))
-"""The ways of capturing, in the order in which they are tried."""
+CAPTURES: tuple[Capture, ...] = (
+    FxCapture(),
+    ExportCapture(),
+    EagerCapture(),
+    EagerCapture(joined=False),
+)
+"""The ways of capturing, in the order in which they are tried.
+
+- ``"fx"`` (torch.fx) traces Python code. The result keeps the model's modules, takes batches of any
+  size that its code takes, and is exported and compiled like others.
+- ``"export"`` (torch.export, :func:`octavo.lower`) writes down what runs for the calibration data:
+  models that torch.fx cannot follow, such as those of the transformers package. Its integers are
+  those of ``"fx"`` where both work. The result takes calls of the form and of the sizes that
+  calibration has shown, and refuses others.
+- ``"eager"`` keeps the model's code and replaces layers; what stands between them in that code is
+  float. It is for control flow that depends on data.
+- ``"layers"`` is the same with float values between all layers.
+"""
 
 _MODES = ("static", "dynamic", "auto")
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)

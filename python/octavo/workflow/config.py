@@ -35,9 +35,9 @@ from octavo.quantization.observer import (
 from octavo.quantization.qconfig import QConfig
 from octavo.quantization.units import canonical_type
 
-__all__ = ["DynamicQuantConfig", "QuantConfig", "StaticQuantConfig", "near"]
+__all__ = ["OBSERVERS", "DynamicQuantConfig", "QuantConfig", "StaticQuantConfig", "near"]
 
-_OBSERVERS: dict[str, Any] = {
+OBSERVERS: dict[str, Any] = {
     "minmax": MinMaxObserver,
     "kl": HistogramObserver,
     "percentile": PercentileObserver,
@@ -309,11 +309,11 @@ class StaticQuantConfig(QuantConfig):
         "w_dtype": ("int8", _FLOAT),
         "w_sym": (True, False),
         "w_granularity": ("per_channel", "per_tensor"),
-        "w_algo": tuple(_OBSERVERS),
+        "w_algo": tuple(OBSERVERS),
         "act_dtype": ("uint8", "int8", _FLOAT),
         "act_sym": (True, False),
         "act_granularity": ("per_tensor",),
-        "act_algo": tuple(_OBSERVERS),
+        "act_algo": tuple(OBSERVERS),
         "reduce_range": (True, False),
     }
 
@@ -356,7 +356,7 @@ class StaticQuantConfig(QuantConfig):
 
     def _observers(self) -> QConfig:
         extra = {"percentile": self.percentile} if self.act_algo == "percentile" else {}
-        activation = _OBSERVERS[self.act_algo].with_args(
+        activation = OBSERVERS[self.act_algo].with_args(
             dtype=_DTYPES[self.act_dtype],
             qscheme=per_tensor_symmetric if self.act_sym else per_tensor_affine,
             reduce_range=self.reduce_range,
@@ -435,4 +435,4 @@ def _weight(symmetric: bool, granularity: str, algorithm: str) -> Any:
         qscheme = per_channel_symmetric if symmetric else per_channel_affine
         return PerChannelMinMaxObserver.with_args(dtype=qint8, qscheme=qscheme)
     qscheme = per_tensor_symmetric if symmetric else per_tensor_affine
-    return _OBSERVERS[algorithm].with_args(dtype=qint8, qscheme=qscheme)
+    return OBSERVERS[algorithm].with_args(dtype=qint8, qscheme=qscheme)

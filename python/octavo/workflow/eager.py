@@ -7,7 +7,7 @@ code of the model in between is float.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -104,7 +104,9 @@ class EagerCapture(Capture):
         self.joined = joined
         self.name = "eager" if joined else "layers"
 
-    def capture(self, model: nn.Module, configs: Configs, example: Batch) -> Captured:
+    def capture(
+        self, model: nn.Module, configs: Configs, example: Batch, others: Sequence[Batch] = ()
+    ) -> Captured:
         """See :meth:`Capture.capture`; models with QuantStubs of their own are fused, and otherwise
         taken as they are.
         """
@@ -171,9 +173,9 @@ class EagerCapture(Capture):
                 ends[name] = (enter, leave)
         return ends, chosen
 
-    def convert(self, prepared: nn.Module) -> nn.Module:
+    def convert(self, captured: Captured) -> nn.Module:
         """See :meth:`Capture.convert`."""
-        return convert(prepared)
+        return convert(captured.prepared)
 
     def restore(self, model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
         """See :meth:`Capture.restore`."""

@@ -4,7 +4,7 @@ the like are int8, and what can be fused is fused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from octavo.workflow.capture import Capture, Captured, CaptureError, Configs
 from octavo.workflow.config import StaticQuantConfig
 from octavo.workflow.fusing import same_outputs
 
-__all__ = ["FxCapture"]
+__all__ = ["NOTHING", "FxCapture", "described", "made"]
 
 _FAILURES = (
     *(AssertionError, AttributeError, IndexError, KeyError),
@@ -29,7 +29,7 @@ _FAILURES = (
 )
 
 
-_NOTHING = "the model has no layer that can be quantized statically"
+NOTHING = "the model has no layer that can be quantized statically"
 
 
 class FxCapture(Capture):
@@ -38,7 +38,9 @@ class FxCapture(Capture):
     name = "fx"
     restores_int8 = True
 
-    def capture(self, model: nn.Module, configs: Configs, example: Batch) -> Captured:
+    def capture(
+        self, model: nn.Module, configs: Configs, example: Batch, others: Sequence[Batch] = ()
+    ) -> Captured:
         """See :meth:`Capture.capture`."""
         if example.kwargs:
             raise CaptureError(f"the model takes {', '.join(example.kwargs)} by keyword only")
@@ -47,38 +49,42 @@ class FxCapture(Capture):
         rules = _rules(configs)
         prepared = _prepared(model, rules, example.args)
         if not any(_is_activation_post_process(module) for module in prepared.modules()):
-            raise CaptureError(_NOTHING)
+            raise CaptureError(NOTHING)
         reference = _unobserved(prepared)
         if not same_outputs(reference, example, example.run(model)):
             raise CaptureError("the traced graph computes something else than the model")
         recipe = {
             "capture": self.name,
             "rules": rules,
-            "example": [_described(value) for value in example.args],
+            "example": [described(value) for value in example.args],
         }
         return Captured(prepared, reference, recipe)
 
-    def convert(self, prepared: nn.Module) -> nn.Module:
+    def convert(self, captured: Captured) -> nn.Module:
         """See :meth:`Capture.convert`.
 
         Raises:
             RuntimeError: there is nothing to quantize.
         """
-        from octavo.quantization.quantize_fx import convert_fx
-
-        int8: nn.Module = convert_fx(prepared)  # type: ignore[arg-type]
-        if not any(isinstance(module, QuantizedModule) for module in int8.modules()):
-            raise RuntimeError(_NOTHING)
-        return int8
+        return _converted(captured.prepared)
 
     def restore(self, model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
         """See :meth:`Capture.restore`."""
-        example = tuple(_made(value) for value in recipe["example"])
+        example = tuple(made(value) for value in recipe["example"])
         prepared = _prepared(copy_model(model).eval(), recipe["rules"], example)
         for module in prepared.modules():
             if _is_activation_post_process(module):
                 module(torch.tensor([-1.0, 1.0]))  # any scale; the checkpoint has the right one
-        return self.convert(prepared)
+        return _converted(prepared)
+
+
+def _converted(prepared: nn.Module) -> nn.Module:
+    from octavo.quantization.quantize_fx import convert_fx
+
+    int8: nn.Module = convert_fx(prepared)  # type: ignore[arg-type]
+    if not any(isinstance(module, QuantizedModule) for module in int8.modules()):
+        raise RuntimeError(NOTHING)
+    return int8
 
 
 def _prepared(model: nn.Module, rules: Mapping[str, Any], example: tuple[Any, ...]) -> nn.Module:
@@ -126,27 +132,27 @@ def _mapping(rules: Mapping[str, Any]) -> QConfigMapping:
     return mapping
 
 
-def _described(value: Any) -> Any:
+def described(value: Any) -> Any:
     """An example argument as plain values, tensors by shape and dtype."""
     if isinstance(value, Tensor):
         return {"tensor": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
     if isinstance(value, (tuple, list)):
-        return {type(value).__name__: [_described(item) for item in value]}
+        return {type(value).__name__: [described(item) for item in value]}
     if isinstance(value, Mapping):
-        return {"dict": {str(key): _described(item) for key, item in value.items()}}
+        return {"dict": {str(key): described(item) for key, item in value.items()}}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
     raise CaptureError(f"an argument is a {type(value).__name__}, which no checkpoint can hold")
 
 
-def _made(described: Any) -> Any:
+def made(described: Any) -> Any:
     """An argument of a description; the numbers in tensors are 0."""
     if "tensor" in described:
         return torch.zeros(described["tensor"], dtype=getattr(torch, described["dtype"]))
     if "dict" in described:
-        return {key: _made(item) for key, item in described["dict"].items()}
+        return {key: made(item) for key, item in described["dict"].items()}
     if "value" in described:
         return described["value"]
     (kind,) = described
-    items = [_made(item) for item in described[kind]]
+    items = [made(item) for item in described[kind]]
     return items if kind == "list" else tuple(items)

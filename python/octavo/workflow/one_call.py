@@ -18,8 +18,9 @@ from octavo.quantization.quantize import check_float
 from octavo.workflow.calibrate import Batch, CalibrationData, calibrate, has_nan
 from octavo.workflow.capture import Capture, Captured, CaptureError
 from octavo.workflow.choose import captures, choose_mode
-from octavo.workflow.config import QuantConfig
+from octavo.workflow.config import DynamicQuantConfig, QuantConfig
 from octavo.workflow.dynamic import dynamic_spec, float_reasons, quantize_named, quantize_parts
+from octavo.workflow.exported import ExportCapture
 from octavo.workflow.fusing import same_outputs
 from octavo.workflow.recipe import dynamic_recipe, leave, remember
 from octavo.workflow.report import FallBack, WorkflowReport, layer_report, output_error
@@ -83,8 +84,10 @@ def quantize(
         mode: ``"static"``, ``"dynamic"`` (no calibration; activations are quantized when the model
             runs), or ``"auto"``, which takes static for models whose layers are mostly convolutions
             and dynamic for others. Default: what ``config`` is, and static without one.
-        capture: how the model's structure is found; default: the first that does of those that
-            :data:`octavo.workflow.CAPTURES` lists, and the report says why others did not.
+        capture: how the model's structure is found: ``"fx"``, ``"export"``, ``"eager"`` or
+            ``"layers"``; default: the first of these, in this order, that does for the model, and
+            the report says why others did not. See ``octavo.workflow.choose.CAPTURES``. With
+            ``mode="dynamic"`` ``"export"`` gives a graph; modules are replaced without it.
         max_batches: how many batches to use; default: all.
         min_sqnr: of the outputs, in dB, below which a warning names the worst layers.
         progress: show a progress bar; default: where standard error is a terminal.
@@ -104,12 +107,17 @@ def quantize(
     """
     check_model(model, "quantize")
     mode, why, config = choose_mode(model, mode, config)
+    if mode == "dynamic" and capture not in (None, ExportCapture.name):
+        raise ValueError(
+            f"capture={capture!r} is for static quantization; dynamic quantization replaces "
+            "modules where they are, or with capture='export' linear layers of a graph"
+        )
     plain = copy_model(model).eval()
     data = None
-    if calibration_data is not None or mode == "static":
+    if calibration_data is not None or mode == "static" or capture is not None:
         data = CalibrationData(calibration_data, plain, transform_fn, max_batches)  # type: ignore[arg-type]
         check_runs(plain, data.first)
-    if mode == "dynamic":
+    if mode == "dynamic" and capture is None:
         result = dynamic_model(plain, config, None if data is None else data.first)
     else:
         assert data is not None
@@ -173,14 +181,17 @@ def static_model(
     """The int8 model of a calibrated one, with those modules quantized dynamically whose config
     says so; layers are compared on the example.
     """
-    int8 = way.convert(captured.prepared)
-    spec = dynamic_spec(model, config.resolve(model), config)
+    int8 = way.convert(captured)
+    spec = {}
+    if not way.quantizes_dynamically:
+        spec = dynamic_spec(model, config.resolve(model), config)
     reasons = {name: text for name, text in captured.reasons.items() if name not in spec}
     if spec:
         int8 = quantize_parts(int8, spec)
     remember(int8, {**captured.recipe, "dynamic": dynamic_recipe(spec)})
     report = layer_report(int8, captured, captured.reference, example, reasons, model)
-    report.mode, report.capture = "static", way.name
+    report.mode = "dynamic" if isinstance(config, DynamicQuantConfig) else "static"
+    report.capture = way.name
     report.notes += captured.notes
     leave(int8, "workflow_report", report)
     return QuantizeResult(int8, report, captured.reference, captured.paths)
@@ -198,9 +209,10 @@ def _static(
     example = data.first
     assert example is not None
     fallbacks: list[FallBack] = []
+    shown = data.head()
     for way in captures(capture):
         try:
-            captured = way.capture(model, configs, example)
+            captured = way.capture(model, configs, example, shown)
             batches = calibrate(captured.prepared, data, progress)
         except CaptureError as error:
             fallbacks.append(FallBack(way.name, str(error)))

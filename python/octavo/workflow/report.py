@@ -86,7 +86,9 @@ class WorkflowReport(QuantizationReport):
         if self.capture:
             data = f", calibrated with {self.batches} batches" if self.batches else ""
             lines.append(f"capture: {self.capture}{data}")
-        lines += [f"not captured by {item.capture}: {item.reason}" for item in self.fallbacks]
+        for item in self.fallbacks:
+            reason = " ".join(line.strip() for line in item.reason.splitlines()[:2])
+            lines.append(f"not captured by {item.capture}: {reason}")
         if self.sqnr is not None and self.cosine is not None:
             lines.append(
                 f"outputs against float: SQNR {self.sqnr:.1f} dB, cosine {self.cosine:.5f}"
@@ -129,6 +131,7 @@ def layer_report(
             kind = told[row.name].type
         result.append(dataclasses.replace(row, name=path, type=kind, reason=reason))
     result += _others(told, {row.name for row in (*rows, *result)}, model)
+    _sort(result, list(theirs))
     result.isa = rows.isa
     result.bytes_before, result.bytes_after = rows.bytes_before, rows.bytes_after
     if example is not None and example.kwargs:
@@ -137,6 +140,22 @@ def layer_report(
             f"({', '.join(example.kwargs)})"
         )
     return result
+
+
+def _sort(rows: WorkflowReport, paths: list[str]) -> None:
+    """Brings rows into the order of the model: operators behind the module that they are in, and
+    those of the model itself last.
+    """
+    order = {path: index for index, path in enumerate(paths)}
+
+    def place(row: ModuleReport) -> tuple[int, bool]:
+        name = row.name
+        while name and name not in order:
+            name = name.rpartition(".")[0]
+        own = name == row.name
+        return (order[name] if name or own else len(order)), not own
+
+    rows.sort(key=place)
 
 
 def _others(
@@ -148,7 +167,8 @@ def _others(
     inside = [name for name, module in model.named_modules() if is_whole(module)]
     for name, module in model.named_modules():
         part = any(name.startswith(f"{outer}.") for outer in inside)
-        if is_leaf(module) and not part and name not in said:
+        operators = name and any(other.startswith(f"{name}.") for other in said)
+        if is_leaf(module) and not part and not operators and name not in said:
             rows.append(ModuleReport(name, type(module).__name__, "", _GONE))
     return rows
 

@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from octavo.quantization.fold import copy_model
-from octavo.workflow.calibrate import Batch
+from octavo.workflow.calibrate import Batch, keyword_call
 from octavo.workflow.capture import Capture, Captured, CaptureError
 from octavo.workflow.choose import captures
 from octavo.workflow.config import DynamicQuantConfig, QuantConfig, StaticQuantConfig
@@ -110,9 +110,7 @@ def prepare(
 def _example(model: nn.Module, inputs: Any) -> Batch:
     """Example inputs as a call, which the model has to take."""
     if isinstance(inputs, Mapping):
-        bound = inspect.signature(model.forward).bind(**inputs)
-        bound.apply_defaults()
-        batch = Batch(bound.args, bound.kwargs)
+        batch = keyword_call(inspect.signature(model.forward), inputs)
     else:
         batch = Batch(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})
     try:

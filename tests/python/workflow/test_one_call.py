@@ -238,9 +238,10 @@ def test_fall_back_where_another_batch_takes_another_path() -> None:
     data = [torch.randn(4, 8), torch.randn(8, 8)]
     int8, report = octavo.quantize(Net().eval(), data)
     assert report.capture == "layers"
-    assert [item.capture for item in report.fallbacks] == ["fx", "eager"]
+    assert [item.capture for item in report.fallbacks] == ["fx", "export", "eager"]
     assert "cannot be traced" in report.fallbacks[0].reason
-    assert "i0" in report.fallbacks[1].reason
+    assert "batch 1" in report.fallbacks[1].reason
+    assert "i0" in report.fallbacks[2].reason
     assert int8(data[1]).shape == (8, 8)
     with pytest.raises(RuntimeError, match=r"could not be quantized statically:\n  eager: "):
         octavo.quantize(Net().eval(), data, capture="eager")
@@ -251,8 +252,8 @@ def test_fall_back_where_a_graph_does_not_do_for_another_batch() -> None:
     first, second = tokens(2)
     int8, report = octavo.quantize(Classifier(), [first, {"ids": second["ids"]}])
     assert report.capture == "eager"
-    assert [item.capture for item in report.fallbacks] == ["fx"]
-    assert "fails on batch 1" in report.fallbacks[0].reason
+    assert [item.capture for item in report.fallbacks] == ["fx", "export"]
+    assert all("fails on batch 1" in item.reason for item in report.fallbacks)
     assert int8(second["ids"])["logits"].shape == int8(**second)["logits"].shape
 
 
@@ -388,7 +389,7 @@ def test_local_rules_in_a_graph() -> None:
 
 
 def test_a_model_from_transformers() -> None:
-    """Falls back to running it where it cannot be traced, and says why."""
+    """It is exported where it cannot be traced, and the report says why."""
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
         vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
