@@ -1,5 +1,6 @@
 // Scaled dot-product attention.
 #include "bind/bindings.h"
+#include "bind/clock.h"
 #include "ops/attention.h"
 
 namespace py = pybind11;
@@ -34,7 +35,7 @@ void add_attention(py::module_& m) {
                   input(v, groups * keys * value_size), scale,
                   {to, {out_batch, out_head, out_token}, is_signed, {out_scale, zero}});
       },
-      py::call_guard<py::gil_scoped_release>());
+      Release());
 }
 
 }  // namespace octavo::bind

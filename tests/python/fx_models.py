@@ -210,6 +210,26 @@ class Attention(nn.Module):
         return x + self.mlp(x)
 
 
+class FusedAttention(nn.Module):
+    """torch's function for attention: in heads, with a factor of its own, and causal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(16, 16) for _ in range(3))
+        self.out, self.last = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = (
+            layer(z).view(n, t, 2, 8).transpose(1, 2)
+            for layer, z in ((self.q, y), (self.k, x), (self.v, x))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, 16)
+        x = x + self.out(mixed)
+        z = F.scaled_dot_product_attention(x, y, value=x, scale=0.1)
+        return self.last(F.scaled_dot_product_attention(z, z, z, is_causal=True))
+
+
 class MaskedAttention(nn.Module):
     """Attention with a mask of 0 and -1e9, which no observer may see; queries from elsewhere."""
 
@@ -303,6 +323,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
     "functions": (Functions, _IMAGE),
     "recurrent": (Recurrent, ((2, 5, 6),)),
     "attention": (Attention, ((2, 7, 16),)),
+    "fused_attention": (FusedAttention, ((2, 7, 16), (2, 7, 16))),
     "masked_attention": (MaskedAttention, ((2, 7, 16), (2, 7, 16))),
     "by_hand": (ByHand, _IMAGE),
     "tied": (Tied, ((2, 4, 8, 8),)),

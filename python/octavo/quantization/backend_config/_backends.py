@@ -121,6 +121,7 @@ _MORE_OWN: tuple[Any, ...] = (
     nn.GELU,
     nn.SiLU,
     F.gelu,
+    F.scaled_dot_product_attention,
     F.silu,
     operator.iadd,
     operator.imul,

@@ -296,7 +296,7 @@ class Converter:
 
     def _operation(self, node: fx.Node, operation: FloatOperation) -> None:
         path = str(node.target)
-        if operation.kind in ("add", "mul", "matmul", "cat"):
+        if operation.kind in ("add", "mul", "matmul", "attention", "cat"):
             self._own(node, operation, {FloatOperation: QUANTIZED[operation.kind]})
             return
         args = tuple(self._data(arg) for arg in node.args)

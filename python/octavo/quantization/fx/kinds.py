@@ -47,6 +47,7 @@ MUL: frozenset[Any] = frozenset((operator.mul, torch.mul, operator.imul, "mul", 
 SUB: frozenset[Any] = frozenset((operator.sub, torch.sub, "sub"))
 DIV: frozenset[Any] = frozenset((operator.truediv, torch.div, torch.true_divide, "div"))
 MATMUL: frozenset[Any] = frozenset((torch.matmul, operator.matmul, torch.bmm, "matmul", "bmm"))
+ATTENTION: Any = F.scaled_dot_product_attention
 JOINING: frozenset[Any] = frozenset((torch.cat, torch.concat, torch.stack))
 
 RELU: frozenset[Any] = frozenset(
@@ -240,6 +241,8 @@ def kind_of(node: fx.Node, model: nn.Module, values: Mapping[fx.Node, Any]) -> K
         return Kind.SCALAR if number and not divides else Kind.FLOAT
     if target in MATMUL:
         return Kind.OWN
+    if target is ATTENTION:
+        return Kind.OWN if _attends_plainly(node, values) else Kind.FLOAT
     if target in JOINING:
         return Kind.JOINS
     if target in _FIXED:
@@ -303,6 +306,23 @@ def _binary_kind(node: fx.Node, values: Mapping[fx.Node, Any]) -> Kind:
         else isinstance(others[0], (int, float))
     )
     return Kind.SCALAR if number and len(tensors) == 1 else Kind.FLOAT
+
+
+def _attends_plainly(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
+    """Whether attention is one that :func:`octavo.ops.attention` computes: without a mask and
+    dropout, with as many heads everywhere.
+    """
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    scale = given.get("scale")
+    if given.get("attn_mask") is not None or given.get("is_causal") or given.get("enable_gqa"):
+        return False
+    if given.get("dropout_p", 0.0) != 0.0 or not (
+        scale is None or (isinstance(scale, (int, float)) and scale > 0)
+    ):
+        return False
+    shapes = [values[given[name]].shape or () for name in names[:3]]
+    return min(map(len, shapes)) >= 2 and len({shape[:-2] for shape in shapes}) == 1
 
 
 def _keeps(node: fx.Node) -> bool:

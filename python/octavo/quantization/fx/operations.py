@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from octavo import ops
 from octavo.dtypes import QDType
-from octavo.nn.quantized import QFunctional
+from octavo.nn.quantized import QFunctional, ScaledDotProductAttention
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.nn.quantized.modules.scalar import rounded
 from octavo.nn.quantized.modules.utils import output_qparams, source_label
@@ -22,6 +22,7 @@ __all__ = [
     "FloatOperation",
     "QAdd",
     "QAddScalar",
+    "QAttention",
     "QCat",
     "QConstant",
     "QDivScalar",
@@ -37,7 +38,7 @@ class FloatOperation(nn.Module):
     """A call of a function or method on float tensors.
 
     Args:
-        kind: "add", "mul", "matmul", "cat", "add_scalar", "sub_scalar", "mul_scalar",
+        kind: "add", "mul", "matmul", "attention", "cat", "add_scalar", "sub_scalar", "mul_scalar",
             "div_scalar" for what becomes a module, or "call" for what is called on quantized
             tensors as on floats.
         target: the function, or the name of the method.
@@ -135,6 +136,33 @@ class QMatMul(_Operation):
 
     def forward(self, x: QTensor, y: QTensor) -> QTensor:  # type: ignore[override]
         return self.matmul(x, y)
+
+
+class QAttention(ScaledDotProductAttention):
+    """``F.scaled_dot_product_attention`` without mask and dropout, called as that is; raises as
+    ``ScaledDotProductAttention``.
+    """
+
+    def _get_name(self) -> str:
+        return type(self).__name__
+
+    @classmethod
+    def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Any:
+        """From an observed :class:`FloatOperation`. Raises as ``Linear.from_float`` does."""
+        return cls(*output_qparams(mod, source_label(cls, mod))[:2])
+
+    def forward(
+        self,
+        query: QTensor,
+        key: QTensor,
+        value: QTensor,
+        attn_mask: None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> QTensor:
+        return self._attend(query, key, value, scale)
 
 
 class QCat(_Operation):
@@ -250,6 +278,7 @@ QUANTIZED: dict[str, Any] = {
     "add": QAdd,
     "mul": QMul,
     "matmul": QMatMul,
+    "attention": QAttention,
     "cat": QCat,
     "add_scalar": QAddScalar,
     "sub_scalar": QSubScalar,

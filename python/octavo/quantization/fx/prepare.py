@@ -27,6 +27,7 @@ from octavo.quantization.fx.graph_module import (
 from octavo.quantization.fx.inplace import functionalize
 from octavo.quantization.fx.kinds import (
     ADD,
+    ATTENTION,
     DIV,
     FROM_ZERO,
     MATMUL,
@@ -204,7 +205,14 @@ def describe(node: fx.Node, model: nn.Module) -> tuple[str, str]:
     return node.name, target if isinstance(target, str) else target.__name__
 
 
-_NAMES = (("add", ADD), ("sub", SUB), ("mul", MUL), ("div", DIV), ("matmul", MATMUL))
+_NAMES = (
+    ("add", ADD),
+    ("sub", SUB),
+    ("mul", MUL),
+    ("div", DIV),
+    ("matmul", MATMUL),
+    ("attention", (ATTENTION,)),
+)
 
 
 class _Carrier:

@@ -28,6 +28,7 @@ _LAYERS = (*CONVOLUTIONS, *TRANSPOSED, "linear")
 _CLAMPS = ("relu", "relu6", "hardtanh")
 _BINARY = ("add", "mul")
 _PRODUCTS = ("matmul", "bmm")
+_ATTENTION = "scaled_dot_product_attention"
 
 # One input, an observer of their own for the output.
 _UNARY = (
@@ -263,6 +264,9 @@ class Annotator:
             _annotate(node, inputs, _fixed_spec(config.output_activation, *_FIXED[name]))
         elif name in _UNARY:
             _annotate(node, inputs, config.output_activation)
+        elif name == _ATTENTION and _attends_plainly(node):
+            inputs = dict.fromkeys(node.args[:3], config.input_activation)
+            _annotate(node, inputs, config.output_activation)
         elif name == "batch_norm" and not is_training_batch_norm(node):
             clamp = self._follower(_Chain([node]), ("relu",))
             _annotate(node, inputs)
@@ -420,6 +424,20 @@ def _has_fixed_range(node: Node) -> bool:
         return False
     source: Any = node.args[0]
     return name not in _SOFTMAX or op_name(source) not in _MASKING
+
+
+def _attends_plainly(node: Node) -> bool:
+    """Whether attention is one that :func:`octavo.ops.attention` computes: without a mask and
+    dropout, with as many heads everywhere.
+    """
+    options = [argument(node, name) for name in ("attn_mask", "dropout_p", "is_causal")]
+    if any(options) or argument(node, "enable_gqa") or not all(map(is_float, node.args[:3])):
+        return False
+    scale = argument(node, "scale")
+    if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
+        return False
+    shapes: Any = [part.meta["val"].shape for part in node.args[:3]]  # type: ignore[union-attr]
+    return min(map(len, shapes)) >= 2 and len({tuple(map(str, s[:-2])) for s in shapes}) == 1
 
 
 def _keeps_zero(clamp: Node) -> bool:

@@ -144,4 +144,4 @@ def test_scales_are_those_of_torch(name: str) -> None:
 
 
 def test_zoo_is_complete() -> None:
-    assert len(ZOO) == 15
+    assert len(ZOO) == 16

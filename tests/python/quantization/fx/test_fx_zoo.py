@@ -40,6 +40,7 @@ EXPECTED = {
     "functions": (1, 1, 28),
     "recurrent": (3, 2, 35),
     "attention": (1, 1, 30),
+    "fused_attention": (3, 2, 30),
     "masked_attention": (3, 3, 35),
     "by_hand": (1, 1, 28),
     "tied": (1, 3, 40),

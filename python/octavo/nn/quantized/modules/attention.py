@@ -49,6 +49,11 @@ class ScaledDotProductAttention(QuantizedOutput):
         return f"{options}, scale={self._scale}, zero_point={self._zero_point}"
 
     def forward(self, query: QTensor, key: QTensor, value: QTensor) -> QTensor:
+        return self._attend(query, key, value, self.factor)
+
+    def _attend(
+        self, query: QTensor, key: QTensor, value: QTensor, factor: float | None
+    ) -> QTensor:
         q = self._activation(query, "query")
         k, v = self._activation(key, "key"), self._activation(value, "value")
         qdtype = self._out_qdtype or query._qdtype
@@ -66,7 +71,7 @@ class ScaledDotProductAttention(QuantizedOutput):
                 self._scale,
                 self._zero_point,
                 qdtype,
-                self.factor,
+                factor,
                 self.heads,
             )
         except (TypeError, ValueError, RuntimeError) as error:
