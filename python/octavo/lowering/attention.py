@@ -23,7 +23,12 @@ _SAME = ("contiguous", "clone")
 
 @core("scaled_dot_product_attention")
 def _attention(match: Match) -> Plan:
+    """Where the graph quantizes the result itself. Where it quantizes what views make of it, as the
+    input of a layer, only layers are to be rounded, and attention computes in float.
+    """
     _check_options(match.op)
+    if not any(user in match.view.quantized for user in match.node.users):
+        raise NoKernel("its own output is not quantized")
     inputs = [match.input(match.op.get(name), name) for name in _INPUTS]
     _check_shapes(match.view, inputs)
     scale = match.op.get("scale")

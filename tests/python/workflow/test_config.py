@@ -24,7 +24,7 @@ def skewed() -> list[torch.Tensor]:
     return [torch.randn(64, 24, generator=generator) ** 3 + 0.5 for _ in range(3)]
 
 
-def layer(config: Any, capture: str = "eager") -> Any:
+def layer(config: Any, capture: str | None = "eager") -> Any:
     """The int8 form of one Linear, and its wrapper."""
     torch.manual_seed(3)
     linear = nn.Linear(24, 8)
@@ -94,7 +94,7 @@ def test_weight_settings() -> None:
 
 def test_dynamic_settings() -> None:
     def dynamic(**settings: Any) -> Any:
-        return layer(DynamicQuantConfig(**settings))
+        return layer(DynamicQuantConfig(**settings), capture=None)
 
     assert not dynamic().per_tensor
     assert dynamic(act_granularity="per_tensor").per_tensor
