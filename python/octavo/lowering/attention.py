@@ -12,10 +12,12 @@ from octavo.lowering.graph_view import GraphView
 from octavo.lowering.operators import Operator
 from octavo.lowering.patterns import Match, Plan, core
 from octavo.nn.quantized import modules as nnq
+from octavo.ops.attention import attention_refusal
 
 __all__ = ["join_heads"]
 
 _INPUTS = ("query", "key", "value")
+_OPTIONS = ("attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 _SPLITS = ("view", "reshape", "unflatten")
 _JOINS = ("view", "reshape", "flatten", "_unsafe_view")
 _SAME = ("contiguous", "clone")
@@ -26,7 +28,10 @@ def _attention(match: Match) -> Plan:
     """Where the graph quantizes the result itself. Where it quantizes what views make of it, as the
     input of a layer, only layers are to be rounded, and attention computes in float.
     """
-    _check_options(match.op)
+    given = match.op.arguments
+    refusal = attention_refusal(**{name: given[name] for name in _OPTIONS if name in given})
+    if refusal:
+        raise NoKernel(refusal)
     if not any(user in match.view.quantized for user in match.node.users):
         raise NoKernel("its own output is not quantized")
     inputs = [match.input(match.op.get(name), name) for name in _INPUTS]
@@ -35,18 +40,6 @@ def _attention(match: Match) -> Plan:
     module = nnq.ScaledDotProductAttention(factor=None if scale is None else float(scale))
     match.set_output(module)
     return match.plan(module, *inputs)
-
-
-def _check_options(op: Operator) -> None:
-    if op.get("attn_mask") is not None or op.get("is_causal"):
-        raise NoKernel("its scores are masked")
-    if op.get("dropout_p") not in (None, 0.0):
-        raise NoKernel("it drops some of its weights")
-    if op.get("enable_gqa"):
-        raise NoKernel("heads of its query share keys")
-    scale: Any = op.get("scale")
-    if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
-        raise NoKernel(f"its scale {scale} is no positive number")
 
 
 def _shape(view: GraphView, node: Any) -> list[str]:

@@ -12,7 +12,7 @@ from octavo.dtypes import QDType
 from octavo.ops._common import EIGHT_BIT, check_storage
 from octavo.ops._tracing import record, tracing
 
-__all__ = ["attention", "attention_shape"]
+__all__ = ["attention", "attention_refusal", "attention_shape"]
 
 _Head = tuple[int, bool, float, int, int, int, int]
 
@@ -85,6 +85,27 @@ def attention(
     if heads is not None:
         return out.transpose(1, 2).reshape(shape)
     return out if len(shape) == 4 else out.reshape(shape)
+
+
+def attention_refusal(
+    attn_mask: object = None,
+    dropout_p: object = 0.0,
+    is_causal: object = False,
+    scale: object = None,
+    enable_gqa: object = False,
+) -> str:
+    """Why :func:`attention` does not compute ``torch.nn.functional.scaled_dot_product_attention``
+    with these options, which a graph may hold as nodes; "" where it does.
+    """
+    if attn_mask is not None or is_causal is not False:
+        return "its scores are masked"
+    if dropout_p != 0.0:
+        return "it drops some of its weights"
+    if enable_gqa is not False:
+        return "heads of its query share keys"
+    if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
+        return f"its scale {scale} is no positive number"
+    return ""
 
 
 def attention_shape(q: Tensor, k: Tensor, v: Tensor, heads: int | None) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from octavo.ops.attention import attention_refusal
 from octavo.quantization.backend_config import BackendConfig, BackendPatternConfig
 from octavo.quantization.fx.operations import FloatOperation
 from octavo.quantization.quantization_mappings import (
@@ -314,14 +315,9 @@ def _attends_plainly(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
     """
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
     given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    scale = given.get("scale")
-    if given.get("attn_mask") is not None or given.get("is_causal") or given.get("enable_gqa"):
+    shapes = [values[given.pop(name)].shape or () for name in names[:3]]
+    if attention_refusal(**given):
         return False
-    if given.get("dropout_p", 0.0) != 0.0 or not (
-        scale is None or (isinstance(scale, (int, float)) and scale > 0)
-    ):
-        return False
-    shapes = [values[given[name]].shape or () for name in names[:3]]
     return min(map(len, shapes)) >= 2 and len({shape[:-2] for shape in shapes}) == 1
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from octavo.ops.attention import attention_refusal
 from octavo.quantization.pt2e.fold import CONVOLUTIONS, TRANSPOSED, is_training_batch_norm
 from octavo.quantization.pt2e.graph import argument, is_constant, op_name, users_of
 from octavo.quantization.quantizer.quantizer import (
@@ -430,11 +431,10 @@ def _attends_plainly(node: Node) -> bool:
     """Whether attention is one that :func:`octavo.ops.attention` computes: without a mask and
     dropout, with as many heads everywhere.
     """
-    options = [argument(node, name) for name in ("attn_mask", "dropout_p", "is_causal")]
-    if any(options) or argument(node, "enable_gqa") or not all(map(is_float, node.args[:3])):
+    options = ("attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+    if attention_refusal(**{name: argument(node, name) for name in options}):
         return False
-    scale = argument(node, "scale")
-    if scale is not None and not (isinstance(scale, (int, float)) and scale > 0):
+    if not all(map(is_float, node.args[:3])):
         return False
     shapes: Any = [part.meta["val"].shape for part in node.args[:3]]  # type: ignore[union-attr]
     return min(map(len, shapes)) >= 2 and len({tuple(map(str, s[:-2])) for s in shapes}) == 1
