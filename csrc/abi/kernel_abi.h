@@ -56,8 +56,8 @@ struct Epilogue {
 
   int32_t gelu;  // float outputs: 1 applies GELU (abi/gelu.h) before the clamp
 
-  // Integer outputs without row_scale: 1 says that no value before the clamp, the residual included,
-  // can leave int32, so that the clamp may come after the conversion; 0 that one might.
+  // Integer outputs without row_scale: 1 says that no value before the clamp, the residual
+  // included, can leave int32, so that the clamp may come after the conversion; 0 that one might.
   int32_t stays_int32;
 };
 
