@@ -65,7 +65,10 @@ def case_record(
     }
     if event.get("accuracy"):
         record["accuracy"] = event["accuracy"]
-    record.update({key: event[key] for key in ("memory", "breakdown") if event.get(key)})
+    if event.get("memory"):
+        record["footprint"] = event["memory"]
+    if event.get("breakdown"):
+        record["breakdown"] = event["breakdown"]
     if event["layers"]:
         record["layers"] = event["layers"]
     if SUBJECT in times:

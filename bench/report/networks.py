@@ -27,13 +27,13 @@ def memory_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """Contenders whose memory is known, and a row for each network: its name, then the peak of each
     contender with what is held in brackets, in megabytes."""
-    known = [record for record in records if record.get("memory")]
-    names = [n for n in (SUBJECT, *peers) if any(n in record["memory"] for record in known)]
+    known = [record for record in records if record.get("footprint")]
+    names = [n for n in (SUBJECT, *peers) if any(n in record["footprint"] for record in known)]
     rows = []
     for record in known:
         cells = [record["name"]]
         for name in names:
-            found = record["memory"].get(name)
+            found = record["footprint"].get(name)
             cells.append(
                 f"{found['peak'] / _MEGABYTE:.1f} ({found['held'] / _MEGABYTE:.1f})"
                 if found

@@ -126,14 +126,14 @@ def _record(name: str, **times: float) -> dict[str, Any]:
     return {
         "name": name,
         "times": {who: {"median_us": median} for who, median in times.items()},
-        "memory": {"octavo": {"held": 1_500_000, "peak": 2_000_000}},
+        "footprint": {"octavo": {"held": 1_500_000, "peak": 2_000_000}},
         "breakdown": {"octavo_fx": {**parts, "torch_us": 0.0, "python_us": 40.0}},
     }
 
 
 def test_reports_tell_memory_and_shares() -> None:
     records = [_record("a", octavo=4.0, octavo_fx=2.0, fp32=8.0), _record("b", octavo=4.0)]
-    records[1]["memory"]["fp32"] = {"held": 3_000_000, "peak": 3_040_000}
+    records[1]["footprint"]["fp32"] = {"held": 3_000_000, "peak": 3_040_000}
     names, rows = networks.memory_rows(records, ["fp32", "octavo_fx"], "-")
     assert names == ["octavo", "fp32"]
     assert rows == [["a", "2.0 (1.5)", "-"], ["b", "2.0 (1.5)", "3.0 (3.0)"]]
