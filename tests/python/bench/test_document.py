@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from octavo.bench import document
-from octavo.bench.cases import ModelCase
+from octavo.bench.cases import Case
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -22,7 +22,8 @@ def test_the_schema_says_each_thing_once() -> None:
 
 
 def test_memory_of_a_network_stands_beside_the_memory_that_bounds_it() -> None:
-    case = ModelCase("model", "resnet50 224", 1, model="resnet50", batch=1, size=224)
+    encoded = {"kind": "model", "command": "model", "name": "resnet50 224", "threads": 1}
+    case = Case.decode({**encoded, "model": "resnet50", "batch": 1, "size": 224})
     found = {"octavo": {"held": 1, "peak": 2}}
     event = {"kernel": None, "times": {}, "unavailable": {}, "layers": [], "memory": found}
     record = document.case_record(case, "avx2", event, {"threads": 1}, False)
