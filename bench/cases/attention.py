@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from octavo.bench.cases.base import Case, Check, compare_integers, generator
+from octavo.bench.cases.base import Case, Check, compare_integers, generator, quantize
 
 # Scale and zero point of query, key and value: scores have a standard deviation of about 2, so
 # that some keys matter more than others and none alone, as in networks.
@@ -40,7 +40,7 @@ class AttentionCase(Case):
 
     def check(self, got: Tensor) -> Check:
         if got.is_floating_point():
-            got = _quantized(got)
+            got = quantize(got, OUT_SCALE, OUT_ZERO)
         return compare_integers(got, expected(self))
 
     def split(self, x: Tensor) -> Tensor:
@@ -77,9 +77,4 @@ def expected(case: AttentionCase) -> Tensor:
     rows = [
         torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(case.size), -1) @ v for q, k, v in parts
     ]
-    return _quantized(joined(torch.stack(rows)))
-
-
-def _quantized(values: Tensor) -> Tensor:
-    steps = (values.double() / OUT_SCALE).round() + OUT_ZERO
-    return steps.clamp(0, 255).to(torch.uint8)
+    return quantize(joined(torch.stack(rows)), OUT_SCALE, OUT_ZERO)
