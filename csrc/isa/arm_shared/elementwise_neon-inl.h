@@ -90,6 +90,13 @@ void clamp_neon(const void* in, int64_t size, int32_t lo, int32_t hi, void* out)
   });
 }
 
+// Fake quantization asks of bounds only that NaN passes, and adds 0 to what they give, so FMIN and
+// FMAX serve: one instruction each.
+struct Levels128 : Floats128 {
+  static inline Vec min(Vec a, Vec b) { return vminq_f32(a, b); }
+  static inline Vec max(Vec a, Vec b) { return vmaxq_f32(a, b); }
+};
+
 static void masked_gradient_neon(const float* gradient, const uint8_t* inside, int64_t size,
                                  float* out) {
   const CenteredBytes<FloatBytes128, false> center(0);
@@ -174,7 +181,7 @@ constexpr ElementwiseFns elementwise_neon() {
   fns.moments = moments_vectors<FloatBytes128, Moments128>;
   fns.column_moments = column_moments_neon;
   fns.softmax = softmax_vectors<SoftmaxBytes128>;
-  fns.fake_quantize = fake_quantize_vectors<Floats128>;
+  fns.fake_quantize = fake_quantize_vectors<Levels128>;
   fns.masked_gradient = masked_gradient_neon;
   add_elementwise_bytes<FloatBytes128>(fns);
   add_affine<FloatBytes128>(fns);
