@@ -10,7 +10,7 @@ namespace {
 
 // 16 floats or int32: as many as give a vector of bytes.
 //
-// Registers of attention_weights: 12 constants, 4 for each of 4 values.
+// Registers of attention_weights: 14 constants, 4 for each of 3 values at a time; sums in memory.
 struct AttentionWide : FloatsWide<4> {
   struct Ints {
     int32x4_t part[4];
