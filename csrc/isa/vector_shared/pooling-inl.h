@@ -204,18 +204,23 @@ static inline OCTAVO_INLINE Sums32<B> widen(const Sums16<B>& s) {
            B::unpack_hi16(s.hi, hi)}};
 }
 
-// Adds a + b. vpmaddubsw with ones adds neighbouring bytes, exactly: at most 510.
+// Adds the bytes of a and b. Where the class has no sums of two widths (B::kAddsWide), vpmaddubsw
+// with ones adds neighbouring bytes, exactly: at most 510.
 template <typename B, bool kSigned>
 static inline OCTAVO_INLINE void add_pair(Sums16<B>& s, typename B::Vec a, typename B::Vec b,
                                           typename B::Vec ones) {
-  const auto pairs = [&](typename B::Vec v) OCTAVO_INLINE {
-    return kSigned ? B::maddu8s8(ones, v) : B::maddu8s8(v, ones);
-  };
-  s.lo = B::add16(s.lo, pairs(B::unpack_lo8(a, b)));
-  s.hi = B::add16(s.hi, pairs(B::unpack_hi8(a, b)));
+  if constexpr (B::kAddsWide) {
+    s.lo = B::template add_lo8<kSigned>(B::template add_lo8<kSigned>(s.lo, a), b);
+    s.hi = B::template add_hi8<kSigned>(B::template add_hi8<kSigned>(s.hi, a), b);
+  } else {
+    const auto pairs = [&](typename B::Vec v) OCTAVO_INLINE {
+      return kSigned ? B::maddu8s8(ones, v) : B::maddu8s8(v, ones);
+    };
+    s.lo = B::add16(s.lo, pairs(B::unpack_lo8(a, b)));
+    s.hi = B::add16(s.hi, pairs(B::unpack_hi8(a, b)));
+  }
 }
 
-// Taps come in pairs, except to classes that add bytes to 16-bit sums as they are (kAddsWide).
 template <typename B, bool kSigned>
 static inline OCTAVO_INLINE void add_one(Sums16<B>& s, typename B::Vec a, typename B::Vec ones) {
   if constexpr (B::kAddsWide) {
@@ -288,23 +293,10 @@ struct SumTile {
       });
     });
   }
-  OCTAVO_INLINE void add_taps(const PoolArgs& p, const uint8_t* window, const TapOffsets& taps) {
-    int t = 0;
-    if constexpr (B::kAddsWide) {
-      for (; t < taps.count; ++t) add(p, window + taps.at[t]);
-    } else {
-      for (; t + 2 <= taps.count; t += 2) add(p, window + taps.at[t], window + taps.at[t + 1]);
-      if (t < taps.count) add(p, window + taps.at[t]);
-    }
-  }
   OCTAVO_INLINE void add_row(const PoolArgs& p, const uint8_t* tap, int taps) {
     const ptrdiff_t step = p.tap_stride[2];
-    if constexpr (B::kAddsWide) {
-      for (; taps > 0; --taps, tap += step) add(p, tap);
-    } else {
-      for (; taps >= 2; taps -= 2, tap += 2 * step) add(p, tap, tap + step);
-      if (taps) add(p, tap);
-    }
+    for (; taps >= 2; taps -= 2, tap += 2 * step) add(p, tap, tap + step);
+    if (taps) add(p, tap);
   }
   OCTAVO_INLINE void store(const PoolArgs& p, int64_t first) const {
     const Mean<B, kSigned> mean(p);
@@ -359,7 +351,10 @@ void avg_pool_vectors(const PoolArgs* args) {
                    constexpr int kPixels = decltype(pixels)(), kVectors = decltype(vectors)();
                    SumTile<B, kSigned, kPixels, kVectors, decltype(channels)> tile(channels);
                    const uint8_t* window = static_cast<const uint8_t*>(p.in) + first * p.in_stride;
-                   tile.add_taps(p, window, taps);
+                   int t = 0;
+                   for (; t + 2 <= taps.count; t += 2)
+                     tile.add(p, window + taps.at[t], window + taps.at[t + 1]);
+                   if (t < taps.count) tile.add(p, window + taps.at[t]);
                    tile.store(p, first);
                  });
     return;
