@@ -94,6 +94,18 @@ void clamp_neon(const void* in, int64_t size, int32_t lo, int32_t hi, void* out)
   });
 }
 
+static void masked_gradient_neon(const float* gradient, const uint8_t* inside, int64_t size,
+                                 float* out) {
+  const CenteredBytes<FloatBytes128, false> center(0);
+  for_each_16(size, [&](int64_t i, auto count) OCTAVO_INLINE {
+    float32x4_t v[4], factor[4];
+    center(load_16(inside + i, count), factor);
+    load_16(gradient + i, count, v);
+    unroll<4>([&](auto j) OCTAVO_INLINE { v[j] = vmulq_f32(v[j], factor[j]); });
+    store_16(out + i, v, count);
+  });
+}
+
 // FMIN and FMAX keep NaN once they have met it, and take -0 for less than 0, which the comparisons
 // at the end do not.
 static void range_neon(const float* x, int64_t size, FloatRange* range) {
@@ -167,7 +179,7 @@ constexpr ElementwiseFns elementwise_neon() {
   fns.column_moments = column_moments_neon;
   fns.softmax = softmax_vectors<SoftmaxBytes128>;
   fns.fake_quantize = fake_quantize_vectors<Floats128>;
-  fns.masked_gradient = masked_gradient_vectors<Floats128>;
+  fns.masked_gradient = masked_gradient_neon;
   add_elementwise_bytes<FloatBytes128>(fns);
   add_affine<FloatBytes128>(fns);
   add_pooling_neon(fns);

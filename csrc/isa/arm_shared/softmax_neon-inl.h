@@ -13,7 +13,7 @@ namespace {
 // The 16 floats of a factor are kept as four tables, one for each of their bytes, so that one tbl
 // looks up a byte of 16 results; interleaving them makes the floats.
 struct FloatTable128 {
-  explicit FloatTable128(const float* entries)
+  inline OCTAVO_INLINE explicit FloatTable128(const float* entries)
       : bytes(vld4q_u8(reinterpret_cast<const uint8_t*>(entries))) {}
 
   inline OCTAVO_INLINE void lookup(uint8x16_t index, float32x4_t (&x)[4]) const {

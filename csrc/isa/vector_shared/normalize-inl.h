@@ -11,7 +11,8 @@ namespace {
 // Row by row, as memory wants to be read; parameters come from the L1 cache. kBounded:
 // AffineArgs::stays_int32. Registers: 4 of values, 4 of packed ones, up to 5 constants.
 template <typename L, AffineKind kKind, bool kSigned, bool kBounded>
-void affine_rows(const AffineArgs& p) {
+void affine_rows(const AffineArgs& args) {
+  const AffineArgs p = args;  // which stores of bytes cannot change
   using Floats = typename L::Floats;
   const Floats center = L::set_float(p.center), factor = L::set_float(p.factor);
   const Floats limit = L::set_float(kAffineLimit), none = L::set_float(0.0f);
@@ -24,17 +25,19 @@ void affine_rows(const AffineArgs& p) {
       row_shift = L::set_float(p.row_shift[r]);
     }
     const auto block = [&](const uint8_t* from, int64_t at) OCTAVO_INLINE {
+      const float* const scales = p.scale + at;
+      const float* const shifts = kKind == AffineKind::kPrelu ? nullptr : p.shift + at;
       typename L::Vec q[4];
       const typename L::template Quarters<kSigned> quarters(from);
       unroll<4>([&](auto j) OCTAVO_INLINE {
         const Floats x = quarters[j];
-        const Floats scale = L::load_floats(p.scale + at + j * (L::kBytes / 4));
+        const Floats scale = L::load_floats(scales + j * (L::kBytes / 4));
         Floats t;
         if constexpr (kKind == AffineKind::kPrelu) {  // one of the two summands is 0
           const Floats y = L::sub(x, center);
           t = L::add(L::mul(L::max(y, none), factor), L::mul(L::min(y, none), scale));
         } else {
-          const Floats shift = L::load_floats(p.shift + at + j * (L::kBytes / 4));
+          const Floats shift = L::load_floats(shifts + j * (L::kBytes / 4));
           const Floats y = kKind == AffineKind::kNormalize ? L::fma(x, row_scale, row_shift) : x;
           t = L::fma(y, scale, shift);
         }
@@ -63,11 +66,10 @@ void affine_rows(const AffineArgs& p) {
 
 template <typename L, AffineKind kKind, bool kSigned>
 void affine_vectors(const AffineArgs* args) {
-  const AffineArgs p = *args;
-  if (kKind != AffineKind::kPrelu && p.stays_int32) {
-    affine_rows<L, kKind, kSigned, kKind != AffineKind::kPrelu>(p);
+  if (kKind != AffineKind::kPrelu && args->stays_int32) {
+    affine_rows<L, kKind, kSigned, kKind != AffineKind::kPrelu>(*args);
   } else {
-    affine_rows<L, kKind, kSigned, false>(p);
+    affine_rows<L, kKind, kSigned, false>(*args);
   }
 }
 
