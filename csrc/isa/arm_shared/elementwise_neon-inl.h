@@ -5,9 +5,13 @@
 #include <arm_neon.h>
 
 #include "abi/unroll.h"
+#include "isa/arm_shared/attention_neon-inl.h"
+#include "isa/arm_shared/cell_neon-inl.h"
+#include "isa/arm_shared/embedding_neon-inl.h"
 #include "isa/arm_shared/floats_neon-inl.h"
 #include "isa/arm_shared/lookup_neon-inl.h"
 #include "isa/arm_shared/normalize_neon-inl.h"
+#include "isa/arm_shared/pooling_neon-inl.h"
 #include "isa/arm_shared/softmax_neon-inl.h"
 #include "isa/shared/elementwise-inl.h"
 #include "isa/vector_shared/elementwise_bytes-inl.h"
@@ -185,6 +189,10 @@ constexpr ElementwiseFns elementwise_neon() {
   fns.masked_gradient = masked_gradient_neon;
   add_elementwise_bytes<FloatBytes128>(fns);
   add_affine<FloatBytes128>(fns);
+  add_pooling_neon(fns);
+  add_cells_neon(fns);
+  add_embedding_neon(fns);
+  add_attention_neon(fns);
   return fns;
 }
 

@@ -17,6 +17,7 @@ struct Bytes256 {
   using Vec = __m256i;
   using Floats = __m256;
   static constexpr int kBytes = 32;
+  static constexpr bool kAddsWide = false;
 
   static inline Vec load(const void* p) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(p));
