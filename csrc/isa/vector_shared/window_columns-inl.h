@@ -39,5 +39,22 @@ class RowColumns {
   int column_, columns_;
 };
 
+// Runs along a row with `kFlight` pixels under way: step(from, phase) passes the columns that
+// complete the first of them, for pixels `from` and later, and then stores it if from is 0. Phases
+// go round, where there are kFlight of them.
+template <int kFlight, int kPhases, typename Step>
+static inline OCTAVO_INLINE void run_along(int pixels, const Step& step) {
+  static_assert(kPhases == 1 || kPhases == kFlight);
+  unroll<kFlight - 1>([&](auto i) OCTAVO_INLINE {
+    step(Index<kFlight - 1 - kIndex<decltype(i)>>(), Index<i % kPhases>());
+  });
+  for (int p = 0; p < pixels;) {
+    unroll<kPhases>([&](auto i) OCTAVO_INLINE {
+      if (i == 0 || p < pixels) step(Index<0>(), Index<(kFlight - 1 + i) % kPhases>());
+      ++p;
+    });
+  }
+}
+
 }  // namespace
 }  // namespace octavo
