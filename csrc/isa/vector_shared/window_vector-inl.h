@@ -43,7 +43,7 @@ static void store_window_rows(const int32_t* acc, ptrdiff_t acc_stride, const Ge
 struct FirstBytes {
   uint64_t low, high;
 };
-static inline FirstBytes load_first_bytes(const void* p, int n) {
+static inline OCTAVO_INLINE FirstBytes load_first_bytes(const void* p, int n) {
   const char* from = static_cast<const char*>(p);
   uint64_t low = 0, high = 0;
   if (n >= 8) {
