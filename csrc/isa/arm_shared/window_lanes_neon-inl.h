@@ -7,8 +7,8 @@
 #include <cstring>
 
 #include "abi/kernel_abi.h"
-#include "abi/requantize.h"
 #include "abi/unroll.h"
+#include "isa/arm_shared/epilogue_neon-inl.h"
 #include "isa/vector_shared/window_vector-inl.h"
 
 namespace octavo {
@@ -192,13 +192,7 @@ struct GroupDot<WindowNeon, kSigned> {
 
 static void store_window_rows(const int32_t* acc, ptrdiff_t acc_stride, const GemmArgs& g,
                               int rows) {
-  char* out = static_cast<char*>(g.out);
-  for (int r = 0; r < rows; ++r, acc += acc_stride, out += g.out_stride) {
-    for (int c = 0; c < g.n; ++c) {
-      const auto sum = static_cast<uint32_t>(acc[c]);
-      store_output(g.kind, sum, *g.epilogue, g.m0 + r, g.n0 + c, out, c);
-    }
-  }
+  store_rows_neon(acc, acc_stride, g, 0, rows);
 }
 
 }  // namespace
