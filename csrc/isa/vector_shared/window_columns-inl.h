@@ -39,6 +39,16 @@ class RowColumns {
   int column_, columns_;
 };
 
+// Phases I and later of one round, up to the last pixel; false behind that. The exits lie apart, so
+// that accumulators which are done do not live on.
+template <int kFlight, int I, typename Step>
+static inline OCTAVO_INLINE bool run_phases(int& left, const Step& step) {
+  step(Index<0>(), Index<(kFlight - 1 + I) % kFlight>());
+  if (--left == 0) return false;
+  if constexpr (I + 1 < kFlight) return run_phases<kFlight, I + 1>(left, step);
+  return true;
+}
+
 // Runs along a row with `kFlight` pixels under way: step(from, phase) passes the columns that
 // complete the first of them, for pixels `from` and later, and then stores it if from is 0. Phases
 // go round, where there are kFlight of them.
@@ -48,11 +58,11 @@ static inline OCTAVO_INLINE void run_along(int pixels, const Step& step) {
   unroll<kFlight - 1>([&](auto i) OCTAVO_INLINE {
     step(Index<kFlight - 1 - kIndex<decltype(i)>>(), Index<i % kPhases>());
   });
-  for (int p = 0; p < pixels;) {
-    unroll<kPhases>([&](auto i) OCTAVO_INLINE {
-      if (i == 0 || p < pixels) step(Index<0>(), Index<(kFlight - 1 + i) % kPhases>());
-      ++p;
-    });
+  if constexpr (kPhases == 1) {
+    for (int p = 0; p < pixels; ++p) step(Index<0>(), Index<0>());
+  } else if (pixels > 0) {
+    while (run_phases<kFlight, 0>(pixels, step)) {
+    }
   }
 }
 
