@@ -24,6 +24,14 @@ install_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
 
+# What a cross build needs. CMake and Ninja may come from elsewhere.
+install_compiler() {
+  local packages=(g++-aarch64-linux-gnu mmdebstrap qemu-user-static)
+  command -v cmake >/dev/null || packages+=(cmake)
+  command -v ninja >/dev/null || packages+=(ninja-build)
+  install_packages "${packages[@]}"
+}
+
 # The mirror that this machine's apt takes Debian from.
 debian_mirror() {
   # shellcheck disable=SC2016 # apt's own variable

@@ -29,13 +29,23 @@ settings.register_profile("explore", settings.get_profile("octavo"), derandomize
 settings.load_profile("octavo")
 
 
+_tests_of = dict.fromkeys(ISAS, 0)
+
+
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.kernel) for name in ISAS])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the test once per instruction set of this CPU, with the kernels of that one."""
     name: str = request.param
     with octavo.backend.force(name):
         assert octavo.backend.current() == name
+        _tests_of[name] += 1
         yield name
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells how many tests ran on the kernels of each instruction set."""
+    counts = ", ".join(f"{name} {count}" for name, count in _tests_of.items())
+    terminalreporter.write_line(f"tests by ISA: {counts}")
 
 
 @pytest.fixture(autouse=True)
