@@ -17,7 +17,8 @@ from octavo import _C
 _only = os.environ.get("OCTAVO_TEST_ISA")
 ISAS = [_only] if _only else octavo.backend.supported()
 
-# The same examples in every run; `--hypothesis-profile explore` searches on from new ones.
+# The same examples in every run; `--hypothesis-profile explore` searches on from new ones, and
+# `emulated` takes fewer, for CPUs that are emulated.
 settings.register_profile(
     "octavo",
     derandomize=True,
@@ -26,6 +27,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.register_profile("explore", settings.get_profile("octavo"), derandomize=False)
+settings.register_profile("emulated", settings.get_profile("octavo"), max_examples=8)
 settings.load_profile("octavo")
 
 
