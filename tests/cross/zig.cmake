@@ -1,0 +1,48 @@
+# A CMake toolchain that compiles for other systems with the clang of PyPI's `ziglang` package, which carries the headers
+# and C libraries of each. OCTAVO_ZIG_TARGET names the system as zig does: x86_64-linux-gnu.2.28 (with the oldest glibc to
+# run on), aarch64-linux-gnu.2.28, aarch64-macos, x86_64-windows-gnu ... OCTAVO_ZIG_PYTHON is the interpreter that has the
+# package.
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES OCTAVO_ZIG_TARGET OCTAVO_ZIG_PYTHON)
+foreach(name OCTAVO_ZIG_TARGET OCTAVO_ZIG_PYTHON)
+  if(NOT ${name})
+    set(${name} "$ENV{${name}}")
+  endif()
+  if(NOT ${name})
+    message(FATAL_ERROR "${name} is not set: as a CMake variable or in the environment")
+  endif()
+endforeach()
+
+string(REGEX MATCH "^[^-]+" CMAKE_SYSTEM_PROCESSOR "${OCTAVO_ZIG_TARGET}")
+if(OCTAVO_ZIG_TARGET MATCHES "-macos")
+  set(CMAKE_SYSTEM_NAME Darwin)
+elseif(OCTAVO_ZIG_TARGET MATCHES "-windows")
+  set(CMAKE_SYSTEM_NAME Windows)
+else()
+  set(CMAKE_SYSTEM_NAME Linux)
+endif()
+
+# CMake and ccache want programs of one word. zig reads -march as the name of a CPU: the architecture's extensions are
+# those of its generic CPU, one by one.
+set(zig_tools "${CMAKE_BINARY_DIR}/zig")
+foreach(tool c++ ar ranlib)
+  set(arguments "\"$@\"")
+  if(tool STREQUAL "c++")
+    set(arguments "-target ${OCTAVO_ZIG_TARGET} \"$@\"")
+  endif()
+  file(WRITE "${zig_tools}/${tool}.new" "#!/bin/bash\n"
+    "for argument; do\n"
+    "  shift\n"
+    "  [[ $argument =~ ^-march=armv8(\\.[0-9])?-a(.*)$ ]] && argument=-mcpu=generic\${BASH_REMATCH[2]}\n"
+    "  set -- \"$@\" \"$argument\"\n"
+    "done\n"
+    "exec '${OCTAVO_ZIG_PYTHON}' -m ziglang ${tool} ${arguments}\n")
+  file(COPY_FILE "${zig_tools}/${tool}.new" "${zig_tools}/${tool}" ONLY_IF_DIFFERENT)
+  file(CHMOD "${zig_tools}/${tool}" PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
+endforeach()
+set(CMAKE_CXX_COMPILER "${zig_tools}/c++")
+set(CMAKE_AR "${zig_tools}/ar" CACHE FILEPATH "")
+set(CMAKE_RANLIB "${zig_tools}/ranlib" CACHE FILEPATH "")
+# Nothing is linked to learn about the compiler: that would build the C++ library of that system, which takes minutes.
+set(CMAKE_CXX_COMPILER_ID_TEST_FLAGS_FIRST -c)
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
