@@ -32,9 +32,9 @@ struct Epilogue {
                       // added after mult
 
   // Activations quantized per row (dynamic quantization): scale and zero point of each row; or
-  // null. Then acc_init is 0, and mult leaves sa out.
+  // null. Then acc_init holds the activation offset alone, and mult leaves sa out.
   const float* row_scale;   // [m] or null
-  const int32_t* row_zero;  // [m] or null; activation offset included
+  const int32_t* row_zero;  // [m] or null
   const int32_t* col_sum;   // [n] sum_k(w); read only where row_zero is not null
 
   // Weights with a zero point; or null, both together.
@@ -109,12 +109,13 @@ struct GemmKernel {
   GemmFn prepare[2];                  // [activations are int8]
   uint16_t prepared_bytes_per_group;  // of a row, for each group of kr k
   PackFormat format;
-  uint16_t mr, nr;         // largest call; nr <= format.nr
-  uint16_t m_step;         // rows that are computed together: a call of whole steps wastes nothing
-  uint16_t k_step;         // a tap whose k is a multiple of this has no tail to handle apart
-  uint16_t min_m, max_n;   // chosen from this many rows, up to this many columns, by benchmark
-  int32_t s8_offset;       // added to int8 activations inside the kernel (128 or 0); acc_init and
-                           // row_zero include it. The same for all kernels of an ISA
+  uint16_t mr, nr;        // largest call; nr <= format.nr
+  uint16_t m_step;        // rows that are computed together: a call of whole steps wastes nothing
+  uint16_t k_step;        // a tap whose k is a multiple of this has no tail to handle apart
+  uint16_t min_m, max_n;  // chosen from this many rows, up to this many columns, by benchmark
+  // What the kernel adds to activations, for dot products that take only the other type: 128 to
+  // int8, -128 to uint8, or 0; acc_init includes it. The same for all kernels of an ISA.
+  int32_t a_offset[2];     // [activations are int8]
   uint32_t scratch_bytes;  // per task
   uint32_t flags;          // GemmKernelFlags
 };
@@ -145,7 +146,7 @@ struct LineKernel {
   void (*widen[2])(const void* from, int64_t count, uint16_t* to);
   PackFormat format;       // that of KernelSet::gemm[0]
   uint16_t nr;             // columns of a call; format.nr is a multiple of it
-  int32_t s8_offset;       // as GemmKernel::s8_offset, and the same
+  int32_t a_offset[2];     // as GemmKernel::a_offset, and the same
   uint32_t scratch_bytes;  // GemmArgs::scratch
 };
 constexpr int kLinePairs = 160;
@@ -211,8 +212,8 @@ struct WindowKernel {
   // Of square windows of neighbouring pixels of a plane and, if grouped, pixels of at least 16
   // channels. 0: any window.
   uint8_t kernel, stride;
-  WindowFn fn[2];     // [activations are int8]
-  int32_t s8_offset;  // as GemmKernel::s8_offset; the same for all rows of an ISA
+  WindowFn fn[2];       // [activations are int8]
+  int32_t a_offset[2];  // as GemmKernel::a_offset; the same for all rows of an ISA
 };
 
 // Element types of the 8-bit element-wise functions: index 0 = uint8, 1 = int8.

@@ -54,6 +54,16 @@ void interleave(const uint8_t* __restrict from, ptrdiff_t pitch, int32_t count, 
   }
 }
 
+// Takes `offset` times each column of a packed panel from `start`: what kernels that add an offset
+// to activations begin a product with.
+void subtract_offset(const PanelTap& tap, const int8_t* packed, int32_t offset, int32_t* start) {
+  for (int64_t k = 0; k < tap.k; k += tap.kr, packed += ptrdiff_t{tap.width} * tap.kr) {
+    for (int32_t i = 0; i < tap.columns; ++i) {
+      for (int32_t j = 0; j < tap.kr; ++j) start[i] -= offset * packed[i * tap.kr + j];
+    }
+  }
+}
+
 // A panel of values, whose rows are keys: kr rows at a time, byte by byte.
 void fill_values(const AttentionShape& shape, const HeadInput& v, const PanelTap& tap,
                  int32_t group, int32_t column, int8_t* packed) {
@@ -134,25 +144,34 @@ class Attention {
  private:
   int32_t groups() const { return static_cast<int32_t>(shape_.batch * shape_.heads); }
   int32_t keys() const { return static_cast<int32_t>(shape_.keys); }
+  const int32_t* value_start(int32_t group) const {
+    return value_start_.as<int32_t>() + group * shape_.value_size;
+  }
 
   void pack(const HeadInput& k, const HeadInput& v) {
     const PackFormat format = cpu::active_format(set_);
     const int64_t columns = groups() * shape_.keys;
+    const int64_t value_columns = groups() * shape_.value_size;
     start_ = AlignedBuffer::zeroed((columns + kChannelPad) * sizeof(int32_t));
+    value_start_ = AlignedBuffer::zeroed((value_columns + kChannelPad) * sizeof(int32_t));
     zeros_ = AlignedBuffer::zeroed(
         (std::max<int64_t>(shape_.keys, shape_.value_size) + kChannelPad) * sizeof(float));
     int32_t* const sums = start_.as<int32_t>();
+    const int32_t weight_offset = set_.gemm[0].a_offset[false];
     keys_ = std::make_unique<QuantizedWeight>(PackedWeight::pack(
         {groups(), keys(), 1, shape_.size}, format,
         [&](const PanelTap& tap, int32_t group, int32_t column, int8_t* to) {
           fill_keys(shape_, k, tap, group, column, to, sums + group * shape_.keys + column);
         }));
-    values_ = std::make_unique<QuantizedWeight>(
-        PackedWeight::pack({groups(), shape_.value_size, 1, keys()}, format,
-                           [&](const PanelTap& tap, int32_t group, int32_t column, int8_t* to) {
-                             fill_values(shape_, v, tap, group, column, to);
-                           }));
-    const int32_t offset = q_.is_signed ? set_.gemm[0].s8_offset : 0;
+    values_ = std::make_unique<QuantizedWeight>(PackedWeight::pack(
+        {groups(), shape_.value_size, 1, keys()}, format,
+        [&](const PanelTap& tap, int32_t group, int32_t column, int8_t* to) {
+          fill_values(shape_, v, tap, group, column, to);
+          if (weight_offset != 0)
+            subtract_offset(tap, to, weight_offset,
+                            value_start_.as<int32_t>() + group * shape_.value_size + column);
+        }));
+    const int32_t offset = set_.gemm[0].a_offset[q_.is_signed];
     for (int64_t i = 0; i < columns; ++i) sums[i] *= -(q_.qparams.zero_point + offset);
   }
 
@@ -223,7 +242,7 @@ class Attention {
       row[0] = set_.elementwise.attention_weights(row, shape_.keys, factor_, high,
                                                   high + rows * weights_pitch_);
     }
-    multiply(sums, group, weights, weights_pitch_, 2 * rows, zeros_.as<int32_t>(), totals,
+    multiply(sums, group, weights, weights_pitch_, 2 * rows, value_start(group), totals,
              sums_pitch_, scratch);
     for (int32_t r = 0; r < rows; ++r) {
       const int32_t weight = *reinterpret_cast<int32_t*>(scores + r * scores_pitch_);
@@ -252,10 +271,11 @@ class Attention {
   const HeadInput q_;
   const HeadOutput out_;
   const KernelSet& set_;
-  const float factor_;   // of scores
-  const double ratio_;   // of the scales of values and output
-  float shift_;          // what the values' zero point comes to
-  AlignedBuffer start_;  // [groups][keys] what sums of products begin with
+  const float factor_;         // of scores
+  const double ratio_;         // of the scales of values and output
+  float shift_;                // what the values' zero point comes to
+  AlignedBuffer start_;        // [groups][keys] what sums of products begin with
+  AlignedBuffer value_start_;  // [groups][value_size] the same for sums of values
   AlignedBuffer zeros_;
   std::unique_ptr<QuantizedWeight> keys_, values_;
   int64_t scores_pitch_, weights_pitch_, sums_pitch_, rows_, blocks_, cost_;

@@ -96,7 +96,7 @@ void ConvRun::plan_gathering(ptrdiff_t* shared) {
 // Kernels that prepare rows need all of them alike. Cutting lines that are shorter than half a tile
 // costs more than it saves.
 void ConvRun::plan_skipping() {
-  const int32_t zero = call_.input_zero + (call_.a_signed ? call_.kernel->s8_offset : 0);
+  const int32_t zero = call_.input_zero + call_.kernel->a_offset[call_.a_signed];
   const int32_t columns = geometry_.kernel[2];
   inside_lines_ = walk_.inside_range(1);
   skips_rows_ = zero == 0 && geometry_.kernel[0] == 1 && prepared_bytes(call_, 1) == 0 &&

@@ -86,8 +86,7 @@ class LineRun {
     const int64_t columns = pitch_ / int64_t{sizeof(uint16_t)} / x_.channels;
     const int64_t left = std::min<int64_t>(geometry_.padding[2], columns);
     const int64_t inside = std::clamp<int64_t>(columns - left, 0, x_.size[2]) * x_.channels;
-    const auto zero =
-        static_cast<uint16_t>(call_.input_zero + (call_.a_signed ? kernel_.s8_offset : 0));
+    const auto zero = static_cast<uint16_t>(call_.input_zero + kernel_.a_offset[call_.a_signed]);
     const auto* plane = static_cast<const uint8_t*>(x_.data) + first.batch * x_.batch_stride +
                         walk_.start(0, first.at[0]) * x_.stride[0];
     int64_t line = walk_.start(1, first.at[1]);

@@ -74,7 +74,7 @@ class QuantizedWeight {
   void unpack(int8_t* weights) const;
   int64_t packed_bytes() const;
 
-  // [n] arrays for this input, output and activation offset (GemmKernel::s8_offset). The latest
+  // [n] arrays for this input, output and activation offset (GemmKernel::a_offset). The latest
   // are kept, as a layer's qparams seldom change between calls. Throws std::invalid_argument where
   // a product or quotient of the scales is not a finite float32.
   ChannelParamsCache::Lease channel_params(QParams input, const OutputSpec& output,

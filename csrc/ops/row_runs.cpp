@@ -78,7 +78,7 @@ GemmCall prepare_call(const QuantizedWeight& weight, bool a_signed, QParams inpu
       cpu::select_gemm(*call.set, call.packed->format(), rows, call.packed->panel_columns(0));
   if (!call.kernel)
     throw std::logic_error("no kernel of the active ISA reads the format that it packs");
-  call.params = weight.channel_params(input, output, a_signed ? call.kernel->s8_offset : 0);
+  call.params = weight.channel_params(input, output, call.kernel->a_offset[a_signed]);
   call.epilogue = make_epilogue(weight, *call.params, output);
   call.kind = output.kind;
   call.a_signed = a_signed;

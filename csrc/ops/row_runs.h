@@ -59,7 +59,7 @@ struct PanelRange {
   int32_t group, begin, end;
 };
 
-// Qparams of each row, in the runs' order, the activation offset included: dynamic quantization.
+// Qparams of each row, in the runs' order: dynamic quantization.
 struct RowParams {
   const float* scale;
   const int32_t* zero_point;

@@ -174,7 +174,7 @@ void window_conv(const QuantizedWeight& w, const ConvGeometry& geometry, const W
     check_qparams("output", output.out, output.kind == OutKind::kS8);
   const PackedWindow& packed = w.window();
   const KernelSet& set = cpu::kernels();
-  const int32_t offset = x.is_signed ? set.window[0].s8_offset : 0;
+  const int32_t offset = set.window[0].a_offset[x.is_signed];
   const auto params = w.channel_params(input, output, offset);
   Epilogue epilogue = make_epilogue(w, *params, output);
   add_residual(epilogue, residual, output);

@@ -155,13 +155,13 @@ EpilogueChoice choose_epilogue(Random& random, uint32_t index, bool a_signed) {
   return choice;
 }
 
-EpilogueCase::EpilogueCase(Random& random, const GemmProblem& problem, int32_t n, int32_t s8_offset,
-                           const EpilogueChoice& choice)
+EpilogueCase::EpilogueCase(Random& random, const GemmProblem& problem, int32_t n,
+                           const int32_t (&a_offset)[2], const EpilogueChoice& choice)
     : n_(n), choice_(choice) {
   const Side side = choice.side;
   const int32_t columns = static_cast<int32_t>(round_up(choice.n0 + n, kChannelPad));
   const int32_t rows = choice.m0 + problem.rows;
-  const int32_t offset = problem.a_signed ? s8_offset : 0;
+  const int32_t offset = a_offset[problem.a_signed];
   const auto ints = [&](GuardBuffer& buffer, int32_t count) {
     int32_t* data = buffer.place_array<int32_t>(count, side);
     random.fill(data, count * sizeof(int32_t));
@@ -180,7 +180,7 @@ EpilogueCase::EpilogueCase(Random& random, const GemmProblem& problem, int32_t n
   for (int32_t c = 0; c < n; ++c) {
     const int64_t sum = problem.col_sum[c];
     reference_acc_init_[choice.n0 + c] = static_cast<int32_t>(-a_zero * sum);
-    acc_init[choice.n0 + c] = choice.row_zero ? 0 : static_cast<int32_t>(-(a_zero + offset) * sum);
+    acc_init[choice.n0 + c] = static_cast<int32_t>(-(a_zero + offset) * sum);
     col_sum[choice.n0 + c] = static_cast<int32_t>(sum);
   }
   kernel_.acc_init = acc_init;
@@ -202,11 +202,9 @@ EpilogueCase::EpilogueCase(Random& random, const GemmProblem& problem, int32_t n
   std::vector<int32_t> zeros(rows, choice.a_zero);
   if (choice.row_zero) {
     int32_t* row_zero = ints(memory().row_zero, rows);
-    reference_row_zero_.resize(rows);
     for (int32_t r = 0; r < rows; ++r) {
       zeros[r] = random.integer(0, 255) - (problem.a_signed ? 128 : 0);
-      reference_row_zero_[r] = zeros[r];
-      row_zero[r] = zeros[r] + offset;
+      row_zero[r] = zeros[r];
     }
     kernel_.row_zero = row_zero;
   }
@@ -235,7 +233,6 @@ EpilogueCase::EpilogueCase(Random& random, const GemmProblem& problem, int32_t n
   }
   reference_ = kernel_;
   reference_.acc_init = reference_acc_init_.data();
-  if (choice.row_zero) reference_.row_zero = reference_row_zero_.data();
   choose_scales(random, problem);
 }
 

@@ -65,7 +65,8 @@ class EpilogueCase {
  public:
   // For the first n columns of the problem. Row r of the problem is row choice.m0 + r of the
   // arrays.
-  EpilogueCase(Random& random, const GemmProblem& problem, int32_t n, int32_t s8_offset,
+  // a_offset: GemmKernel::a_offset.
+  EpilogueCase(Random& random, const GemmProblem& problem, int32_t n, const int32_t (&a_offset)[2],
                const EpilogueChoice& choice);
 
   // Clamp and zero point for an output kind; may be called again for the next one.
@@ -88,7 +89,7 @@ class EpilogueCase {
   int32_t n_;
   EpilogueChoice choice_;
   Epilogue kernel_{}, reference_{};
-  std::vector<int32_t> reference_acc_init_, reference_row_zero_;
+  std::vector<int32_t> reference_acc_init_;
   const void* residual_ = nullptr;
 };
 

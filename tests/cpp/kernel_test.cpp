@@ -174,7 +174,7 @@ class GemmKernelTest : public IsaTest {
     const int32_t tiles = kernel.format.nr / kernel.nr;
     const int32_t column = random.integer(0, tiles - 1) * kernel.nr;
     const PanelCase panel(random, problem, kernel.format, column, n, choice.side);
-    EpilogueCase epilogue(random, problem, n, kernel.s8_offset, choice);
+    EpilogueCase epilogue(random, problem, n, kernel.a_offset, choice);
     const Task task(set());
     for (OutKind kind : kAllKinds) {
       epilogue.set_kind(random, kind);
@@ -244,7 +244,7 @@ struct Corner {
   const auto packed = PackedWeight::pack(w.data(), {1, nr, taps, k}, kernel.format);
   std::vector<ptrdiff_t> tap(taps);
   for (int32_t t = 0; t < taps; ++t) tap[t] = ptrdiff_t{t} * k;
-  const int32_t offset = a_signed ? kernel.s8_offset : 0;
+  const int32_t offset = kernel.a_offset[a_signed];
   std::vector<int32_t> acc_init(round_up(nr, kChannelPad));
   const uint32_t sum = static_cast<uint32_t>(corner.w * depth);
   for (int32_t c = 0; c < nr; ++c)
@@ -320,7 +320,7 @@ TEST_P(GemmKernelTest, AcceptsRowStrideOfZero) {
     const EpilogueChoice choice = choose_epilogue(random, 0, false);
     one_row.place(Side::kEnd);
     const PanelCase panel(random, one_row, kernel.format, 0, kernel.nr, Side::kEnd);
-    EpilogueCase epilogue(random, one_row, kernel.nr, kernel.s8_offset, choice);
+    EpilogueCase epilogue(random, one_row, kernel.nr, kernel.a_offset, choice);
     epilogue.set_kind(random, OutKind::kU8);
     const std::vector<uint8_t> expected =
         reference_tile(one_row, epilogue, choice, OutKind::kU8, kernel.nr);

@@ -47,7 +47,7 @@ class LineKernelTest : public IsaTest {
     const int32_t tiles = kernel()->format.nr / kernel()->nr;
     const int32_t column = random.integer(0, tiles - 1) * kernel()->nr;
     const PanelCase panel(random, problem, kernel()->format, column, n, choice.side);
-    EpilogueCase epilogue(random, problem, n, kernel()->s8_offset, choice);
+    EpilogueCase epilogue(random, problem, n, kernel()->a_offset, choice);
     const WideRows rows(*kernel(), problem, choice.side);
     for (OutKind kind : kAllKinds) {
       epilogue.set_kind(random, kind);

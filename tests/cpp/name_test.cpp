@@ -11,6 +11,10 @@
 namespace octavo::testing {
 namespace {
 
+bool same_offset(const int32_t (&a)[2], const int32_t (&b)[2]) {
+  return a[0] == b[0] && a[1] == b[1];
+}
+
 TEST(NameTest, GemmNamesParseToTheirRows) {
   for (const cpu::IsaInfo& isa : cpu::isas()) {
     ASSERT_GT(isa.table->gemm_count, 0) << isa.name;
@@ -60,7 +64,7 @@ TEST(NameTest, LineNamesParseToTheirRows) {
     // Drivers pack weights and prepare acc_init before they know which kernel it will be.
     EXPECT_TRUE(cpu::same_format(kernel->format, isa.table->gemm[0].format)) << kernel->name;
     EXPECT_EQ(kernel->format.nr % kernel->nr, 0) << kernel->name;
-    EXPECT_EQ(kernel->s8_offset, isa.table->gemm[0].s8_offset) << kernel->name;
+    EXPECT_TRUE(same_offset(kernel->a_offset, isa.table->gemm[0].a_offset)) << kernel->name;
   }
 }
 
@@ -93,7 +97,7 @@ TEST(TableTest, EveryEntryPointExists) {
         EXPECT_GE(kernel.mr, kernel.m_step) << kernel.name;
         EXPECT_GE(kernel.m_step, 1) << kernel.name;
         EXPECT_GE(kernel.min_m, 1) << kernel.name;
-        EXPECT_EQ(kernel.s8_offset, set.gemm[0].s8_offset)
+        EXPECT_TRUE(same_offset(kernel.a_offset, set.gemm[0].a_offset))
             << kernel.name << ": one call mixes an ISA's kernels and has one acc_init";
       }
       for (int32_t i = 0; i < set.window_count; ++i)
@@ -121,12 +125,13 @@ TEST(TableTest, RowsAreConsistent) {
       EXPECT_EQ(k.format.nr % k.nr, 0) << k.name << ": a panel must be whole tiles";
       EXPECT_GE(k.format.nr_tail, 1) << k.name;
       EXPECT_EQ(k.format.nr % k.format.nr_tail, 0) << k.name;
-      EXPECT_TRUE(k.s8_offset == 0 || k.s8_offset == 128) << k.name;
+      EXPECT_TRUE(k.a_offset[false] == 0 || k.a_offset[false] == -128) << k.name;
+      EXPECT_TRUE(k.a_offset[true] == 0 || k.a_offset[true] == 128) << k.name;
       // A driver prepares acc_init once for all kernels that may serve a call.
       for (int32_t j = 0; j < isa.table->gemm_count; ++j) {
         const GemmKernel& other = isa.table->gemm[j];
         if (cpu::same_format(k.format, other.format)) {
-          EXPECT_EQ(k.s8_offset, other.s8_offset) << k.name << " and " << other.name;
+          EXPECT_TRUE(same_offset(k.a_offset, other.a_offset)) << k.name << " and " << other.name;
         }
       }
     }
@@ -142,7 +147,7 @@ TEST(TableTest, WindowRowsAreConsistent) {
     bool any[2] = {false, false};
     for (int32_t i = 0; i < isa.table->window_count; ++i) {
       const WindowKernel& kernel = isa.table->window[i];
-      EXPECT_EQ(kernel.s8_offset, isa.table->window[0].s8_offset) << kernel.name;
+      EXPECT_TRUE(same_offset(kernel.a_offset, isa.table->window[0].a_offset)) << kernel.name;
       EXPECT_EQ(kernel.kernel == 0, kernel.stride == 0) << kernel.name;
       bool& ended = any[static_cast<int>(kernel.kind)];
       EXPECT_FALSE(ended) << kernel.name << " is never chosen";

@@ -184,7 +184,7 @@ class WindowProblem {
     const int32_t channels = case_.channels();
     const auto padded = static_cast<int32_t>(round_up(channels, kChannelPad));
     const int32_t a_zero = case_.a_signed ? random_.integer(-128, 127) : random_.byte();
-    const int32_t offset = case_.a_signed ? case_.kernel->s8_offset : 0;
+    const int32_t offset = case_.kernel->a_offset[case_.a_signed];
     auto* acc_init = memory().acc_init.place_array<int32_t>(padded, case_.side);
     auto* mult = memory().mult.place_array<float>(padded, case_.side);
     auto* bias = memory().bias.place_array<float>(padded, case_.side);

@@ -102,7 +102,7 @@ constexpr GemmKernel inner_product_tall_row(const char* name, PackFormat format,
   row.k_step = 4;
   row.min_m = min_m;
   row.max_n = format.nr;
-  row.s8_offset = 128;
+  row.a_offset[1] = 128;
   return row;
 }
 

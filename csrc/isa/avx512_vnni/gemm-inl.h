@@ -25,7 +25,7 @@ static inline int32_t load_tail(const uint8_t* p, int bytes) {
 }
 
 // vpdpbusd takes its first operand unsigned, so int8 activations are offset by 128
-// (GemmKernel::s8_offset).
+// (GemmKernel::a_offset).
 template <bool kSigned>
 static inline __m512i broadcast(int32_t four) {
   const __m512i a = _mm512_set1_epi32(four);
@@ -112,7 +112,7 @@ constexpr GemmKernel gemm_row(const char* name) {
   row.k_step = 4;
   row.min_m = 1;
   row.max_n = row.nr;
-  row.s8_offset = 128;
+  row.a_offset[1] = 128;
   return row;
 }
 

@@ -21,7 +21,7 @@ static inline OCTAVO_INLINE __m256i dot4(__m256i acc, __m256i a, __m256i b) {
 #endif
 }
 
-// int8 activations are offset by 128 (GemmKernel::s8_offset), as a is unsigned.
+// int8 activations are offset by 128 (GemmKernel::a_offset), as a is unsigned.
 template <bool kSigned>
 static inline __m256i broadcast4(int32_t four) {
   const __m256i a = _mm256_set1_epi32(four);
@@ -133,7 +133,7 @@ constexpr GemmKernel gemm_row(const char* name) {
   row.k_step = 4;
   row.min_m = 1;
   row.max_n = row.nr;
-  row.s8_offset = 128;
+  row.a_offset[1] = 128;
   return row;
 }
 

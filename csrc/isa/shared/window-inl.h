@@ -71,11 +71,13 @@ void grouped_portable(const WindowArgs* args) {
 }
 
 constexpr WindowKernel depthwise_portable_row(const char* name) {
-  return {name, WindowKind::kDepthwise, 0, 0, {depthwise_portable<false>, depthwise_portable<true>},
-          0};
+  return {
+      name,  WindowKind::kDepthwise, 0, 0, {depthwise_portable<false>, depthwise_portable<true>},
+      {0, 0}};
 }
 constexpr WindowKernel grouped_portable_row(const char* name) {
-  return {name, WindowKind::kGrouped, 0, 0, {grouped_portable<false>, grouped_portable<true>}, 0};
+  return {name,  WindowKind::kGrouped, 0, 0, {grouped_portable<false>, grouped_portable<true>},
+          {0, 0}};
 }
 
 }  // namespace

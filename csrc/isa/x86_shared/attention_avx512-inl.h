@@ -1,7 +1,7 @@
 // Attention with AVX-512: the vectors that attention-inl.h computes on.
 #pragma once
 
-#include "isa/x86_shared/attention-inl.h"
+#include "isa/vector_shared/attention-inl.h"
 #include "isa/x86_shared/floats_avx512-inl.h"
 
 namespace octavo {

@@ -59,7 +59,7 @@ __attribute__((noinline)) void depthwise_any_block(const WindowArgs& args, int c
             tap, last,
             [&](int t) OCTAVO_INLINE {
               const Vec v = Joined<L, 1>::template load<1, kPartial>(rows + t, channel, n);
-              // int8 activations are offset by 128 (WindowKernel::s8_offset).
+              // int8 activations are offset by 128 (WindowKernel::a_offset).
               return kSigned ? L::bit_xor(v, L::set8(0x80)) : v;
             },
             dwords);
@@ -108,7 +108,8 @@ void depthwise_any(const WindowArgs* args) {
 }
 
 constexpr WindowKernel depthwise_any_row(const char* name) {
-  return {name, WindowKind::kDepthwise, 0, 0, {depthwise_any<false>, depthwise_any<true>}, 128};
+  return {name,    WindowKind::kDepthwise, 0, 0, {depthwise_any<false>, depthwise_any<true>},
+          {0, 128}};
 }
 
 }  // namespace

@@ -180,7 +180,7 @@ __attribute__((noinline)) void depthwise_block(const WindowArgs& args, int chann
   const Requantize8<L> requantize(args, plain8 && stays_int32(args, args.taps, channel, n));
   const auto load = [&](const uint8_t* const* row) OCTAVO_INLINE {
     const Vec v = Joined<L, J>::template load<S, kPartial>(row, channel, n);
-    // int8 activations are offset by 128 (WindowKernel::s8_offset).
+    // int8 activations are offset by 128 (WindowKernel::a_offset).
     return kSigned ? L::bit_xor(v, L::set8(0x80)) : v;
   };
   DepthwiseTile<L> tile;
@@ -242,9 +242,12 @@ void depthwise_rows(const WindowArgs* args) {
 
 template <int K, int S>
 constexpr WindowKernel depthwise_rows_row(const char* name) {
-  return {
-      name, WindowKind::kDepthwise, K, S, {depthwise_rows<K, S, false>, depthwise_rows<K, S, true>},
-      128};
+  return {name,
+          WindowKind::kDepthwise,
+          K,
+          S,
+          {depthwise_rows<K, S, false>, depthwise_rows<K, S, true>},
+          {0, 128}};
 }
 
 }  // namespace

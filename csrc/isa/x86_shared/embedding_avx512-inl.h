@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-#include "isa/x86_shared/embedding-inl.h"
+#include "isa/vector_shared/embedding-inl.h"
 #include "isa/x86_shared/epilogue_avx512-inl.h"
 #include "isa/x86_shared/floats_avx512-inl.h"
 

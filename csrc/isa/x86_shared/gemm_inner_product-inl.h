@@ -207,7 +207,7 @@ constexpr GemmKernel inner_product_row(const char* name, PackFormat format, uint
   row.k_step = 4;
   row.min_m = min_m;
   row.max_n = format.nr;
-  row.s8_offset = 128;
+  row.a_offset[1] = 128;
   row.scratch_bytes = sizeof(InnerProductScratch<V, 2>) > sizeof(InnerProductScratch<V, 1>)
                           ? sizeof(InnerProductScratch<V, 2>)
                           : sizeof(InnerProductScratch<V, 1>);

@@ -142,7 +142,7 @@ constexpr GemmKernel split_bits_row(const char* name, PackFormat format) {
   row.k_step = 4;
   row.min_m = 1;
   row.max_n = format.nr;
-  row.s8_offset = 128;
+  row.a_offset[1] = 128;
   return row;
 }
 

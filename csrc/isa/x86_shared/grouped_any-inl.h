@@ -88,7 +88,7 @@ void grouped_any(const WindowArgs* args) {
 }
 
 constexpr WindowKernel grouped_any_row(const char* name) {
-  return {name, WindowKind::kGrouped, 0, 0, {grouped_any<false>, grouped_any<true>}, 128};
+  return {name, WindowKind::kGrouped, 0, 0, {grouped_any<false>, grouped_any<true>}, {0, 128}};
 }
 
 }  // namespace

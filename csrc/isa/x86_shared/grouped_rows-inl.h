@@ -176,8 +176,9 @@ void grouped_rows(const WindowArgs* args) {
 
 template <int K, int S>
 constexpr WindowKernel grouped_rows_row(const char* name) {
-  return {name, WindowKind::kGrouped, K, S, {grouped_rows<K, S, false>, grouped_rows<K, S, true>},
-          128};
+  return {
+      name,    WindowKind::kGrouped, K, S, {grouped_rows<K, S, false>, grouped_rows<K, S, true>},
+      {0, 128}};
 }
 
 }  // namespace

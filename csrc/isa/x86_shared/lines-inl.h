@@ -24,7 +24,7 @@ struct LineScratch {
   alignas(64) int16_t w[kLinePairs][NV][2 * V::kInts];
 };
 
-// Activations to 16 bits, int8 ones offset by 128 (LineKernel::s8_offset).
+// Activations to 16 bits, int8 ones offset by 128 (LineKernel::a_offset).
 template <bool kSigned>
 void widen_line(const void* from, int64_t count, uint16_t* to) {
   const auto* bytes = static_cast<const uint8_t*>(from);
@@ -123,7 +123,7 @@ constexpr LineKernel line_row(const char* name, PackFormat format) {
   row.widen[1] = widen_line<true>;
   row.format = format;
   row.nr = 2 * V::kInts;
-  row.s8_offset = 128;
+  row.a_offset[1] = 128;
   row.scratch_bytes = sizeof(LineScratch<V, 2>);
   return row;
 }

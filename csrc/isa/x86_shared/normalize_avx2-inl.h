@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "isa/x86_shared/normalize-inl.h"
+#include "isa/vector_shared/normalize-inl.h"
 #include "isa/x86_shared/pooling_avx2-inl.h"
 
 namespace octavo {

@@ -6,7 +6,7 @@
 
 #include <cstring>
 
-#include "isa/x86_shared/interpolate-inl.h"
+#include "isa/vector_shared/interpolate-inl.h"
 
 namespace octavo {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "isa/x86_shared/interpolate-inl.h"
+#include "isa/vector_shared/interpolate-inl.h"
 
 namespace octavo {
 namespace {

@@ -3,8 +3,9 @@
 
 #include <immintrin.h>
 
+#include "isa/vector_shared/softmax-inl.h"
+#include "isa/x86_shared/largest_byte-inl.h"
 #include "isa/x86_shared/normalize_avx512-inl.h"
-#include "isa/x86_shared/softmax-inl.h"
 
 namespace octavo {
 namespace {

@@ -1,9 +1,10 @@
-// Linear interpolation for both widths of x86 vectors; B is Bytes256 or Bytes512.
+// Linear interpolation on vectors of any width; B is one of the Bytes vectors
+// (pooling_<vectors>-inl.h).
 #pragma once
 
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
-#include "isa/x86_shared/pooling-inl.h"
+#include "isa/vector_shared/pooling-inl.h"
 
 namespace octavo {
 namespace {

@@ -1,4 +1,4 @@
-// Pooling kernels for both widths of x86 vectors; B is Bytes256 or Bytes512.
+// Pooling on vectors of any width; B is one of the Bytes vectors (pooling_<vectors>-inl.h).
 //
 // Everything between bytes and the rounded result stays in the order that unpacking within 128-bit
 // lanes gives, which packing undoes: no permutation across lanes is needed.

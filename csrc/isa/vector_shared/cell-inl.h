@@ -1,4 +1,5 @@
-// Recurrent cells: isa/shared/cell-inl.h, vector by vector. F is Floats256 or Floats512.
+// Recurrent cells: isa/shared/cell-inl.h, vector by vector. F is one of the
+// Floats vectors (floats_<vectors>-inl.h).
 //
 // Register budget: one unit's sigmoids and tanhs follow one another with 5 to 7 values alive; their
 // 25 constants do not fit beside them with 16 registers and are operands from memory there.

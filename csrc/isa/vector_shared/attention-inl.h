@@ -1,5 +1,5 @@
-// Attention weights and outputs, vector by vector: isa/shared/attention-inl.h. F is Attention256 or
-// Attention512 (attention_<width>-inl.h).
+// Attention weights and outputs, vector by vector: isa/shared/attention-inl.h. F is one of the
+// Attention vectors (attention_<vectors>-inl.h).
 #pragma once
 
 #include "abi/attention.h"

@@ -1,5 +1,5 @@
-// Linear functions by column and moments on vectors of either width: `L` is FloatBytes256 or
-// FloatBytes512 (normalize_<width>-inl.h).
+// Linear functions by column and moments on vectors of any width: `L` is one of the FloatBytes
+// vectors (normalize_<vectors>-inl.h).
 #pragma once
 
 #include "abi/unroll.h"

@@ -1,5 +1,5 @@
-// Sums, products and requantization of bytes on vectors of either width: `L` is FloatBytes256 or
-// FloatBytes512 (normalize_<width>-inl.h).
+// Sums, products and requantization of bytes on vectors of any width: `L` is one of the FloatBytes
+// vectors (normalize_<vectors>-inl.h).
 //
 // A byte b in the lowest bits of the float 2^23 makes 2^23 + b, so bytes become floats by shuffles
 // alone, in an order that packing undoes, and subtracting 2^23 and the zero point together is

@@ -1,21 +1,11 @@
-// Softmax along rows on vectors of either width: `L` is SoftmaxBytes256 or SoftmaxBytes512
-// (softmax_<width>-inl.h).
+// Softmax along rows on vectors of any width: `L` is a SoftmaxBytes (softmax_<vectors>-inl.h).
 #pragma once
-
-#include <immintrin.h>
 
 #include "abi/unroll.h"
 #include "isa/shared/normalize-inl.h"
 
 namespace octavo {
 namespace {
-
-// vphminposuw finds the smallest of 8 words: those of each pair's smaller complement.
-static inline uint8_t largest_of_128(__m128i v) {
-  const __m128i complement = _mm_xor_si128(v, _mm_set1_epi8(-1));
-  const __m128i pairs = _mm_min_epu8(complement, _mm_srli_epi16(complement, 8));
-  return static_cast<uint8_t>(~_mm_cvtsi128_si32(_mm_minpos_epu16(pairs)));
-}
 
 // The largest byte of a row, xor-ed with the input's flip.
 template <typename L>

@@ -1,4 +1,4 @@
-// Rows of embedding tables in vectors of both widths. L is Table{Bytes,Nibbles}{256,512}: floats as
+// Rows of embedding tables in vectors of any width. L is a Table{Bytes,Nibbles} vector: floats as
 // in floats_*-inl.h, of which
 //   row(p)          come from the kBytes bytes of a row at p
 //   row_part(p, n)  come from the first n columns, 0 < n < kCount; the others are 0

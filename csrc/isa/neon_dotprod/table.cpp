@@ -1,0 +1,28 @@
+// NEON with dot products of four bytes: Cortex-A55, A75 to A78, Neoverse N1, Apple A13 to M1.
+#if !defined(__ARM_FEATURE_DOTPROD)
+#error "isa/neon_dotprod must be built with the flags of its isa.cmake"
+#endif
+
+#include "isa/arm_shared/elementwise_neon-inl.h"
+#include "isa/arm_shared/read_neon-inl.h"
+#include "isa/scalar/gemm-inl.h"
+#include "isa/scalar/peak-inl.h"
+#include "isa/shared/window-inl.h"
+
+namespace octavo {
+namespace {
+
+constexpr GemmKernel kGemm[] = {
+    gemm_row<4, 16, 4>("u8s8_gemm_4x16c4__neon_dotprod", 0),
+};
+constexpr WindowKernel kWindow[] = {
+    depthwise_portable_row("u8s8_depthwise_any_x1__neon_dotprod"),
+    grouped_portable_row("u8s8_grouped_any_x1__neon_dotprod"),
+};
+constexpr KernelSet kTable = {"neon_dotprod",     kGemm,   1,       kWindow, 2,
+                              elementwise_neon(), nullptr, nullptr, peak,    read_neon};
+
+}  // namespace
+}  // namespace octavo
+
+extern "C" const octavo::KernelSet* OCTAVO_ISA_TABLE(OCTAVO_ISA_NAME)() { return &octavo::kTable; }
