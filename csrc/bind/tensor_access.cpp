@@ -1,6 +1,5 @@
 #include "bind/tensor_access.h"
 
-#include <cstdlib>
 #include <new>
 #include <utility>
 
@@ -138,7 +137,7 @@ constexpr size_t kElementsOffset = (sizeof(OwnedTensor) + kAlignment - 1) / kAli
 
 PyObject* new_by_exchange(TensorView& view) {
   const int64_t bytes = kElementsOffset + view.elements() * element_bytes(view.type);
-  void* memory = std::aligned_alloc(kAlignment, round_up(bytes, kAlignment));
+  void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
   if (!memory) return nullptr;
   auto* owned = new (memory) OwnedTensor{};
   for (int32_t d = 0; d < view.ndim; ++d) {
@@ -147,7 +146,9 @@ PyObject* new_by_exchange(TensorView& view) {
   }
   view.data = static_cast<char*>(memory) + kElementsOffset;
   owned->managed.version = {dlpack::kMajor, 0};
-  owned->managed.deleter = [](dlpack::ManagedTensor* self) { std::free(self); };
+  owned->managed.deleter = [](dlpack::ManagedTensor* self) {
+    ::operator delete (static_cast<void*>(self), std::align_val_t{kAlignment});
+  };
   owned->managed.tensor = {
       view.data,   {dlpack::kCpu, 0}, view.ndim, kDlTypes[static_cast<int>(view.type)],
       owned->size, owned->stride,     0};

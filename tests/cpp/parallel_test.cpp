@@ -2,6 +2,7 @@
 // all runs serially, and with one, as torch brings it.
 #include "parallel/parallel.h"
 
+#include <dlfcn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 
 #include "layer_case.h"
 #include "ops/conv.h"
+#include "parallel/openmp_runtime.h"
 
 #if defined(OCTAVO_TEST_WITH_OPENMP)
 #include <omp.h>
@@ -157,6 +159,42 @@ TEST(OpenMpTest, RunsSeriallyInsideAnotherRegion) {
     parallel_for(4, kMuchWork, [&](int64_t) { foreign += std::this_thread::get_id() != me; });
   }
   EXPECT_EQ(foreign.load(), 0);
+}
+
+// Entry points of the loaded runtime, but for the one that gcc's code calls.
+void* find_all_but_gnu(void*, const char* name) {
+  return std::string(name) == "GOMP_parallel" ? nullptr : dlsym(RTLD_DEFAULT, name);
+}
+
+// As on Windows, and wherever LLVM's runtime was built without gcc's entry points.
+TEST(OpenMpTest, RunsATeamByTheEntryPointOfLlvm) {
+  const OpenMpRuntime runtime = openmp_runtime(find_all_but_gnu, nullptr);
+  ASSERT_EQ(runtime.gnu_parallel, nullptr);
+  if (!runtime.llvm_fork_call) {
+    EXPECT_FALSE(runtime.usable());
+    GTEST_SKIP() << "the OpenMP runtime of this compiler is not LLVM's";
+  }
+  ASSERT_TRUE(runtime.usable());
+  for (const int count : {1, 2, 3, 4}) {
+    const Threads threads(count);
+    for (int repeat = 0; repeat < 20; ++repeat) {
+      struct Team {
+        const OpenMpRuntime& runtime;
+        std::atomic<int> members{0}, outside{0};
+      } team{runtime};
+      runtime.run_team(
+          [](void* argument) {
+            auto& team = *static_cast<Team*>(argument);
+            team.members += 1;
+            team.outside += team.runtime.in_parallel() == 0;
+            // Until all have come, so that no thread does the work of another.
+            while (team.members.load() < team.runtime.max_threads()) std::this_thread::yield();
+          },
+          &team);
+      EXPECT_EQ(team.members.load(), count);
+      EXPECT_EQ(team.outside.load(), count > 1 ? 0 : 1);
+    }
+  }
 }
 
 // Results do not depend on the number of threads.
