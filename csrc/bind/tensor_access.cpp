@@ -1,5 +1,6 @@
 #include "bind/tensor_access.h"
 
+#include <atomic>
 #include <new>
 #include <utility>
 
@@ -23,7 +24,7 @@ struct Torch {
   const dlpack::ExchangeApi* exchange = nullptr;
 };
 Torch torch;
-TensorAccess access = TensorAccess::kNone;
+std::atomic<TensorAccess> access = TensorAccess::kNone;
 
 constexpr dlpack::DataType kDlTypes[] = {{dlpack::kUInt, 8, 1},    {dlpack::kInt, 8, 1},
                                          {dlpack::kInt, 32, 1},    {dlpack::kFloat, 32, 1},
@@ -120,9 +121,9 @@ bool read_by_attributes(PyObject* object, TensorView& view) {
 
 // read_tensor(), 0-D tensors included.
 bool read_any_tensor(PyObject* object, TensorView& view) {
-  if (Py_TYPE(object) != torch.tensor || access == TensorAccess::kNone) return false;
-  const bool read = access == TensorAccess::kExchange ? read_by_exchange(object, view)
-                                                      : read_by_attributes(object, view);
+  if (Py_TYPE(object) != torch.tensor || tensor_access() == TensorAccess::kNone) return false;
+  const bool read = tensor_access() == TensorAccess::kExchange ? read_by_exchange(object, view)
+                                                               : read_by_attributes(object, view);
   if (!read || view.elements() == 0) return false;
   return !is_float(view.type) || !has_negative_bit(object);
 }
@@ -266,7 +267,7 @@ void connect_torch() {
   access = torch.exchange ? TensorAccess::kExchange : TensorAccess::kAttributes;
 }
 
-TensorAccess tensor_access() { return access; }
+TensorAccess tensor_access() { return access.load(std::memory_order_relaxed); }
 
 bool set_tensor_access(TensorAccess wanted) {
   if (wanted == TensorAccess::kExchange && !torch.exchange) return false;
@@ -286,7 +287,8 @@ void* read_values(PyObject* object, ElementType type, int64_t count) {
 }
 
 PyObject* new_tensor(TensorView& view) {
-  return access == TensorAccess::kExchange ? new_by_exchange(view) : new_by_attributes(view);
+  return tensor_access() == TensorAccess::kExchange ? new_by_exchange(view)
+                                                    : new_by_attributes(view);
 }
 
 bool is_tracing() {
