@@ -113,6 +113,38 @@ TEST(ParallelTest, OneLayerServesManyThreads) {
   EXPECT_EQ(wrong.load(), 0);
 }
 
+// A layer has a packed form for each ISA, which the first call that needs it adds for all threads.
+TEST(ParallelTest, ThreadsComputeWhileAnotherForcesIsas) {
+  const std::vector<std::string> isas = isas_under_test();
+  Random random(3);
+  const int32_t m = 12, n = 40, k = 70;
+  const QuantizedBytes x(random, m * k, true);
+  const LayerCase layer(random, 1, n, 1, k, LayerCase::Zeros::kSome, true, x.qparams.scale);
+  const OutputSpec output =
+      random_output(random, OutKind::kS8, layer.output_scale(random, x.qparams.scale));
+  std::vector<uint8_t> expected(m * n);
+  ref::linear(layer.reference(), x.reference(), m, x.affine(), reference_output(output), {},
+              expected.data());
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    const QuantizedWeight weight(layer.weights.data(), {1, n, 1, k}, layer.params, false);
+    std::atomic<int> wrong{0}, running{4};
+    std::vector<std::thread> callers;
+    for (int t = 0; t < 4; ++t) {
+      callers.emplace_back([&] {
+        std::vector<uint8_t> out(m * n);
+        for (int i = 0; i < 50; ++i) {
+          linear(weight, {x.data.data(), m, k, k, true}, x.qparams, output, out.data(), n);
+          wrong += out != expected;
+        }
+        running -= 1;
+      });
+    }
+    for (size_t i = 0; running.load() > 0; ++i) const ForcedIsa forced(isas[i % isas.size()]);
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_EQ(wrong.load(), 0);
+  }
+}
+
 #if !defined(OCTAVO_TEST_WITH_OPENMP)
 
 TEST(ParallelTest, IsSerialWithoutAnOpenMpRuntime) {

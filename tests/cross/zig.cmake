@@ -46,3 +46,13 @@ set(CMAKE_RANLIB "${zig_tools}/ranlib" CACHE FILEPATH "")
 set(CMAKE_CXX_COMPILER_ID_TEST_FLAGS_FIRST -c)
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+
+# Another CPython than the building machine's: OCTAVO_PYTHON_ROOT (environment) is a folder with Debian's packages of it
+# unpacked, as tests/arm makes it. FORCE: scikit-build-core fills the cache with the headers of the interpreter that runs.
+if(NOT "$ENV{OCTAVO_PYTHON_ROOT}" STREQUAL "")
+  set(Python_INCLUDE_DIR "$ENV{OCTAVO_PYTHON_ROOT}/usr/include/python3.11" CACHE PATH "" FORCE)
+  set(PYTHON_MODULE_EXT_SUFFIX "$ENV{SETUPTOOLS_EXT_SUFFIX}" CACHE STRING "")
+  set(PYBIND11_USE_CROSSCOMPILING ON CACHE BOOL "")
+  # Behind the compiler's own headers; Debian's pyconfig.h includes another from there.
+  set(CMAKE_CXX_FLAGS_INIT "-idirafter $ENV{OCTAVO_PYTHON_ROOT}/usr/include")
+endif()
