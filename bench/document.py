@@ -139,22 +139,35 @@ def read(path: Path) -> Document:
     Raises:
         ValueError: the file cannot be read, is no such document, or one of another version.
     """
-    try:
-        document: Any = json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{path}: not written by `octavo bench --json`")
-    if document.get("version") != VERSION:
-        raise ValueError(
-            f"{path}: version {document.get('version')} of the format, this program reads "
-            f"{VERSION}; measure again"
-        )
+    document = parse(path, FORMAT, VERSION, "octavo bench --json")
     found = problems(document)
     if found:
         raise ValueError(
             f"{path}: {found[0]}" + (f" (and {len(found) - 1} more)" * (len(found) > 1))
         )
     return document
+
+
+def parse(path: Path, wanted: str, version: int, writer: str) -> dict[str, Any]:
+    """The JSON object in a file that says of itself which format it has, in which version.
+
+    Args:
+        writer: the command whose files have this format.
+
+    Raises:
+        ValueError: the file cannot be read, has another format, or another version of it.
+    """
+    try:
+        found: Any = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except ValueError as error:  # neither JSON, nor text perhaps
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(found, dict) or found.get("format") != wanted:
+        raise ValueError(f"{path}: not written by `{writer}`")
+    if found.get("version") != version:
+        raise ValueError(
+            f"{path}: version {found.get('version')} of the format, this program reads {version}; "
+            "measure again"
+        )
+    return found

@@ -49,22 +49,14 @@ def read(path: Path) -> Results:
     """The sections of a file; none where there is no file yet.
 
     Raises:
-        ValueError: it is no such file, or one of another version.
+        ValueError: it cannot be read, is no such file, or one of another version.
     """
     if not path.exists():
         return {}
-    try:
-        found: Any = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ValueError(f"{path}: not written by `octavo bench report --results`")
-    if found.get("version") != VERSION:
-        raise ValueError(
-            f"{path}: version {found.get('version')} of the format, this program reads {VERSION}; "
-            "measure again"
-        )
-    sections: Results = found["sections"]
+    found = documents.parse(path, FORMAT, VERSION, "octavo bench report --results")
+    sections: Results | None = found.get("sections")
+    if not isinstance(sections, dict):
+        raise ValueError(f"{path}: damaged, it has no sections; measure again")
     for name, document in sections.items():
         problems = documents.problems(document)
         if problems:

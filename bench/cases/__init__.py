@@ -1,6 +1,7 @@
 """What is computed: sizes, data and reference results, one file for each kind of work."""
 
 from octavo.bench.cases.accuracy import AccuracyCase
+from octavo.bench.cases.attention import AttentionCase
 from octavo.bench.cases.base import Case, Check
 from octavo.bench.cases.calibration import CalibrationCase
 from octavo.bench.cases.conv import ConvCase
@@ -17,6 +18,7 @@ from octavo.bench.cases.rnn import RnnCase
 
 __all__ = [
     "AccuracyCase",
+    "AttentionCase",
     "CalibrationCase",
     "Case",
     "Check",

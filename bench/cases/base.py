@@ -120,6 +120,11 @@ def compare_floats(got: Tensor, expected: Tensor, least_db: float) -> Check:
     return Check(f"{ratio:.0f} dB to float64", False, ratio >= least_db)
 
 
+def quantize(values: Tensor, scale: float, zero: int) -> Tensor:
+    """To uint8, rounded once, in the dtype of ``values``."""
+    return (values / scale).round().add(zero).clamp(0, 255).to(torch.uint8)
+
+
 def requantize(acc: Tensor, multiplier: Tensor, zero: int) -> Tensor:
     """The normative last step: float32, one rounding for each operation, to uint8.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from octavo.bench.cases.base import Case, Check, compare_integers, generator, requantize
+from octavo.bench.cases.base import Case, Check, compare_integers, generator, quantize, requantize
 
 X_SCALE, X_ZERO, OUT_ZERO = 0.02, 100, 120
 W_SCALE = 0.0075
@@ -61,11 +61,9 @@ class ConvTransposeCase(Case):
         return True
 
     def check(self, got: Tensor) -> Check:
-        expected = _reference(self)
         if got.is_floating_point():
-            steps = (got.float() / data(self).out_scale).round() + OUT_ZERO
-            got = steps.clamp(0, 255).to(torch.uint8)
-        return compare_integers(got, expected)
+            got = quantize(got, data(self).out_scale, OUT_ZERO)
+        return compare_integers(got, _reference(self))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from octavo.bench.cases.base import Case, Check, compare_floats, compare_integers, generator
+from octavo.bench.cases.base import (
+    Case,
+    Check,
+    compare_floats,
+    compare_integers,
+    generator,
+    quantize,
+)
 
 A_SCALE, A_ZERO = 0.02, 100
 B_SCALE, B_ZERO = 0.03, 90
@@ -54,7 +61,7 @@ class ElementwiseCase(Case):
             return compare_floats(got, reference, 100.0)
         if got.is_floating_point():
             scale, zero = _QPARAMS.get(self.operation, (OUT_SCALE, OUT_ZERO))
-            got = _steps(got.double(), scale, zero)
+            got = quantize(got.double(), scale, zero)
         return compare_integers(got, reference)
 
 
@@ -79,10 +86,6 @@ def data(case: ElementwiseCase) -> ElementwiseData:
     return ElementwiseData(a, b, x)
 
 
-def _steps(values: Tensor, scale: float, zero: int) -> Tensor:
-    return ((values / scale).round() + zero).clamp(0, 255).to(torch.uint8)
-
-
 @lru_cache(maxsize=1)
 def expected(case: ElementwiseCase) -> Tensor:
     """Float32 in the normative order of operations."""
@@ -96,7 +99,7 @@ def expected(case: ElementwiseCase) -> Tensor:
     if case.operation == "relu":
         return values.a.clamp(min=A_ZERO)
     if case.operation == "sigmoid":
-        return _steps(torch.sigmoid((a * f32(A_SCALE)).double()).float(), UNIT_SCALE, 0)
+        return quantize(torch.sigmoid((a * f32(A_SCALE)).double()).float(), UNIT_SCALE, 0)
     if case.operation == "requantize":
         steps = a * (f32(A_SCALE) / f32(OUT_SCALE))
     elif case.operation == "mul":

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.bench.cases.base import Case, Check, compare_integers, generator, requantize
+from octavo.bench.cases.base import Case, Check, compare_integers, generator, quantize, requantize
 
 SCALE, ZERO = 0.02, 100
 OTHER_SCALE, OTHER_ZERO = 0.03, 90  # of the second image that cat joins
@@ -54,7 +54,7 @@ class ImageCase(Case):
 
     def check(self, got: Tensor) -> Check:
         if got.is_floating_point():
-            got = (got / SCALE).round().add(ZERO).clamp(0, 255).to(torch.uint8)
+            got = quantize(got, SCALE, ZERO)
         return compare_integers(got.contiguous(), expected(self))
 
 

@@ -16,6 +16,7 @@ from octavo.bench.cases.base import (
     compare_floats,
     compare_integers,
     generator,
+    quantize,
     requantize,
 )
 
@@ -65,8 +66,7 @@ class LinearCase(Case):
         if self.mode == "dynamic":
             return compare_floats(got, expected, _LEAST_DB)
         if got.is_floating_point():  # a float contender: what its result would be, quantized
-            steps = (got.float() / data(self).out_scale).round() + OUT_ZERO
-            return compare_integers(steps.clamp(0, 255).to(torch.uint8), expected)
+            got = quantize(got, data(self).out_scale, OUT_ZERO)
         return compare_integers(got, expected)
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octavo.bench.cases.base import Case, Check, compare_integers, generator
+from octavo.bench.cases.base import Case, Check, compare_integers, generator, quantize
 
 SCALE, ZERO = 0.02, 100
 OUT_SCALE, OUT_ZERO = 0.03, 120
@@ -46,8 +46,7 @@ class NormalizeCase(Case):
 
     def check(self, got: Tensor) -> Check:
         if got.is_floating_point():
-            scale, zero = self.output
-            got = (got / scale).round().add(zero).clamp(0, 255).to(torch.uint8)
+            got = quantize(got, *self.output)
         return compare_integers(got.contiguous(), expected(self))
 
 
@@ -99,6 +98,5 @@ def run(case: NormalizeCase, x: Any, d: NormalizeData) -> Any:
 def expected(case: NormalizeCase) -> Tensor:
     """In float64, rounded at the end. uint8, contiguous."""
     d = data(case)
-    scale, zero = case.output
     exact: Tensor = run(case, (d.x.double() - ZERO) * SCALE, d)
-    return (exact / scale).round().add(zero).clamp(0, 255).to(torch.uint8).contiguous()
+    return quantize(exact, *case.output).contiguous()

@@ -275,6 +275,68 @@ void bench_add(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * kElements * 3);
 }
 
+// Scores with a spread as those of networks: the weights of 12 heads of 128 queries.
+constexpr int64_t kAttentionRows = 12 * 128;
+
+void bench_attention_weights(benchmark::State& state) {
+  const int64_t keys = state.range(0);
+  const float factor = 5e-5f;
+  std::mt19937 engine(static_cast<uint32_t>(keys));
+  std::normal_distribution<float> spread(0.0f, 2.2f / factor);
+  std::vector<int32_t> scores(kAttentionRows * keys), sums(kAttentionRows);
+  for (int32_t& score : scores) score = static_cast<int32_t>(spread(engine));
+  std::vector<uint8_t> high(scores.size()), low(scores.size()), expected(2 * keys);
+  const auto run = [&] {
+    for (int64_t r = 0; r < kAttentionRows; ++r) {
+      const int64_t at = r * keys;
+      sums[r] = cpu::kernels().elementwise.attention_weights(&scores[at], keys, factor, &high[at],
+                                                             &low[at]);
+    }
+  };
+  run();
+  for (int64_t r : {int64_t{0}, kAttentionRows - 1}) {
+    const int64_t at = r * keys;
+    const int32_t sum =
+        ref::attention_weights(&scores[at], keys, factor, expected.data(), expected.data() + keys);
+    std::vector<uint8_t> got(&high[at], &high[at] + keys);
+    got.insert(got.end(), &low[at], &low[at] + keys);
+    if (sums[r] != sum) state.SkipWithError("the sum differs from the reference");
+    if (!check(state, got, expected)) return;
+  }
+  for (auto _ : state) {
+    run();
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * kAttentionRows * keys * 6);
+}
+
+void bench_attention_output(benchmark::State& state) {
+  const int64_t size = state.range(0);
+  std::mt19937 engine(static_cast<uint32_t>(size));
+  std::vector<int32_t> high(kAttentionRows * size), low(high.size());
+  for (int32_t& sum : high) sum = static_cast<int32_t>(engine() % 40000) - 20000;
+  for (int32_t& sum : low) sum = static_cast<int32_t>(engine() % 2000000) - 1000000;
+  std::vector<uint8_t> out(high.size()), expected(high.size());
+  const auto all_rows = [&](auto&& kernel, uint8_t* to) {
+    for (int64_t at = 0; at < kAttentionRows * size; at += size) {
+      const AttentionOutputArgs args{&high[at], &low[at], size, 3e-5f, 0.25f, 121, 0, to + at};
+      kernel(args);
+    }
+  };
+  const auto run = [&] {
+    all_rows([](const AttentionOutputArgs& a) { cpu::kernels().elementwise.attention_output(&a); },
+             out.data());
+  };
+  run();
+  all_rows(ref::attention_output, expected.data());
+  if (!check(state, out, expected)) return;
+  for (auto _ : state) {
+    run();
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * kAttentionRows * size * 9);
+}
+
 void register_all(const KernelSet& set) {
   for (int32_t i = 0; i < set.gemm_count; ++i) {
     const char* kernel = set.gemm[i].name;
@@ -307,6 +369,15 @@ void register_all(const KernelSet& set) {
   benchmark::RegisterBenchmark(("dequantize" + isa).c_str(), bench_dequantize)
       ->Unit(benchmark::kMicrosecond);
   benchmark::RegisterBenchmark(("add" + isa).c_str(), bench_add)->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark(("attention_weights" + isa).c_str(), bench_attention_weights)
+      ->Arg(128)
+      ->Arg(197)
+      ->Arg(512)
+      ->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark(("attention_output" + isa).c_str(), bench_attention_output)
+      ->Arg(32)
+      ->Arg(64)
+      ->Unit(benchmark::kMicrosecond);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from octavo.bench.cases import (
     AccuracyCase,
+    AttentionCase,
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
@@ -22,6 +23,7 @@ from octavo.bench.cases import (
     RnnCase,
 )
 from octavo.bench.cases import accuracy as accuracy_data
+from octavo.bench.cases import attention as attention_data
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
@@ -83,6 +85,11 @@ class Float(Peer):
         x = values.x_float().to(self._dtype)
         geometry = (case.stride, case.padding, 0, case.groups, case.dilation)
         return Prepared(lambda: F.conv_transpose2d(x, weight, None, *geometry), Tensor.float)
+
+    def prepare_attention(self, case: AttentionCase) -> Prepared:
+        q, k, v = (x.to(self._dtype) for x in attention_data.floats(case, torch.float32))
+        run = F.scaled_dot_product_attention
+        return Prepared(lambda: run(q, k, v), lambda out: attention_data.joined(out.float()))
 
     def prepare_rnn(self, case: RnnCase) -> Prepared:
         network = case.network().to(self._dtype)

@@ -16,6 +16,7 @@ from octavo.bench import layers
 from octavo.bench.accuracy.settings import DYNAMIC, Library
 from octavo.bench.cases import (
     AccuracyCase,
+    AttentionCase,
     CalibrationCase,
     ConvCase,
     ConvTransposeCase,
@@ -29,6 +30,7 @@ from octavo.bench.cases import (
     NormalizeCase,
     RnnCase,
 )
+from octavo.bench.cases import attention as attention_data
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
@@ -267,6 +269,15 @@ class Octavo(Peer):
                 module.weight, module.bias = d.weight.clone(), d.bias.clone()
                 module.running_mean, module.running_var = d.mean.clone(), d.variance.clone()
         return Prepared(lambda: module(x), _integers)
+
+    def prepare_attention(self, case: AttentionCase) -> Prepared:
+        d = attention_data
+        module = octavo.nn.quantized.ScaledDotProductAttention(
+            d.OUT_SCALE, d.OUT_ZERO, heads=case.heads
+        )
+        parts = zip(d.data(case), d.INPUTS, strict=True)
+        q, k, v = (octavo.QTensor.from_int_repr(x, *qparams) for x, qparams in parts)
+        return Prepared(lambda: module(q, k, v), _integers, kernel=backend.last_kernel)
 
     def prepare_fake_quantize(self, case: FakeQuantizeCase) -> Prepared:
         return Prepared(case.work(case.module(octavo.quantization, octavo)), torch.stack)

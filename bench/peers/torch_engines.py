@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from octavo.bench.accuracy.settings import DYNAMIC, Library
 from octavo.bench.cases import (
     AccuracyCase,
+    AttentionCase,
     ConvCase,
     ConvTransposeCase,
     ElementwiseCase,
@@ -25,6 +26,7 @@ from octavo.bench.cases import (
     NormalizeCase,
     RnnCase,
 )
+from octavo.bench.cases import attention as attention_data
 from octavo.bench.cases import conv as conv_data
 from octavo.bench.cases import conv_transpose as transposed_data
 from octavo.bench.cases import elementwise as elementwise_data
@@ -35,6 +37,8 @@ from octavo.bench.cases import linear_function as function_data
 from octavo.bench.cases import normalize as normalize_data
 from octavo.bench.models import Parts
 from octavo.bench.peers.base import Peer, Prepared, Unavailable
+
+_ENGINES = ("fbgemm", "onednn", "qnnpack")
 
 
 def _integers(output: Any) -> Tensor:
@@ -253,6 +257,21 @@ class TorchEngine(Peer):
         }
         return self._prepared(calls[case.operation])
 
+    def prepare_attention(self, case: AttentionCase) -> Prepared | Unavailable:
+        supported = torch.backends.quantized.supported_engines
+        if self.name != next(name for name in _ENGINES if name in supported):
+            return Unavailable("torch's attention is a float one, whatever the engine")
+        parts = zip(attention_data.data(case), attention_data.INPUTS, strict=True)
+        q, k, v = (_per_tensor(x, *qparams) for x, qparams in parts)
+        output = (attention_data.OUT_SCALE, attention_data.OUT_ZERO, torch.quint8)
+
+        def attend() -> Tensor:
+            query, key, value = (case.split(x.dequantize()) for x in (q, k, v))
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+            return torch.quantize_per_tensor(attention_data.joined(mixed), *output)
+
+        return self._prepared(attend)
+
     def prepare_rnn(self, case: RnnCase) -> Prepared:
         cell = getattr(nn, case.cell)
         quantized = _ao("quantization").quantize_dynamic(nn.Sequential(case.network()), {cell})
@@ -330,8 +349,4 @@ def _with_all_bits(network: nn.Module) -> nn.Module:
     return network
 
 
-PEERS: list[Peer] = [
-    TorchEngine("fbgemm", 2),
-    TorchEngine("onednn", 3),
-    TorchEngine("qnnpack", 4),
-]
+PEERS: list[Peer] = [TorchEngine(name, 2 + i) for i, name in enumerate(_ENGINES)]

@@ -19,6 +19,7 @@ _TITLES = {
     "linear": "nn modules",
     "linear_function": "a linear layer and its activation function, u8 x s8 per channel -> u8",
     "conv": "2-D convolutions, u8 x s8 per channel -> u8",
+    "attention": "scaled dot-product attention (batch, heads, tokens, size of a head), u8 to u8",
     "elementwise": "element-wise operations",
     "normalize": "normalizations and softmax, u8 to u8",
     "image": "pooling, upsampling, concatenation, u8 to u8, channels last",

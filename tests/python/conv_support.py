@@ -49,6 +49,20 @@ def run(module: Any, *inputs: Any) -> QTensor:
     return y
 
 
+def run_dynamic(module: Any, x: Tensor) -> Tensor:
+    """The output, which is the same with one and three threads and whichever way the call takes."""
+    with threads(1):
+        y: Tensor = module(x)
+    with threads(3):
+        again = module(x)
+    slow = module._forward(x)
+    assert torch.equal(y, again)
+    assert torch.equal(y, slow)
+    assert y.stride() == slow.stride()
+    assert is_channels_last(y)
+    return y
+
+
 def check_batches(module: Any, x: QTensor) -> None:
     """A batch of no image gives none, and an image without a batch what it gives in one."""
     y = run(module, x)

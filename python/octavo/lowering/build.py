@@ -60,10 +60,10 @@ class Lowering:
 
     def run(self) -> tuple[GraphModule, LoweringReport]:
         self._plan()
-        placeholders = [node for node in self.view.nodes if node.op == "placeholder"]
-        for node in placeholders:
+        inputs = [node for node in self.view.nodes if node.op == "placeholder"]
+        for node in inputs:
             self._float[node] = self._copied(node)
-        self._check_shapes(placeholders)
+        self._check_shapes(inputs)
         for node in self.view.nodes:
             if node.op != "placeholder":
                 self._emit(node)
@@ -133,13 +133,13 @@ class Lowering:
 
     # The nodes, in their order
 
-    def _check_shapes(self, placeholders: list[Node]) -> None:
+    def _check_shapes(self, inputs: list[Node]) -> None:
         """A check of the inputs in the place of the one that torch.export made, which cannot be
         pickled."""
-        self._guards: nn.Module | None = InputShapes.of(placeholders)
+        self._guards: nn.Module | None = InputShapes.of(inputs)
         if self._guards is not None:
-            inputs = tuple(self._float[node] for node in placeholders)
-            self._call_module(self._guards, inputs, placeholders[0], "input_shapes")
+            values = tuple(self._float[node] for node in inputs)
+            self._call_module(self._guards, values, inputs[0], "input_shapes")
 
     def _emit(self, node: Node) -> None:
         if node.op == "call_module" and node.target == "_guards_fn" and self._guards is not None:

@@ -34,12 +34,12 @@ class InputShapes(nn.Module):
         self.shapes = [None if shape is None else list(shape) for shape in shapes]
 
     @classmethod
-    def of(cls, placeholders: Sequence[Node]) -> InputShapes | None:
-        """What the placeholders of a graph say; None where they say nothing."""
-        shapes = [_sizes(node.meta.get("val")) for node in placeholders]
+    def of(cls, inputs: Sequence[Node]) -> InputShapes | None:
+        """What the inputs of a graph say; None where they say nothing."""
+        shapes = [_sizes(node.meta.get("val")) for node in inputs]
         if all(shape is None for shape in shapes):
             return None
-        return cls([node.name for node in placeholders], shapes)
+        return cls([node.name for node in inputs], shapes)
 
     def extra_repr(self) -> str:
         return ", ".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -86,6 +86,25 @@ def with_batch(x: Tensor, rank: int, channels: int) -> Tensor:
     if x.shape[-1 - rank] != channels:
         raise ValueError(f"input: expected {channels} channels, got shape {tuple(x.shape)}")
     return x if x.dim() == rank + 2 else x.unsqueeze(0)
+
+
+def run_on_floats(
+    run: Callable[..., None], x: Tensor, batched: Tensor, shape: Sequence[int], *options: object
+) -> Tensor:
+    """What a packed weight makes of float images.
+
+    Args:
+        run: its ``run_dynamic``, which takes ``options`` between the images and the output.
+        batched: ``x``, with a batch dimension.
+        shape: of the output, with a batch dimension.
+    """
+    images, last = dense_floats(batched)
+    out = new_channels_last(shape, x.dtype)
+    rank = images.dim() - 2
+    size = _spatial("input", images.shape[2:], rank, 1)
+    source = (images.data_ptr(), FLOAT_TYPE[x.dtype], images.shape[0], size, last)
+    run(*source, *options, out.data_ptr())
+    return out if x.dim() == images.dim() else out.squeeze(0)
 
 
 class ConvWeight(_Weight):
@@ -259,21 +278,8 @@ class ConvWeight(_Weight):
             weight = (*self._arguments(), *self._geometry)
             return record("conv_dynamic", x, *weight, per_tensor, reduce_range, relu)
         check_float_images(x)
-        batched, shape = self._shapes(x)
-        batched, last = dense_floats(batched)
-        out = new_channels_last(shape, x.dtype)
-        self._packed.run_dynamic(
-            batched.data_ptr(),
-            FLOAT_TYPE[x.dtype],
-            batched.shape[0],
-            _spatial("input", batched.shape[2:], self.rank, 1),
-            last,
-            per_tensor,
-            reduce_range,
-            relu,
-            out.data_ptr(),
-        )
-        return out.squeeze(0) if x.dim() == self.rank + 1 else out
+        how = (per_tensor, reduce_range, relu)
+        return run_on_floats(self._packed.run_dynamic, x, *self._shapes(x), *how)
 
     def _run(
         self,

@@ -7,7 +7,7 @@ import torch
 
 from octavo import _C
 from octavo.dtypes import QDType
-from octavo.ops._common import EIGHT_BIT, FLOAT_TYPE, OUT_FLOAT, Tensor, check_storage
+from octavo.ops._common import EIGHT_BIT, OUT_FLOAT, Tensor, check_storage
 from octavo.ops._tracing import int_list, record, tracing
 from octavo.ops.conv_weights import (
     Ints,
@@ -15,8 +15,8 @@ from octavo.ops.conv_weights import (
     _spatial,
     channels_last,
     check_float_images,
-    dense_floats,
     new_channels_last,
+    run_on_floats,
     with_batch,
 )
 from octavo.ops.weights import _bias_address, _check_weight, _out_kind, _Weight
@@ -178,28 +178,13 @@ class ConvTransposeWeight(_Weight):
             ValueError, RuntimeError: as a call, and values so large that no float32 scale fits the
                 results.
         """
+        how = (per_tensor, reduce_range, relu)
         if tracing(x):
             weight = (*self._arguments(), *self._geometry, self._extra_list(output_padding))
-            how = (per_tensor, reduce_range, relu)
             return record("conv_transpose_dynamic", x, *weight, *how)
         check_float_images(x)
         extra = self._extra(output_padding)
-        batched, shape = self._shapes(x, extra)
-        batched, last = dense_floats(batched)
-        out = new_channels_last(shape, x.dtype)
-        self._packed.run_dynamic(
-            batched.data_ptr(),
-            FLOAT_TYPE[x.dtype],
-            batched.shape[0],
-            _spatial("input", batched.shape[2:], self.rank, 1),
-            last,
-            extra,
-            per_tensor,
-            reduce_range,
-            relu,
-            out.data_ptr(),
-        )
-        return out.squeeze(0) if x.dim() == self.rank + 1 else out
+        return run_on_floats(self._packed.run_dynamic, x, *self._shapes(x, extra), extra, *how)
 
     def _extra(self, output_padding: Ints | None) -> tuple[int, int, int]:
         if output_padding is None:

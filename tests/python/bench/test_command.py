@@ -22,7 +22,7 @@ from octavo.bench.report.csv import COLUMNS
 Run = dict[str, Any]
 _IN_REPORT = {
     *("gemm", "linear", "linear_function", "conv", "elementwise", "normalize", "image", "overhead"),
-    *("rnn", "embedding", "fake_quantize", "calibration", "model", "accuracy"),
+    *("attention", "rnn", "embedding", "fake_quantize", "calibration", "model", "accuracy"),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 
 from octavo.bench import measure, process, timing
 from octavo.bench.cases import (
+    AttentionCase,
     CalibrationCase,
     Case,
     ConvCase,
@@ -98,6 +99,17 @@ CASES: list[Case] = [
         for operation in OPERATIONS
         for last in (False, True)
         if not (last and operation in ("layer_norm", "softmax"))
+    ),
+    *(
+        AttentionCase(
+            command="attention",
+            name=f"{batch} {tokens}",
+            batch=batch,
+            heads=3,
+            tokens=tokens,
+            size=20,
+        )
+        for batch, tokens in ((1, 1), (2, 19))
     ),
     *(
         EmbeddingCase(

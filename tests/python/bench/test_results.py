@@ -138,6 +138,7 @@ def test_the_page_says_where_each_section_comes_from(measured: Path, tmp_path: P
     [
         (lambda d: d.update(format="other"), "not written by"),
         (lambda d: d.update(version=2), "version 2 of the format"),
+        (lambda d: d.pop("sections"), "it has no sections; measure again"),
         (lambda d: next(iter(d["sections"].values())).pop("machine"), "'machine' is a required"),
     ],
 )
@@ -150,6 +151,15 @@ def test_a_file_of_something_else_is_refused(
     path.write_text(json.dumps(found))
     with pytest.raises(ValueError, match=message):
         results.read(path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\x80\xff"])
+def test_a_file_that_is_not_json_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    for read in (results.read, document.read):
+        with pytest.raises(ValueError, match=r"broken\.json: not JSON"):
+            read(path)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from conv_support import (
     SPATIAL,
     conv_cases,
     float_shape,
-    is_channels_last,
     laid_out,
+    run_dynamic,
 )
 from module_support import generator, padded_for, threads
 from octavo import _C, backend
@@ -92,20 +92,6 @@ def expected(module: Any, x: Tensor) -> Tensor:
     return torch.cat(out).to(x.dtype)
 
 
-def run(module: Any, x: Tensor) -> Tensor:
-    """The output, which is the same with one and three threads and whichever way the call takes."""
-    with threads(1):
-        y = module(x)
-    with threads(3):
-        again = module(x)
-    slow = module._forward(x)
-    assert torch.equal(y, again)
-    assert torch.equal(y, slow)
-    assert y.stride() == slow.stride()
-    assert is_channels_last(y)
-    return y
-
-
 @pytest.mark.kernel
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @settings(max_examples=80, deadline=None, suppress_health_check=SUPPRESS)
@@ -134,7 +120,7 @@ def test_equals_the_definition(
     )
     module = dynamic(rank, float_module, args["relu"], per_tensor, reduce_range)
     x = laid_out(images(batch, channels, tuple(size), seed).to(dtype), layout)
-    y = run(module, x)
+    y = run_dynamic(module, x)
     assert y.dtype == dtype
     assert y.shape == float_shape(float_module, x)
     if batch:
@@ -169,7 +155,7 @@ def test_an_image_does_not_depend_on_the_others(isa: str, rank: int, groups: int
     for batch in (2, 5, 9):
         x = images(batch, 10, SPATIAL[rank])
         x[1] *= 1e4
-        whole = run(module, x)
+        whole = run_dynamic(module, x)
         for i in range(batch):
             assert torch.equal(module(x[i : i + 1]), whole[i : i + 1])
             assert torch.equal(module(x[i]), whole[i])

@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import octavo
-from conv_support import LAYOUTS, RANKS, SPATIAL, float_shape, is_channels_last, laid_out
-from module_support import generator, threads
+from conv_support import (
+    LAYOUTS,
+    RANKS,
+    SPATIAL,
+    float_shape,
+    laid_out,
+    run_dynamic,
+)
+from module_support import generator
 from octavo import QTensor
 from octavo.nn import quantized as nnq
 from octavo.nn.quantized import dynamic as nnqd
@@ -77,20 +84,6 @@ def expected(module: Any, x: Tensor, output_padding: Any = None) -> Tensor:
     return torch.cat(out).to(x.dtype)
 
 
-def run(module: Any, x: Tensor) -> Tensor:
-    """The output, which is the same with one and three threads and whichever way the call takes."""
-    with threads(1):
-        y = module(x)
-    with threads(3):
-        again = module(x)
-    slow = module._forward(x)
-    assert torch.equal(y, again)
-    assert torch.equal(y, slow)
-    assert y.stride() == slow.stride()
-    assert is_channels_last(y)
-    return y  # type: ignore[no-any-return]
-
-
 @pytest.mark.kernel
 @settings(max_examples=60, deadline=None, suppress_health_check=SUPPRESS)
 @given(
@@ -142,7 +135,7 @@ def test_equals_the_definition(
         float_module, per_tensor=per_tensor, reduce_range=reduce_range
     )
     x = images(batch, channels[0] * groups, SPATIAL[rank], seed).to(dtype)
-    y = run(module, laid_out(x, layout))
+    y = run_dynamic(module, laid_out(x, layout))
     assert y.dtype == dtype
     assert y.shape == float_shape(float_module, x)
     if batch:

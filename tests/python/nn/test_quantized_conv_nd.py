@@ -31,13 +31,11 @@ from module_support import (
     generator,
     random_conv,
     random_q,
-    weight_arrays,
 )
-from octavo import QTensor
 from octavo.nn import intrinsic as nni
 from octavo.nn import quantized as nnq
 from octavo.nn.intrinsic import quantized as nniq
-from torch_oracle import torch_quantized
+from torch_oracle import assert_close_to_torch
 
 SUPPRESS = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 CONVS = {1: nnq.Conv1d, 2: nnq.Conv2d, 3: nnq.Conv3d}
@@ -168,24 +166,6 @@ def test_state_dict_and_copies(rank: int, tmp_path: Any) -> None:
 def test_against_torch(isa: str, rank: int, groups: int) -> None:
     """torch's engines compute the same sums; results may differ by one step near ties."""
     module = random_conv(16, 32, 3, rank=rank, groups=groups, padding=1)
-    w, scales, _, bias = (None if a is None else torch.from_numpy(a) for a in weight_arrays(module))
     x = random_q((2, 16, *SPATIAL[rank]), generator(4), zero=100)
-    w, half = w // 2, x.int_repr() // 2  # where fbgemm without VNNI does not saturate
-    zeros = torch.zeros(32, dtype=torch.int64)
     ones = [1] * rank
-    with torch_quantized():
-        theirs_w = torch._make_per_channel_quantized_tensor(w, scales.double(), zeros, 0)
-        ops = torch.ops.quantized
-        packed = getattr(ops, f"conv{rank}d_prepack")(theirs_w, bias, ones, ones, ones, groups)
-        theirs = getattr(ops, f"conv{rank}d")(
-            torch._make_per_tensor_quantized_tensor(half, 0.02, 50),
-            packed,
-            module.scale,
-            module.zero_point,
-        )
-    module.set_weight_bias(QTensor.from_int_repr(w, scales, zeros, axis=0), bias)
-    ours = module(QTensor.from_int_repr(half, 0.02, 50))
-    assert ours.shape == theirs.shape
-    difference = (ours.int_repr().int() - theirs.int_repr().int()).abs()
-    assert difference.max() <= 1
-    assert (difference > 0).float().mean() < 0.01
+    assert_close_to_torch(module, x, f"conv{rank}d", ones, ones, ones, groups)

@@ -9,33 +9,26 @@ from torch import Tensor, nn
 
 from octavo import ops
 from octavo.dtypes import QDType, as_qdtype, qint8, quint8
+from octavo.nn.quantized.modules.linear_base import EmptyLinearWeight, LinearModule
 from octavo.nn.quantized.modules.utils import observed_float, source_label
 from octavo.nn.quantized.modules.weighted import WeightedQuantizedModule
 from octavo.ops._tracing import is_dynamo_compiling
-from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
 __all__ = ["Linear"]
 
 
-class _EmptyWeight:
-    """Stands for the packed weight of a layer without inputs or without outputs.
-
-    Without inputs, the output is the bias: that of a layer with one input, which is zero.
-    """
+class _EmptyWeight(EmptyLinearWeight):
+    """Without inputs, the output is the bias: that of a layer with one input, which is zero."""
 
     def __init__(
         self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
     ) -> None:
-        self.scales, self.zero_points, self.bias = scales, zero_points, bias
-        self._shape = weight.shape
+        super().__init__(weight, scales, zero_points, bias)
         one_input = torch.zeros((len(weight), 1), dtype=torch.int8)
         self._bias_only = (
             ops.LinearWeight(one_input, scales, zero_points, bias) if len(weight) else None
         )
-
-    def unpack(self) -> Tensor:
-        return torch.empty(self._shape, dtype=torch.int8)
 
     def direct(self, *args: Any) -> None:
         return None
@@ -49,7 +42,7 @@ class _EmptyWeight:
         return self._bias_only(x.new_zeros((*x.shape[:-1], 1)), x_scale, 0, *output)
 
 
-class Linear(WeightedQuantizedModule):
+class Linear(LinearModule, WeightedQuantizedModule):
     """``y = x W^T + b`` on quantized tensors: int8 weights, exact int32 accumulation.
 
     Args:
@@ -78,6 +71,7 @@ class Linear(WeightedQuantizedModule):
     """
 
     _FLOAT_MODULE: ClassVar[type[nn.Module]] = nn.Linear
+    _EMPTY_WEIGHT = _EmptyWeight
 
     def __init__(
         self, in_features: int, out_features: int, bias_: bool = True, dtype: Any = qint8
@@ -99,15 +93,6 @@ class Linear(WeightedQuantizedModule):
         self.out_features = out_features
         self._set_output(1.0, 0, quint8)
         self._reset_weight(bias_)
-
-    def _weight_shape(self) -> tuple[int, ...]:
-        return (self.out_features, self.in_features)
-
-    def _pack(
-        self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
-    ) -> Any:
-        kind = ops.LinearWeight if weight.numel() else _EmptyWeight
-        return shared_weight(kind, weight, scales, zero_points, bias)
 
     def _get_name(self) -> str:
         return "QuantizedLinear"

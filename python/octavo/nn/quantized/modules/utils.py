@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from octavo import ops
+from octavo._elsewhere import elsewhere
 from octavo._errors import ArgumentError
 from octavo.dtypes import (
     QDType,
@@ -217,12 +217,5 @@ def quantize_weight(weight: Tensor, observer: Any, axis: int = 0) -> tuple[Tenso
     return quantized, scales, zero_points
 
 
-_HOME = "octavo.nn.quantized.modules.weighted"
-_ELSEWHERE = {"WeightedQuantizedModule": "WeightedQuantizedModule"}
-
-
-def __getattr__(name: str) -> Any:
-    # In torch this class is here; its module imports this one.
-    if name in _ELSEWHERE:
-        return getattr(importlib.import_module(_HOME), _ELSEWHERE[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# In torch this class is here; its module imports this one.
+__getattr__ = elsewhere(__name__, "octavo.nn.quantized.modules.weighted", "WeightedQuantizedModule")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from octavo._elsewhere import elsewhere
 from octavo.nn.quantized.modules.conv_base import ConvModule
 from octavo.nn.quantized.modules.upstream import upstream_of
 from octavo.nn.quantized.modules.utils import (
@@ -201,16 +201,11 @@ class Conv3d(_ConvNd):
     _RANK = 3
 
 
-_HOME = "octavo.nn.quantized.dynamic.modules.conv_transpose"
-_ELSEWHERE = {
-    "ConvTranspose1d": "ConvTranspose1d",
-    "ConvTranspose2d": "ConvTranspose2d",
-    "ConvTranspose3d": "ConvTranspose3d",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # In torch transposed convolutions are here; their module imports this one.
-    if name in _ELSEWHERE:
-        return getattr(importlib.import_module(_HOME), _ELSEWHERE[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# In torch transposed convolutions are here; their module imports this one.
+__getattr__ = elsewhere(
+    __name__,
+    "octavo.nn.quantized.dynamic.modules.conv_transpose",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from octavo import ops
 from octavo.dtypes import as_qdtype, qint8
 from octavo.nn.quantized.dynamic.modules.linear_float16 import LinearFloat16
+from octavo.nn.quantized.modules.linear_base import EmptyLinearWeight, LinearModule
 from octavo.nn.quantized.modules.upstream import upstream_of
 from octavo.nn.quantized.modules.utils import (
     describe,
@@ -19,7 +19,6 @@ from octavo.nn.quantized.modules.utils import (
 )
 from octavo.nn.quantized.modules.weighted import PackedWeightModule
 from octavo.ops._tracing import is_dynamo_compiling
-from octavo.ops.shared import shared_weight
 from octavo.tensor import QTensor
 
 __all__ = ["Linear"]
@@ -27,18 +26,8 @@ __all__ = ["Linear"]
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-class _EmptyWeight:
-    """Stands for the packed weight of a layer without inputs or without outputs: the output is the
-    bias."""
-
-    def __init__(
-        self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
-    ) -> None:
-        self.scales, self.zero_points, self.bias = scales, zero_points, bias
-        self._shape = weight.shape
-
-    def unpack(self) -> Tensor:
-        return torch.empty(self._shape, dtype=torch.int8)
+class _EmptyWeight(EmptyLinearWeight):
+    """The output is the bias."""
 
     def dynamic_direct(self, *args: Any) -> None:
         return None
@@ -71,7 +60,7 @@ def _linear_of_transposed(mod: Any) -> nn.Linear:
     return linear
 
 
-class Linear(PackedWeightModule):
+class Linear(LinearModule, PackedWeightModule):
     """``y = x W^T + b`` on float tensors: int8 weights; activations are quantized on the way to 8
     bits, each row (token) with a scale and zero point of its own; exact int32 accumulation.
 
@@ -102,6 +91,7 @@ class Linear(PackedWeightModule):
     """
 
     _FLOAT_MODULE: ClassVar[type[nn.Module]] = nn.Linear
+    _EMPTY_WEIGHT = _EmptyWeight
     _relu = False
     _gelu = False
 
@@ -134,15 +124,6 @@ class Linear(PackedWeightModule):
         self.per_tensor = bool(per_tensor)
         self.reduce_range = bool(reduce_range)
         self._reset_weight(bias_)
-
-    def _weight_shape(self) -> tuple[int, ...]:
-        return (self.out_features, self.in_features)
-
-    def _pack(
-        self, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor | None
-    ) -> Any:
-        kind = ops.LinearWeight if weight.numel() else _EmptyWeight
-        return shared_weight(kind, weight, scales, zero_points, bias)
 
     def _get_name(self) -> str:
         return "DynamicQuantizedLinear"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from octavo import ops
+from octavo._elsewhere import elsewhere
 from octavo.dtypes import qint8
 from octavo.nn.quantized.dynamic.modules.recurrent_base import (
     Part,
@@ -385,17 +385,12 @@ class GRU(_Recurrent):
 
 
 RNNBase = _Recurrent
-_HOME = "octavo.nn.quantized.dynamic.modules.rnn_cell"
-_ELSEWHERE = {
-    "GRUCell": "GRUCell",
-    "LSTMCell": "LSTMCell",
-    "RNNCell": "RNNCell",
-    "RNNCellBase": "_Cell",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # In torch cells are here; their module imports this one.
-    if name in _ELSEWHERE:
-        return getattr(importlib.import_module(_HOME), _ELSEWHERE[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# In torch cells are here; their module imports this one.
+__getattr__ = elsewhere(
+    __name__,
+    "octavo.nn.quantized.dynamic.modules.rnn_cell",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    RNNCellBase="_Cell",
+)
