@@ -22,12 +22,20 @@ else()
 endif()
 
 # CMake and ccache want programs of one word. zig reads -march as the name of a CPU: the architecture's extensions are
-# those of its generic CPU, one by one.
+# those of its generic CPU, one by one. Only for Linux is anything linked: for others, CMake's first try of the compiler
+# would build their C and C++ libraries, which takes minutes.
+set(objects_only "")
+if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  string(CONCAT objects_only "[[ \" $* \" == *\" -c \"* || \" $* \" == *\" -E \"* ]] || "
+    "{ echo 'nothing is linked for this system' >&2; exit 1; }\n")
+endif()
 set(zig_tools "${CMAKE_BINARY_DIR}/zig")
 foreach(tool c++ ar ranlib)
   set(arguments "\"$@\"")
+  set(check "")
   if(tool STREQUAL "c++")
     set(arguments "-target ${OCTAVO_ZIG_TARGET} \"$@\"")
+    set(check "${objects_only}")
   endif()
   file(WRITE "${zig_tools}/${tool}.new" "#!/bin/bash\n"
     "for argument; do\n"
@@ -35,6 +43,7 @@ foreach(tool c++ ar ranlib)
     "  [[ $argument =~ ^-march=armv8(\\.[0-9])?-a(.*)$ ]] && argument=-mcpu=generic\${BASH_REMATCH[2]}\n"
     "  set -- \"$@\" \"$argument\"\n"
     "done\n"
+    "${check}"
     "exec '${OCTAVO_ZIG_PYTHON}' -m ziglang ${tool} ${arguments}\n")
   file(COPY_FILE "${zig_tools}/${tool}.new" "${zig_tools}/${tool}" ONLY_IF_DIFFERENT)
   file(CHMOD "${zig_tools}/${tool}" PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
@@ -42,8 +51,6 @@ endforeach()
 set(CMAKE_CXX_COMPILER "${zig_tools}/c++")
 set(CMAKE_AR "${zig_tools}/ar" CACHE FILEPATH "")
 set(CMAKE_RANLIB "${zig_tools}/ranlib" CACHE FILEPATH "")
-# Nothing is linked to learn about the compiler: that would build the C++ library of that system, which takes minutes.
-set(CMAKE_CXX_COMPILER_ID_TEST_FLAGS_FIRST -c)
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
 
