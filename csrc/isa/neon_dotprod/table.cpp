@@ -13,7 +13,7 @@ namespace {
 
 constexpr GemmKernel kGemm[] = {
     gemm_row<false>("u8s8_gemm_8x8c4__neon_dotprod"),
-    gemm_row<true>("u8s8_gemm_6x16c4__neon_dotprod"),
+    gemm_row<true>("u8s8_gemm_4x16c4__neon_dotprod"),
 };
 constexpr WindowKernel kWindow[] = {
     depthwise_portable_row("u8s8_depthwise_any_x1__neon_dotprod"),
