@@ -13,7 +13,7 @@ namespace {
 
 constexpr GemmKernel kGemm[] = {
     gemm_row<false>("u8s8_gemm_8x8c4__neon_dotprod"),
-    gemm_row<true>("u8s8_gemm_6x16c4__neon_dotprod"),
+    gemm_row<true>("u8s8_gemm_4x16c4__neon_dotprod"),
 };
 constexpr WindowKernel kWindow[] = {
     depthwise_rows_row<3, 1>("u8s8_depthwise_3x3s1_x16__neon_dotprod"),
