@@ -1,4 +1,4 @@
-"""Read by the emulated interpreter when it starts: processes that it starts are emulated as well."""
+"""Read by the emulated interpreter as it starts: processes that it starts are emulated too."""
 
 import os
 import sys
