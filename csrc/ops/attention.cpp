@@ -54,6 +54,18 @@ void interleave(const uint8_t* __restrict from, ptrdiff_t pitch, int32_t count, 
   }
 }
 
+// The same for eight rows: to[8 i + j] = from[j * pitch + i] ^ flip.
+void interleave8(const uint8_t* __restrict from, ptrdiff_t pitch, int32_t count, uint8_t flip,
+                 uint8_t* __restrict to) {
+  const uint64_t flips = flip * 0x0101010101010101u;
+  for (int32_t i = 0; i < count; ++i) {
+    uint64_t eight = 0;
+    for (int j = 0; j < 8; ++j) eight |= uint64_t{from[j * pitch + i]} << (8 * j);
+    const uint64_t flipped = eight ^ flips;
+    std::memcpy(to + 8 * i, &flipped, 8);
+  }
+}
+
 // Takes `offset` times each column of a packed panel from `start`: what kernels that add an offset
 // to activations begin a product with.
 void subtract_offset(const PanelTap& tap, const int8_t* packed, int32_t offset, int32_t* start) {
@@ -74,6 +86,8 @@ void fill_values(const AttentionShape& shape, const HeadInput& v, const PanelTap
     const uint8_t* from = token(v, shape, group, key) + column;
     if (tap.kr == 4 && key + 4 <= shape.keys) {
       interleave(from, pitch, tap.columns, flip, to);
+    } else if (tap.kr == 8 && key + 8 <= shape.keys) {
+      interleave8(from, pitch, tap.columns, flip, to);
     } else {
       for (int32_t i = 0; i < tap.columns; ++i) {
         for (int32_t j = 0; j < tap.kr; ++j)

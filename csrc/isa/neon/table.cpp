@@ -5,21 +5,21 @@
 
 #include "isa/arm_shared/elementwise_neon-inl.h"
 #include "isa/arm_shared/read_neon-inl.h"
-#include "isa/scalar/gemm-inl.h"
-#include "isa/scalar/peak-inl.h"
+#include "isa/neon/gemm-inl.h"
 #include "isa/shared/window-inl.h"
 
 namespace octavo {
 namespace {
 
 constexpr GemmKernel kGemm[] = {
-    gemm_row<4, 16, 4>("u8s8_gemm_4x16c4__neon", 0),
+    gemm_row<false>("u8s8_gemm_4x4c8__neon"),
+    gemm_row<true>("u8s8_gemm_4x8c8__neon"),
 };
 constexpr WindowKernel kWindow[] = {
     depthwise_portable_row("u8s8_depthwise_any_x1__neon"),
     grouped_portable_row("u8s8_grouped_any_x1__neon"),
 };
-constexpr KernelSet kTable = {"neon",  kGemm,   1,    kWindow,  2, elementwise_neon(),
+constexpr KernelSet kTable = {"neon",  kGemm,   2,    kWindow,  2, elementwise_neon(),
                               nullptr, nullptr, peak, read_neon};
 
 }  // namespace

@@ -6,21 +6,21 @@
 
 #include "isa/arm_shared/elementwise_neon-inl.h"
 #include "isa/arm_shared/read_neon-inl.h"
-#include "isa/scalar/gemm-inl.h"
-#include "isa/scalar/peak-inl.h"
+#include "isa/neon_i8mm/gemm-inl.h"
 #include "isa/shared/window-inl.h"
 
 namespace octavo {
 namespace {
 
 constexpr GemmKernel kGemm[] = {
-    gemm_row<4, 16, 4>("u8s8_gemm_4x16c4__neon_i8mm", 0),
+    gemm_row<false>("u8s8_gemm_8x8c8__neon_i8mm"),
+    gemm_row<true>("u8s8_gemm_6x16c8__neon_i8mm"),
 };
 constexpr WindowKernel kWindow[] = {
     depthwise_portable_row("u8s8_depthwise_any_x1__neon_i8mm"),
     grouped_portable_row("u8s8_grouped_any_x1__neon_i8mm"),
 };
-constexpr KernelSet kTable = {"neon_i8mm",        kGemm,   1,       kWindow, 2,
+constexpr KernelSet kTable = {"neon_i8mm",        kGemm,   2,       kWindow, 2,
                               elementwise_neon(), nullptr, nullptr, peak,    read_neon};
 
 }  // namespace
