@@ -22,10 +22,16 @@ _EXPLANATION = [
     "cortex-a57, three instructions wide, nor for apple-m1: Cyclone's, with three vector pipes.",
     "Instructions: multiply-accumulate and pairwise additions + loads + stores + other vector ones "
     "+ scalar ones, of one iteration. A loop with branches is counted with all its paths, which is "
-    "more than what runs: so depthwise, whose loops hold the requantization too.",
+    "more than what runs: so depthwise, whose loops hold the requantization too. Products with "
+    "padding count: some of depthwise, and with SMMLA half of those of one row.",
     "KleidiAI's loops take activations that were packed before, XNNPACK's signed ones; Octavo's "
     "and QNNPACK's take rows of uint8 as they are.",
 ]
+_CHECK = (
+    "avx512_vnni is here as a check of the model: compare *of ideal* with *of peak* where gemm was "
+    "measured. Of znver4, LLVM says that a product of 512 bits takes two cycles, which is twice what "
+    "CPUs of that family need."
+)
 _GEMM = [
     *("level", "inner loop", "MACs", "instructions", "per MAC", "CPU", "cycles", "MACs / cycle"),
     *("ideal", "of ideal"),
@@ -56,7 +62,13 @@ def sections(entries: Sequence[Entry]) -> list[Section]:
         for other in PUBLISHED:
             if other.level == level:
                 first.rows += _rows(level, _name(other), other.macs, other.counts, other.timings)
-    first.lines = [*_EXPLANATION, *_sources(levels), *_below(entries), *_made(entries)]
+    first.lines = [
+        *_EXPLANATION,
+        *[_CHECK] * ("avx512_vnni" in levels),
+        *_sources(levels),
+        *_below(entries),
+        *_made(entries),
+    ]
     second = Section("Rows of bytes in the same model", _ROWS)
     for entry in entries:
         if not entry.macs:

@@ -9,7 +9,7 @@ CPUS = {
     "neon": ("cortex-a72",),
     "neon_dotprod": ("cortex-a76", "neoverse-n1", "apple-m1"),
     "neon_i8mm": ("neoverse-n2", "neoverse-v1"),
-    "avx512_vnni": ("znver4",),
+    "avx512_vnni": ("znver4", "sapphirerapids"),  # the model beside what is measured
 }
 """Level -> CPUs, as LLVM calls them."""
 
