@@ -29,8 +29,8 @@ _EXPLANATION = [
 ]
 _CHECK = (
     "avx512_vnni is here as a check of the model: compare *of ideal* with *of peak* where gemm was "
-    "measured. Of znver4, LLVM says that a product of 512 bits takes two cycles, which is twice what "
-    "CPUs of that family need."
+    "measured. Of znver4, LLVM says that a product of 512 bits takes two cycles, which is twice "
+    "what CPUs of that family need."
 )
 _GEMM = [
     *("level", "inner loop", "MACs", "instructions", "per MAC", "CPU", "cycles", "MACs / cycle"),

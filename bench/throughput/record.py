@@ -109,12 +109,14 @@ def _provenance(path: Path) -> dict[str, str]:
     }
 
 
-def read(path: Path = PATH) -> list[Entry]:
-    """The entries on record, in the order of ``KERNELS``; none where there is no file.
+def read(path: Path | None = None) -> list[Entry]:
+    """The entries on record (in another file: ``path``), in the order of ``KERNELS``; none where
+    there is no file.
 
     Raises:
         ValueError: the file is something else.
     """
+    path = path or PATH
     if not path.exists():
         return []
     found = documents.parse(path, FORMAT, VERSION, "octavo bench throughput --keep")
@@ -129,12 +131,12 @@ def _entry(found: dict[str, Any]) -> Entry:
     return Entry(**{**found, "timings": timings})
 
 
-def keep(entries: Sequence[Entry], path: Path = PATH) -> None:
+def keep(entries: Sequence[Entry], path: Path | None = None) -> None:
     """Puts entries on record in place of older ones of the same loops; others stay."""
     merged = {(one.level, one.what): one for one in [*read(path), *entries]}
     loops = [asdict(one) for one in _ordered(merged.values())]
     document = {"format": FORMAT, "version": VERSION, "loops": loops}
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    (path or PATH).write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _ordered(entries: Iterable[Entry]) -> list[Entry]:

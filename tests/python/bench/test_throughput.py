@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from octavo.bench import cli
+from octavo.bench.commands.base import Suite
 from octavo.bench.report import markdown
 from octavo.bench.report import throughput as report
 from octavo.bench.throughput import flow, mca, record
@@ -271,6 +272,19 @@ def test_wrong_values_end_with_a_message(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["throughput", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_reports_show_what_is_on_record_where_there_is_no_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "record.json"
+    record.keep([_entry(MAIN_TILE)], path)
+    before = path.read_bytes()
+    monkeypatch.setattr(record, "PATH", path)
+    monkeypatch.setattr(Suite, "run", lambda self, options: 0)
+    assert cli.main(["report", "--objects", str(tmp_path)]) == 0
+    assert "no object files of kernels below it; build first" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
