@@ -28,7 +28,7 @@ _EXPLANATION = [
     "and QNNPACK's take rows of uint8 as they are.",
 ]
 _CHECK = (
-    "avx512_vnni is here as a check of the model: compare *of ideal* with *of peak* where gemm was "
+    "avx512_vnni is here as a check of the model: compare `of ideal` with `of peak` where gemm was "
     "measured. Of znver4, LLVM says that a product of 512 bits takes two cycles, which is twice "
     "what CPUs of that family need."
 )
@@ -134,7 +134,7 @@ def _made(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         made = entry.made
         how = (
-            f"{made['created']} at commit {made['commit']}, LLVM {made['llvm']}, "
+            f"{made['created']} from sources at commit {made['commit']}, LLVM {made['llvm']}, "
             f"compiled by {made['compiler']}"
         )
         if entry.level not in found.setdefault(how, []):

@@ -32,7 +32,7 @@ class Entry:
         function: the one that the loop is in.
         macs, stored_bytes, counts: of one iteration, as of :class:`loops.Loop`.
         timings: by CPU.
-        made: day, commit of Octavo, LLVM's release and compiler.
+        made: day, commit of the sources, LLVM's release and compiler.
     """
 
     level: str
@@ -103,10 +103,20 @@ def _provenance(path: Path) -> dict[str, str]:
     compiler = _COMPILER.search(path.read_bytes())
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds")[:10],
-        "commit": machine.commit() or "unknown",
+        "commit": _commit(path) or "unknown",
         "llvm": mca.version(),
         "compiler": compiler[0].decode() if compiler else "unknown",
     }
+
+
+def _commit(path: Path) -> str | None:
+    """Of the sources that CMake built an object file from."""
+    for folder in path.parents:
+        cache = folder / "CMakeCache.txt"
+        if cache.exists():
+            found = re.search(r"(?m)^CMAKE_HOME_DIRECTORY:\w+=(.+)$", cache.read_text())
+            return machine.commit_of(Path(found[1])) if found else None
+    return None
 
 
 def read(path: Path | None = None) -> list[Entry]:

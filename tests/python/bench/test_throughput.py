@@ -3,12 +3,13 @@ report. Where LLVM's tools are installed, what their models say of loops that ar
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from octavo.bench import cli
+from octavo.bench import cli, machine
 from octavo.bench.commands.base import Suite
 from octavo.bench.report import markdown
 from octavo.bench.report import throughput as report
@@ -239,6 +240,22 @@ def test_the_page_gets_the_section_in_one_place(tmp_path: Path) -> None:
     end = markdown.with_throughput("# Measured\n\n## First\n\n- a\n", entries)
     assert end.count(report.TITLE) == 1
     assert "- a\n\n## " in end
+
+
+def test_objects_are_those_of_the_newest_build(tmp_path: Path) -> None:
+    for age, build in enumerate(("new", "old")):
+        for level in ("neon", "neon_dotprod")[: 2 - age]:
+            folder = tmp_path / build / f"csrc/CMakeFiles/octavo_isa_{level}.dir/isa/{level}"
+            folder.mkdir(parents=True)
+            (folder / "table.cpp.o").write_bytes(b"\0GCC: (A 1) 12.2.0\0" * (2 - age))
+            os.utime(folder / "table.cpp.o", (1e9 - age, 1e9 - age))
+    found = record.objects([tmp_path / "old", tmp_path / "new"])
+    assert set(found) == {"neon", "neon_dotprod"}
+    assert all("new" in path.parts for path in found.values())
+    assert record._commit(found["neon"]) is None
+    here = Path(__file__).parent
+    (tmp_path / "new" / "CMakeCache.txt").write_text(f"A:B=c\nCMAKE_HOME_DIRECTORY:X={here}\n")
+    assert record._commit(found["neon"]) == machine.commit_of(here)
 
 
 def test_what_is_on_record_is_of_known_kernels() -> None:
