@@ -49,7 +49,10 @@ class Throughput(Command):
             raise ValueError(f"--markdown {options.markdown}: no such report")
         found = record.read()
         if options.objects:
-            found = record.examine(record.objects(options.objects))
+            files = record.objects(options.objects)
+            found = record.examine(files)
+            for name in record.missing(files, found):
+                print(f"no loop found: {name}", file=sys.stderr)
         if not found:
             raise ValueError("no loops of kernels that the model knows; name a build by --objects")
         if options.keep:

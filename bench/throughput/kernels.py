@@ -23,7 +23,7 @@ class Kernel:
 
     Attributes:
         what: in words.
-        functions: a regular expression for the function that has the loop.
+        functions: a regular expression for functions; of several, the loop that multiplies most.
     """
 
     level: str
@@ -39,7 +39,7 @@ _QUANTIZE, _ADD = r"\bquantize_neon<false>", r"\badd_vectors<\w+, false>"
 KERNELS = [
     Kernel("neon", MAIN_TILE, r"\bPairwiseTile<2, false>::rows<2>"),
     Kernel("neon", _ROW, r"\bPairwiseTile<2, false>::rows<1>"),
-    Kernel("neon_dotprod", MAIN_TILE, r"\bDotTile<4, false>::rows<6>"),
+    Kernel("neon_dotprod", MAIN_TILE, r"\bDotTile<4, false>::rows<4>"),
     Kernel("neon_dotprod", _ROW, r"\bDotTile<4, false>::rows<1>"),
     Kernel("neon_i8mm", MAIN_TILE, r"\bMatrixTile<4, false>::rows<6>"),
     Kernel("neon_i8mm", _ROW, r"\bMatrixTile<4, false>::rows<1>"),

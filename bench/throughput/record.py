@@ -99,6 +99,15 @@ def examine(files: dict[str, Path], kernels: Sequence[Kernel] = KERNELS) -> list
     return found
 
 
+def missing(
+    files: dict[str, Path], entries: Sequence[Entry], kernels: Sequence[Kernel] = KERNELS
+) -> list[str]:
+    """Kernels of the files' levels that the model found no loop of."""
+    found = {(entry.level, entry.what) for entry in entries}
+    wanted = [(one.level, one.what) for one in kernels if one.level in files]
+    return [f"{level}: {what}" for level, what in wanted if (level, what) not in found]
+
+
 def _provenance(path: Path) -> dict[str, str]:
     compiler = _COMPILER.search(path.read_bytes())
     return {

@@ -304,6 +304,13 @@ def test_reports_show_what_is_on_record_where_there_is_no_build(
     assert path.read_bytes() == before
 
 
+def test_kernels_without_a_loop_are_named() -> None:
+    files = {"neon_dotprod": Path("a.o")}
+    kernels = [Kernel("neon_dotprod", what, "x") for what in (MAIN_TILE, "add")]
+    kernels.append(Kernel("neon", "add", "x"))
+    assert record.missing(files, [_entry("add")], kernels) == [f"neon_dotprod: {MAIN_TILE}"]
+
+
 def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mca.shutil, "which", lambda name: None)
     mca.find.cache_clear()
