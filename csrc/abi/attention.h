@@ -2,10 +2,10 @@
 // Vector kernels repeat it, operation by operation.
 //
 // A weight is exp(score - largest score of the row) in steps of 1 / 65535, the largest being 65535:
-// two bytes, each of which int8 kernels multiply exactly. exp is that of abi/cell.h.
+// two bytes, each of which int8 kernels multiply exactly. exp is that of abi/exp.h.
 #pragma once
 
-#include "abi/cell.h"
+#include "abi/exp.h"
 #include "abi/requantize.h"
 
 namespace octavo {
@@ -17,20 +17,7 @@ constexpr float kAttentionLowest = -15.0f;
 // x <= 0; an integer in 0 .. 65535.
 static inline float attention_weight(float x) {
   const float v = x > kAttentionLowest ? x : kAttentionLowest;
-  float shifted = v * kPerLn2;
-  shifted = shifted + kRoundToInteger;
-  const float n = shifted - kRoundToInteger;
-  float r = v - n * kLn2High;
-  r = r - n * kLn2Low;
-  float e = kExpTerm[0];
-  for (int i = 1; i < kExpTerms; ++i) {
-    e = e * r;
-    e = e + kExpTerm[i];
-  }
-  e = e * r;
-  e = e + 1.0f;
-  const float power = bits_float((float_bits(shifted) << 23) + 0x3f800000u);
-  return round_half_even(e * power * kAttentionOne);
+  return round_half_even(exp_float(v) * kAttentionOne);
 }
 
 }  // namespace octavo

@@ -68,9 +68,9 @@ void run_dynamic(const RankedConv& w, uintptr_t x, int type, int64_t batch,
   dynamic_conv(w.weight, images, {per_tensor, reduce_range, relu}, pointer<void>(out, batch));
 }
 
-// A QTensor to add, laid out as the output is.
-bool read_residual(PyObject* object, const TensorView& out, int32_t channels, Residual& residual) {
-  QTensorView add;
+// A QTensor to add, laid out as the output is; `add` is to live as long as `residual` is read.
+bool read_residual(PyObject* object, const TensorView& out, int32_t channels, QTensorView& add,
+                   Residual& residual) {
   if (!read_qtensor(object, add) || !add.is_8_bit() || !same_layout(add.ints, out)) return false;
   residual = {add.ints.data, channels, add.qparams, add.is_signed()};
   return true;
@@ -97,8 +97,9 @@ PyObject* conv_direct(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   TensorView out = channels_last_view(a.type, w.rank, image.batch, a.x.ints.ndim == w.rank + 2,
                                       channels, output_size(w, image.size));
   if (out.elements() < 1) Py_RETURN_NONE;
+  QTensorView add;
   Residual residual;
-  if (count > 5 && args[5] != Py_None && !read_residual(args[5], out, channels, residual)) {
+  if (count > 5 && args[5] != Py_None && !read_residual(args[5], out, channels, add, residual)) {
     Py_RETURN_NONE;
   }
   if (count > 6 && args[6] != Py_None && !read_clamp(args[6], a.output.clamp)) Py_RETURN_NONE;

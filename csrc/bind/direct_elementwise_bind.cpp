@@ -30,7 +30,7 @@ PyObject* clamp_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
   TensorView out = q.ints;
   const int64_t size = out.elements();
   const auto run = [&](void* to) { clamp(q.ints.data, size, q.is_signed(), range, to); };
-  return or_none(wrap_qtensor(run_into_new(out, size, run), objects_of(args[0])));
+  return or_none(wrap_qtensor(run_into_new(out, size, run), q.objects()));
 }
 
 // Output scale, zero point and dtype; None for the dtype takes that of the inputs.

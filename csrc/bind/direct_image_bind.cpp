@@ -60,7 +60,7 @@ struct ImageArgument {
 // Runs kernel(image, out) for an image of another size, or None where that has no element. With
 // `flat`, the output is (N, C).
 template <typename Kernel>
-PyObject* run_image(ImageArgument& a, PyObject* like, const Sizes& size, bool flat, Kernel kernel) {
+PyObject* run_image(ImageArgument& a, const Sizes& size, bool flat, Kernel kernel) {
   TensorView out = channels_last_view(a.q.ints.type, a.rank, a.image.batch, a.has_batch(),
                                       a.image.channels, size);
   if (out.elements() < 1) Py_RETURN_NONE;
@@ -73,7 +73,7 @@ PyObject* run_image(ImageArgument& a, PyObject* like, const Sizes& size, bool fl
     kernel(a.image, to);
   };
   const int64_t cost = std::max(a.q.ints.elements(), out.elements());
-  return or_none(wrap_qtensor(run_into_new(out, cost, run), objects_of(like)));
+  return or_none(wrap_qtensor(run_into_new(out, cost, run), a.q.objects()));
 }
 
 // `args` are kernel, stride, padding. The dilation of `g` is set.
@@ -105,7 +105,7 @@ PyObject* max_pool_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
       !read_each(args[5], a.rank, g.dilation, read_int32) || !read_windows(args + 2, a, g, size)) {
     Py_RETURN_NONE;
   }
-  return run_image(a, args[0], size, false,
+  return run_image(a, size, false,
                    [&](const ImageView& image, void* out) { max_pool(image, g, out); });
 }
 
@@ -124,7 +124,7 @@ PyObject* avg_pool_direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
       (!read_int32(args[7], options.divisor_override) || options.divisor_override == 0)) {
     Py_RETURN_NONE;
   }
-  return run_image(a, args[0], size, false, [&](const ImageView& image, void* out) {
+  return run_image(a, size, false, [&](const ImageView& image, void* out) {
     avg_pool(image, a.q.qparams.zero_point, g, options, out);
   });
 }
@@ -148,7 +148,7 @@ PyObject* adaptive_pool_direct(PyObject*, PyObject* const* args, Py_ssize_t coun
   };
   if (args[2] == Py_None || !read_each<false>(args[2], a.rank, size, read)) Py_RETURN_NONE;
   for (int d = 0; d < 3; ++d) size[d] = size[d] ? size[d] : a.image.size[d];
-  return run_image(a, args[0], size, false, [&](const ImageView& image, void* out) {
+  return run_image(a, size, false, [&](const ImageView& image, void* out) {
     if constexpr (kMax) {
       adaptive_max_pool(image, size, out);
     } else {
@@ -185,7 +185,7 @@ PyObject* spatial_mean_direct(PyObject*, PyObject* const* args, Py_ssize_t count
     Py_RETURN_NONE;
   }
   const Sizes one{1, 1, 1};
-  return run_image(a, args[0], one, !keepdim, [&](const ImageView& image, void* out) {
+  return run_image(a, one, !keepdim, [&](const ImageView& image, void* out) {
     adaptive_avg_pool(image, a.q.qparams.zero_point, one, out);
   });
 }
@@ -236,7 +236,7 @@ PyObject* upsample_nearest_direct(PyObject*, PyObject* const* args, Py_ssize_t c
     const int64_t have = a.image.size[d];
     if (a.rank == 2 && !exact && (g.size[d] == have || g.size[d] == 2 * have)) g.scale[d] = 0;
   }
-  return run_image(a, args[0], g.size, false, [&](const ImageView& image, void* out) {
+  return run_image(a, g.size, false, [&](const ImageView& image, void* out) {
     upsample_nearest(image, g, exact, out);
   });
 }
@@ -254,7 +254,7 @@ PyObject* upsample_linear_direct(PyObject*, PyObject* const* args, Py_ssize_t co
   for (int d = 0; d < 3; ++d) {
     if (g.size[d] == a.image.size[d]) g.scale[d] = 0;
   }
-  return run_image(a, args[0], g.size, false, [&](const ImageView& image, void* out) {
+  return run_image(a, g.size, false, [&](const ImageView& image, void* out) {
     upsample_linear(image, a.q.qparams.zero_point, g, align_corners, out);
   });
 }

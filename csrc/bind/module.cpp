@@ -1,7 +1,8 @@
 #include "bind/bindings.h"
 #include "parallel/parallel.h"
 
-PYBIND11_MODULE(_C, m) {
+// Safe without the GIL: what threads share is immutable, atomic or per thread (csrc/README.md).
+PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   m.doc() =
       "Octavo's kernels. Use octavo.ops and octavo.backend instead: these functions trust their "
       "addresses.";

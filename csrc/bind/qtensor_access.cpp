@@ -9,30 +9,45 @@ namespace py = pybind11;
 namespace octavo::bind {
 namespace {
 
+// What we hold of the class, from its module's import on.
 struct {
   PyTypeObject* type = nullptr;
   PyObject* make_subclass = nullptr;
   PyObject* dtype[3] = {};  // by ElementType
   PyObject* per_tensor_affine = nullptr;
-  Py_ssize_t axis, ints, qdtype, qscheme, scale, zero_point;  // offsets
+  PyMemberDef *axis, *ints, *qdtype, *qscheme, *scale, *zero_point;
 } qtensor;
 
-// Where objects of `type` keep the slot `name`.
-Py_ssize_t slot_offset(const py::type& type, const char* name) {
+// How objects of `type` keep the slot `name`.
+PyMemberDef* slot_of(const py::type& type, const char* name) {
   const py::object descriptor = type.attr(name);
   if (!Py_IS_TYPE(descriptor.ptr(), &PyMemberDescr_Type)) {
     throw py::type_error(std::string("connect: QTensor.") + name + " is not a slot");
   }
-  return reinterpret_cast<PyMemberDescrObject*>(descriptor.ptr())->d_member->offset;
+  return reinterpret_cast<PyMemberDescrObject*>(descriptor.ptr())->d_member;
 }
 
-PyObject*& slot(PyObject* object, Py_ssize_t offset) {
-  return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offset);
+PyObject*& slot(PyObject* object, const PyMemberDef* member) {
+  return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + member->offset);
 }
 
-void set_slot(PyObject* object, Py_ssize_t offset, PyObject* value) {
+// What a slot holds, or null.
+py::object held(PyObject* object, PyMemberDef* member) {
+#if defined(Py_GIL_DISABLED)
+  // Without the GIL, a reference is safely taken only as Python itself does it.
+  auto value =
+      py::reinterpret_steal<py::object>(PyMember_GetOne(reinterpret_cast<char*>(object), member));
+  if (!value) PyErr_Clear();
+  return value;
+#else
+  return py::reinterpret_borrow<py::object>(slot(object, member));
+#endif
+}
+
+// For an object that no other thread knows yet.
+void set_slot(PyObject* object, const PyMemberDef* member, PyObject* value) {
   Py_INCREF(value);
-  Py_XDECREF(std::exchange(slot(object, offset), value));
+  Py_XDECREF(std::exchange(slot(object, member), value));
 }
 
 bool read_qdtype(PyObject* object, ElementType& type) {
@@ -48,12 +63,12 @@ bool read_qdtype(PyObject* object, ElementType& type) {
 
 void connect_qtensor(py::type type, py::object quint8, py::object qint8, py::object qint32,
                      py::object per_tensor_affine) {
-  qtensor.axis = slot_offset(type, "_axis");
-  qtensor.ints = slot_offset(type, "_int");
-  qtensor.qdtype = slot_offset(type, "_qdtype");
-  qtensor.qscheme = slot_offset(type, "_qscheme");
-  qtensor.scale = slot_offset(type, "_scale");
-  qtensor.zero_point = slot_offset(type, "_zero_point");
+  qtensor.axis = slot_of(type, "_axis");
+  qtensor.ints = slot_of(type, "_int");
+  qtensor.qdtype = slot_of(type, "_qdtype");
+  qtensor.qscheme = slot_of(type, "_qscheme");
+  qtensor.scale = slot_of(type, "_scale");
+  qtensor.zero_point = slot_of(type, "_zero_point");
   qtensor.make_subclass = py::object(type.attr("_make_subclass")).release().ptr();
   qtensor.dtype[0] = quint8.release().ptr();
   qtensor.dtype[1] = qint8.release().ptr();
@@ -63,18 +78,16 @@ void connect_qtensor(py::type type, py::object quint8, py::object qint8, py::obj
 }
 
 bool read_qtensor(PyObject* object, QTensorView& view) {
-  if (Py_TYPE(object) != qtensor.type || slot(object, qtensor.axis) != Py_None) return false;
-  PyObject* const ints = slot(object, qtensor.ints);
-  const OutputObjects objects{slot(object, qtensor.scale), slot(object, qtensor.zero_point),
-                              slot(object, qtensor.qdtype)};
+  if (Py_TYPE(object) != qtensor.type || !held(object, qtensor.axis).is_none()) return false;
+  view.tensor = held(object, qtensor.ints);
+  view.scale = held(object, qtensor.scale);
+  view.zero_point = held(object, qtensor.zero_point);
+  view.qdtype = held(object, qtensor.qdtype);
+  view.qscheme = held(object, qtensor.qscheme);
   ElementType type;
-  return ints && objects.scale && objects.zero_point && read_output(objects, view.qparams, type) &&
-         read_tensor(ints, view.ints) && view.ints.type == type;
-}
-
-OutputObjects objects_of(PyObject* object) {
-  return {slot(object, qtensor.scale), slot(object, qtensor.zero_point),
-          slot(object, qtensor.qdtype), slot(object, qtensor.qscheme)};
+  return view.tensor && view.scale && view.zero_point &&
+         read_output(view.objects(), view.qparams, type) &&
+         read_tensor(view.tensor.ptr(), view.ints) && view.ints.type == type;
 }
 
 PyObject* qdtype_of(ElementType type) { return qtensor.dtype[static_cast<int>(type)]; }

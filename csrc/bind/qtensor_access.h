@@ -6,20 +6,26 @@
 
 namespace octavo::bind {
 
-// A QTensor with one scale, of a dtype that fits its storage.
-struct QTensorView {
-  TensorView ints;
-  QParams qparams;
-  bool is_signed() const { return ints.type == ElementType::kS8; }
-  bool is_8_bit() const { return ints.type != ElementType::kI32; }
-};
-
 // Output qparams as Python objects, which a QTensor keeps.
 struct OutputObjects {
   PyObject* scale;
   PyObject* zero_point;
   PyObject* qdtype;
   PyObject* qscheme = nullptr;  // null: the scheme that connect_qtensor() was given
+};
+
+// A QTensor with one scale, of a dtype that fits its storage. Holds what it shows: another thread
+// may give the QTensor other integers and qparams (QTensor.copy_) while a kernel reads.
+struct QTensorView {
+  TensorView ints;
+  QParams qparams;
+  pybind11::object tensor, scale, zero_point, qdtype, qscheme;
+
+  bool is_signed() const { return ints.type == ElementType::kS8; }
+  bool is_8_bit() const { return ints.type != ElementType::kI32; }
+  OutputObjects objects() const {
+    return {scale.ptr(), zero_point.ptr(), qdtype.ptr(), qscheme.ptr()};
+  }
 };
 
 // Takes the class, its dtypes by storage (quint8, qint8, qint32) and the scheme of the tensors that
@@ -30,9 +36,6 @@ void connect_qtensor(pybind11::type qtensor, pybind11::object quint8, pybind11::
 // Whether `object` is a QTensor (no subclass) with one scale over a tensor that read_tensor()
 // takes.
 bool read_qtensor(PyObject* object, QTensorView& view);
-
-// The qparams of an object that read_qtensor() took.
-OutputObjects objects_of(PyObject* qtensor);
 
 // The dtype with this storage: kU8, kS8 or kI32.
 PyObject* qdtype_of(ElementType type);

@@ -1,6 +1,6 @@
 #include "bind/tensor_access.h"
 
-#include <cstdlib>
+#include <atomic>
 #include <new>
 #include <utility>
 
@@ -24,7 +24,7 @@ struct Torch {
   const dlpack::ExchangeApi* exchange = nullptr;
 };
 Torch torch;
-TensorAccess access = TensorAccess::kNone;
+std::atomic<TensorAccess> access = TensorAccess::kNone;
 
 constexpr dlpack::DataType kDlTypes[] = {{dlpack::kUInt, 8, 1},    {dlpack::kInt, 8, 1},
                                          {dlpack::kInt, 32, 1},    {dlpack::kFloat, 32, 1},
@@ -121,9 +121,9 @@ bool read_by_attributes(PyObject* object, TensorView& view) {
 
 // read_tensor(), 0-D tensors included.
 bool read_any_tensor(PyObject* object, TensorView& view) {
-  if (Py_TYPE(object) != torch.tensor || access == TensorAccess::kNone) return false;
-  const bool read = access == TensorAccess::kExchange ? read_by_exchange(object, view)
-                                                      : read_by_attributes(object, view);
+  if (Py_TYPE(object) != torch.tensor || tensor_access() == TensorAccess::kNone) return false;
+  const bool read = tensor_access() == TensorAccess::kExchange ? read_by_exchange(object, view)
+                                                               : read_by_attributes(object, view);
   if (!read || view.elements() == 0) return false;
   return !is_float(view.type) || !has_negative_bit(object);
 }
@@ -138,7 +138,7 @@ constexpr size_t kElementsOffset = (sizeof(OwnedTensor) + kAlignment - 1) / kAli
 
 PyObject* new_by_exchange(TensorView& view) {
   const int64_t bytes = kElementsOffset + view.elements() * element_bytes(view.type);
-  void* memory = std::aligned_alloc(kAlignment, round_up(bytes, kAlignment));
+  void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
   if (!memory) return nullptr;
   auto* owned = new (memory) OwnedTensor{};
   for (int32_t d = 0; d < view.ndim; ++d) {
@@ -147,7 +147,9 @@ PyObject* new_by_exchange(TensorView& view) {
   }
   view.data = static_cast<char*>(memory) + kElementsOffset;
   owned->managed.version = {dlpack::kMajor, 0};
-  owned->managed.deleter = [](dlpack::ManagedTensor* self) { std::free(self); };
+  owned->managed.deleter = [](dlpack::ManagedTensor* self) {
+    ::operator delete (static_cast<void*>(self), std::align_val_t{kAlignment});
+  };
   owned->managed.tensor = {
       view.data,   {dlpack::kCpu, 0}, view.ndim, kDlTypes[static_cast<int>(view.type)],
       owned->size, owned->stride,     0};
@@ -265,7 +267,7 @@ void connect_torch() {
   access = torch.exchange ? TensorAccess::kExchange : TensorAccess::kAttributes;
 }
 
-TensorAccess tensor_access() { return access; }
+TensorAccess tensor_access() { return access.load(std::memory_order_relaxed); }
 
 bool set_tensor_access(TensorAccess wanted) {
   if (wanted == TensorAccess::kExchange && !torch.exchange) return false;
@@ -285,7 +287,8 @@ void* read_values(PyObject* object, ElementType type, int64_t count) {
 }
 
 PyObject* new_tensor(TensorView& view) {
-  return access == TensorAccess::kExchange ? new_by_exchange(view) : new_by_attributes(view);
+  return tensor_access() == TensorAccess::kExchange ? new_by_exchange(view)
+                                                    : new_by_attributes(view);
 }
 
 bool is_tracing() {

@@ -20,9 +20,9 @@ struct FeatureInfo {
 };
 const FeatureInfo& feature_info(Feature f);
 
-// Features that the CPU reports and the operating system has enabled: CPUID together with XCR0, and
-// for AMX the kernel's permission, which is asked for here once. Bits of Feature, detected at the
-// first call.
+// Features that the CPU has and the operating system has enabled, bits of Feature, detected at the
+// first call. On x86 CPUID together with XCR0, and for AMX Linux's permission, which is asked for
+// here once; on ARM what the system says: getauxval, sysctlbyname or IsProcessorFeaturePresent.
 uint64_t features();
 
 // The subset of features() that a loaded emulator provides rather than the CPU. A library that

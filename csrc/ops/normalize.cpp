@@ -10,6 +10,7 @@
 #include "ops/row_runs.h"
 #include "parallel/parallel.h"
 #include "util/aligned_buffer.h"
+#include "util/int128.h"
 
 namespace octavo {
 namespace {
@@ -17,8 +18,6 @@ namespace {
 constexpr int64_t kChunk = 1 << 14;  // bytes of a task, which stay in the L1 cache
 constexpr int64_t kRun = 1 << 16;    // bytes that a task sums up
 constexpr float kLargestByte = 255.0f;
-
-__extension__ typedef __int128 Int128;
 
 const ElementwiseFns& fns() { return cpu::kernels().elementwise; }
 
@@ -178,7 +177,7 @@ struct Statistics {
 double spread_of(const Moments& m, int64_t n) {
   constexpr int64_t kSmall = 1 << 23;  // n^2 255^2 < 2^63
   if (n < kSmall) return static_cast<double>(n * m.square - m.sum * m.sum);
-  return static_cast<double>(Int128{n} * m.square - Int128{m.sum} * m.sum);
+  return to_double(Int128{n} * m.square - Int128{m.sum} * m.sum);
 }
 
 Statistics statistics(const Moments& m, int64_t n, const ByteInput& x, double eps,

@@ -3,70 +3,30 @@
 //
 // Linking one, or compiling with -fopenmp, would put a second runtime beside torch's as soon as the
 // two files differ: two pools that spin against each other, of which torch.set_num_threads governs
-// only one. GOMP_parallel is the stable entry point behind `#pragma omp parallel` in gcc's ABI;
-// LLVM's and Intel's runtimes export it too.
+// only one.
 #include <atomic>
-#include <mutex>
 
+#include "parallel/openmp_runtime.h"
 #include "parallel/parallel.h"
 
 #if !defined(_WIN32)
-#include <dlfcn.h>
 #include <pthread.h>
 #endif
 
 namespace octavo {
 namespace {
 
-struct OpenMp {
-  void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
-  int (*max_threads)() = nullptr;
-  int (*in_parallel)() = nullptr;
-  std::string library;
-
-  bool usable() const { return parallel && max_threads && in_parallel; }
-};
-
 std::atomic<bool> in_forked_child{false};
 
+OpenMpRuntime find_openmp() {
 #if !defined(_WIN32)
-
-OpenMp resolve(void* handle) {
-  OpenMp omp;
-  omp.parallel = reinterpret_cast<decltype(omp.parallel)>(dlsym(handle, "GOMP_parallel"));
-  omp.max_threads =
-      reinterpret_cast<decltype(omp.max_threads)>(dlsym(handle, "omp_get_max_threads"));
-  omp.in_parallel = reinterpret_cast<decltype(omp.in_parallel)>(dlsym(handle, "omp_in_parallel"));
-  Dl_info info;
-  if (omp.usable() && dladdr(reinterpret_cast<void*>(omp.parallel), &info) && info.dli_fname) {
-    omp.library = info.dli_fname;
-  }
-  return omp;
-}
-
-OpenMp find_openmp() {
   pthread_atfork(nullptr, nullptr, [] { in_forked_child.store(true, std::memory_order_relaxed); });
-  OpenMp omp = resolve(RTLD_DEFAULT);
-  if (omp.usable()) return omp;
-  // A torch whose dependencies were not loaded globally: look among them.
-  for (const char* name : {"libtorch_cpu.so", "libtorch_cpu.dylib"}) {
-    if (void* handle = dlopen(name, RTLD_LAZY | RTLD_NOLOAD)) {
-      omp = resolve(handle);
-      dlclose(handle);
-      if (omp.usable()) return omp;
-    }
-  }
-  return {};
+#endif
+  return find_loaded_openmp();
 }
 
-#else
-
-OpenMp find_openmp() { return {}; }
-
-#endif
-
-const OpenMp& openmp() {
-  static const OpenMp once = find_openmp();
+const OpenMpRuntime& openmp() {
+  static const OpenMpRuntime once = find_openmp();
   return once;
 }
 
@@ -98,9 +58,7 @@ bool pool_available() {
 void parallel_for(int64_t tasks, int64_t cost, TaskFn fn, void* context) {
   if (tasks > 1 && cost > kSerialGrain && pool_available() && openmp().max_threads() > 1) {
     Region region{fn, context, tasks};
-    // 0 threads = torch's own team: a smaller team makes libgomp end workers and start new ones for
-    // the next region.
-    openmp().parallel(run_region, &region, 0, 0);
+    openmp().run_team(run_region, &region);
     return;
   }
   for (int64_t task = 0; task < tasks; ++task) fn(context, task);

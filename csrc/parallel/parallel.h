@@ -35,7 +35,7 @@ int max_threads();
 void use_pool_after_fork();
 
 struct PoolInfo {
-  std::string pool;     // "GNU OpenMP ABI (shared with torch)" or "serial"
+  std::string pool;     // "OpenMP, shared with torch" or "serial"
   std::string library;  // file that provides it, or why there is none
   int threads;
 };

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,36 @@ def as_text(info: dict[str, Any]) -> str:
 
 
 def _cpu_model() -> str:
-    """The name that Linux gives the CPU, or what Python knows elsewhere."""
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or "unknown"
+    """The CPU's name as the operating system tells it; on ARM Linux, its maker and part by their
+    numbers."""
+    if platform.system() == "Darwin":
+        return _sysctl("machdep.cpu.brand_string") or platform.processor() or "unknown"
+    listed = _listed_cpu()
+    # By the architecture: an emulator may show the file of the machine beneath.
+    if platform.machine() == "aarch64":
+        numbers = [listed.get(key) for key in ("CPU implementer", "CPU part")]
+        return "implementer {}, part {}".format(*numbers) if all(numbers) else "unknown"
+    return listed.get("model name") or platform.processor() or "unknown"
+
+
+def _listed_cpu() -> dict[str, str]:
+    """The first CPU of /proc/cpuinfo; empty where there is no such file. For its name only: what it
+    can run is asked of the CPU."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def _sysctl(name: str) -> str:
+    """A value of macOS's ``sysctl``; empty where it cannot be had."""
+    try:
+        done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def _features() -> dict[str, str]:

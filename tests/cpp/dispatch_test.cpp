@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <stdexcept>
 
 #include "cpu/features.h"
@@ -122,10 +123,13 @@ struct Report {
   int code;
 };
 
-// What a fresh process of this binary chooses with OCTAVO_ISA set so.
+// What a fresh process of this binary chooses with OCTAVO_ISA set so. OCTAVO_TEST_LAUNCHER is the
+// emulator that runs the binary, where one does.
 Report fresh_process(const std::string& isa) {
-  const std::string self = std::string("/proc/") + std::to_string(getpid()) + "/exe";
-  const std::string command = "OCTAVO_ISA='" + isa + "' " + self + " --report-active-isa";
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+  const char* launcher = std::getenv("OCTAVO_TEST_LAUNCHER");
+  const std::string command = "OCTAVO_ISA='" + isa + "' " + (launcher ? launcher : "") + " '" +
+                              self + "' --report-active-isa";
   Report report;
   FILE* pipe = popen(command.c_str(), "r");
   if (!pipe) return {"popen failed", -1};

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "abi/half.h"
 #include "guard_buffer.h"
 #include "ref/reference.h"
 #include "support.h"
@@ -271,6 +272,70 @@ TEST_P(ElementwiseKernelTest, Clamp) {
             });
       });
     }
+  }
+}
+
+TEST_P(ElementwiseKernelTest, Range) {
+  Random random(6);
+  enum Values { kAny, kNegativeZeros, kWithNan };
+  for (const Values values : {kAny, kNegativeZeros, kWithNan}) {
+    for_each_size("range, values " + std::to_string(values), [&](const ElementwiseCase& c) {
+      float* x = memory().a.place_array<float>(c.size, c.side);
+      for (int64_t i = 0; i < c.size; ++i) {
+        do x[i] = values == kNegativeZeros ? -0.0f : hard_float(random, 0.25f);
+        while (x[i] != x[i]);
+      }
+      const bool nan = values == kWithNan && c.size;
+      if (nan) x[random.integer(0, static_cast<int>(c.size) - 1)] = std::nanf("");
+      for (FloatRange range : {FloatRange{}, FloatRange{-3.5f, 7.0f}}) {
+        FloatRange expected = range;
+        for (int64_t i = 0; i < c.size; ++i) {
+          expected.lo = std::min(expected.lo, x[i]);
+          expected.hi = std::max(expected.hi, x[i]);
+        }
+        {
+          const RunningCase running(&c);
+          fns().range(x, c.size, &range);
+        }
+        ASSERT_EQ(nan, std::isnan(range.lo) && std::isnan(range.hi)) << c.describe();
+        if (nan) continue;
+        // Bits, because 0 == -0.
+        ASSERT_EQ(float_bits(expected.lo), float_bits(range.lo)) << c.describe();
+        ASSERT_EQ(float_bits(expected.hi), float_bits(range.hi)) << c.describe();
+      }
+    });
+  }
+}
+
+// What a 16-bit float stands for, by its definition; NaN keeps sign and payload and becomes quiet.
+uint32_t half_bits(uint16_t h, bool is_f16) {
+  const uint32_t sign = uint32_t{h} >> 15 << 31;
+  const int exponent = h >> 10 & 31, fraction = h & 1023;
+  if (!is_f16) return uint32_t{h} << 16;
+  if (exponent == 31) return sign | 0x7f800000 | fraction << 13 | (fraction ? 0x400000 : 0);
+  const float magnitude = exponent ? std::ldexp(1024.0f + fraction, exponent - 25)
+                                   : std::ldexp(static_cast<float>(fraction), -24);
+  return sign | float_bits(magnitude);
+}
+
+TEST_P(ElementwiseKernelTest, ToFloat) {
+  for (const bool is_f16 : {false, true}) {
+    uint32_t next = 0;  // every 16-bit pattern, again and again
+    bool all = false;
+    const auto run = [&](const ElementwiseCase& c) {
+      uint16_t* halves = memory().a.place_array<uint16_t>(c.size, c.side);
+      for (int64_t i = 0; i < c.size; ++i) halves[i] = static_cast<uint16_t>(next++);
+      all = all || next >= 65536;
+      compare(
+          c, c.size * sizeof(float), sizeof(float),
+          [&](void* x) { fns().to_float[is_f16](halves, c.size, static_cast<float*>(x)); },
+          [&](void* x) {
+            for (int64_t i = 0; i < c.size; ++i) {
+              static_cast<uint32_t*>(x)[i] = half_bits(halves[i], is_f16);
+            }
+          });
+    };
+    while (!all && !HasFatalFailure()) for_each_size(is_f16 ? "float16" : "bfloat16", run);
   }
 }
 

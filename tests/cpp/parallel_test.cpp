@@ -2,6 +2,7 @@
 // all runs serially, and with one, as torch brings it.
 #include "parallel/parallel.h"
 
+#include <dlfcn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 
 #include "layer_case.h"
 #include "ops/conv.h"
+#include "parallel/openmp_runtime.h"
 
 #if defined(OCTAVO_TEST_WITH_OPENMP)
 #include <omp.h>
@@ -111,6 +113,38 @@ TEST(ParallelTest, OneLayerServesManyThreads) {
   EXPECT_EQ(wrong.load(), 0);
 }
 
+// A layer has a packed form for each ISA, which the first call that needs it adds for all threads.
+TEST(ParallelTest, ThreadsComputeWhileAnotherForcesIsas) {
+  const std::vector<std::string> isas = isas_under_test();
+  Random random(3);
+  const int32_t m = 12, n = 40, k = 70;
+  const QuantizedBytes x(random, m * k, true);
+  const LayerCase layer(random, 1, n, 1, k, LayerCase::Zeros::kSome, true, x.qparams.scale);
+  const OutputSpec output =
+      random_output(random, OutKind::kS8, layer.output_scale(random, x.qparams.scale));
+  std::vector<uint8_t> expected(m * n);
+  ref::linear(layer.reference(), x.reference(), m, x.affine(), reference_output(output), {},
+              expected.data());
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    const QuantizedWeight weight(layer.weights.data(), {1, n, 1, k}, layer.params, false);
+    std::atomic<int> wrong{0}, running{4};
+    std::vector<std::thread> callers;
+    for (int t = 0; t < 4; ++t) {
+      callers.emplace_back([&] {
+        std::vector<uint8_t> out(m * n);
+        for (int i = 0; i < 50; ++i) {
+          linear(weight, {x.data.data(), m, k, k, true}, x.qparams, output, out.data(), n);
+          wrong += out != expected;
+        }
+        running -= 1;
+      });
+    }
+    for (size_t i = 0; running.load() > 0; ++i) const ForcedIsa forced(isas[i % isas.size()]);
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_EQ(wrong.load(), 0);
+  }
+}
+
 #if !defined(OCTAVO_TEST_WITH_OPENMP)
 
 TEST(ParallelTest, IsSerialWithoutAnOpenMpRuntime) {
@@ -157,6 +191,42 @@ TEST(OpenMpTest, RunsSeriallyInsideAnotherRegion) {
     parallel_for(4, kMuchWork, [&](int64_t) { foreign += std::this_thread::get_id() != me; });
   }
   EXPECT_EQ(foreign.load(), 0);
+}
+
+// Entry points of the loaded runtime, but for the one that gcc's code calls.
+void* find_all_but_gnu(void*, const char* name) {
+  return std::string(name) == "GOMP_parallel" ? nullptr : dlsym(RTLD_DEFAULT, name);
+}
+
+// As on Windows, and wherever LLVM's runtime was built without gcc's entry points.
+TEST(OpenMpTest, RunsATeamByTheEntryPointOfLlvm) {
+  const OpenMpRuntime runtime = openmp_runtime(find_all_but_gnu, nullptr);
+  ASSERT_EQ(runtime.gnu_parallel, nullptr);
+  if (!runtime.llvm_fork_call) {
+    EXPECT_FALSE(runtime.usable());
+    GTEST_SKIP() << "the OpenMP runtime of this compiler is not LLVM's";
+  }
+  ASSERT_TRUE(runtime.usable());
+  for (const int count : {1, 2, 3, 4}) {
+    const Threads threads(count);
+    for (int repeat = 0; repeat < 20; ++repeat) {
+      struct Team {
+        const OpenMpRuntime& runtime;
+        std::atomic<int> members{0}, outside{0};
+      } team{runtime};
+      runtime.run_team(
+          [](void* argument) {
+            auto& team = *static_cast<Team*>(argument);
+            team.members += 1;
+            team.outside += team.runtime.in_parallel() == 0;
+            // Until all have come, so that no thread does the work of another.
+            while (team.members.load() < team.runtime.max_threads()) std::this_thread::yield();
+          },
+          &team);
+      EXPECT_EQ(team.members.load(), count);
+      EXPECT_EQ(team.outside.load(), count > 1 ? 0 : 1);
+    }
+  }
 }
 
 // Results do not depend on the number of threads.

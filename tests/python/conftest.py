@@ -17,7 +17,8 @@ from octavo import _C
 _only = os.environ.get("OCTAVO_TEST_ISA")
 ISAS = [_only] if _only else octavo.backend.supported()
 
-# The same examples in every run; `--hypothesis-profile explore` searches on from new ones.
+# The same examples in every run; `--hypothesis-profile explore` searches on from new ones, and
+# `emulated` takes fewer, for CPUs that are emulated.
 settings.register_profile(
     "octavo",
     derandomize=True,
@@ -26,7 +27,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.register_profile("explore", settings.get_profile("octavo"), derandomize=False)
+settings.register_profile("emulated", settings.get_profile("octavo"), max_examples=8)
 settings.load_profile("octavo")
+
+
+_tests_of = dict.fromkeys(ISAS, 0)
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.kernel) for name in ISAS])
@@ -35,7 +40,14 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     name: str = request.param
     with octavo.backend.force(name):
         assert octavo.backend.current() == name
+        _tests_of[name] += 1
         yield name
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells how many tests ran on the kernels of each instruction set."""
+    counts = ", ".join(f"{name} {count}" for name, count in _tests_of.items())
+    terminalreporter.write_line(f"tests by ISA: {counts}")
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,9 @@
 
 #include "isa/amx_int8/gemm-inl.h"
 #include "isa/amx_int8/peak-inl.h"
-#include "isa/x86_shared/depthwise_any-inl.h"
-#include "isa/x86_shared/depthwise_rows-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
-#include "isa/x86_shared/grouped_any-inl.h"
-#include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/read_avx512-inl.h"
+#include "isa/x86_shared/windows-inl.h"
 
 namespace octavo {
 namespace {

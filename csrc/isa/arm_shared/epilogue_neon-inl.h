@@ -147,8 +147,8 @@ struct ByteRange4 {
   explicit ByteRange4(const Epilogue& e)
       : floor(vdupq_n_f32(e.lo)),
         out_zero(vdupq_n_s16(static_cast<int16_t>(e.out_zero))),
-        lo(vdupq_n_u8(static_cast<uint8_t>(static_cast<int>(e.lo) + e.out_zero))),
-        hi(vdupq_n_u8(static_cast<uint8_t>(static_cast<int>(e.hi) + e.out_zero))) {}
+        lo(vdupq_n_u8(static_cast<uint8_t>(vcvtns_s32_f32(e.lo) + e.out_zero))),
+        hi(vdupq_n_u8(static_cast<uint8_t>(vcvtns_s32_f32(e.hi) + e.out_zero))) {}
 
   // To integers. NaN takes the lower bound; conversions saturate, and so does packing, so that the
   // upper bound can wait until there are bytes.

@@ -3,16 +3,13 @@
 #error "isa/avx2 must be built with the flags of its isa.cmake"
 #endif
 
-#include "isa/x86_shared/depthwise_any-inl.h"
-#include "isa/x86_shared/depthwise_rows-inl.h"
 #include "isa/x86_shared/elementwise_avx2-inl.h"
 #include "isa/x86_shared/gemm_inner_product-inl.h"
 #include "isa/x86_shared/gemm_split_bits-inl.h"
-#include "isa/x86_shared/grouped_any-inl.h"
-#include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/lanes_avx2-inl.h"
 #include "isa/x86_shared/lines-inl.h"
 #include "isa/x86_shared/read_avx2-inl.h"
+#include "isa/x86_shared/windows-inl.h"
 
 namespace octavo {
 namespace {

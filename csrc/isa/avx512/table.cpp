@@ -5,16 +5,13 @@
 #endif
 
 #include "isa/avx512/gemm-inl.h"
-#include "isa/x86_shared/depthwise_any-inl.h"
-#include "isa/x86_shared/depthwise_rows-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
 #include "isa/x86_shared/gemm_inner_product-inl.h"
 #include "isa/x86_shared/gemm_split_bits-inl.h"
-#include "isa/x86_shared/grouped_any-inl.h"
-#include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/lanes_avx512-inl.h"
 #include "isa/x86_shared/lines-inl.h"
 #include "isa/x86_shared/read_avx512-inl.h"
+#include "isa/x86_shared/windows-inl.h"
 
 namespace octavo {
 namespace {

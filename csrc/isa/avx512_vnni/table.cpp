@@ -6,12 +6,9 @@
 
 #include "isa/avx512_vnni/gemm-inl.h"
 #include "isa/avx512_vnni/peak-inl.h"
-#include "isa/x86_shared/depthwise_any-inl.h"
-#include "isa/x86_shared/depthwise_rows-inl.h"
 #include "isa/x86_shared/elementwise_avx512-inl.h"
-#include "isa/x86_shared/grouped_any-inl.h"
-#include "isa/x86_shared/grouped_rows-inl.h"
 #include "isa/x86_shared/read_avx512-inl.h"
+#include "isa/x86_shared/windows-inl.h"
 
 namespace octavo {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "isa/arm_shared/elementwise_neon-inl.h"
 #include "isa/arm_shared/read_neon-inl.h"
+#include "isa/arm_shared/windows_neon-inl.h"
 #include "isa/neon/gemm-inl.h"
-#include "isa/shared/window-inl.h"
 
 namespace octavo {
 namespace {
@@ -16,10 +16,16 @@ constexpr GemmKernel kGemm[] = {
     gemm_row<true>("u8s8_gemm_4x8c8__neon"),
 };
 constexpr WindowKernel kWindow[] = {
-    depthwise_portable_row("u8s8_depthwise_any_x1__neon"),
-    grouped_portable_row("u8s8_grouped_any_x1__neon"),
+    depthwise_rows_row<3, 1>("u8s8_depthwise_3x3s1_x16__neon"),
+    depthwise_rows_row<3, 2>("u8s8_depthwise_3x3s2_x16__neon"),
+    depthwise_rows_row<5, 1>("u8s8_depthwise_5x5s1_x16__neon"),
+    depthwise_rows_row<5, 2>("u8s8_depthwise_5x5s2_x16__neon"),
+    depthwise_any_row("u8s8_depthwise_any_x16__neon"),
+    grouped_rows_row<3, 1>("u8s8_grouped_3x3s1_x16__neon"),
+    grouped_rows_row<3, 2>("u8s8_grouped_3x3s2_x16__neon"),
+    grouped_any_row("u8s8_grouped_any_x16__neon"),
 };
-constexpr KernelSet kTable = {"neon",  kGemm,   2,    kWindow,  2, elementwise_neon(),
+constexpr KernelSet kTable = {"neon",  kGemm,   2,    kWindow,  8, elementwise_neon(),
                               nullptr, nullptr, peak, read_neon};
 
 }  // namespace

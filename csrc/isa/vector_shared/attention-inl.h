@@ -3,25 +3,16 @@
 #pragma once
 
 #include "abi/attention.h"
-#include "abi/unroll.h"
 #include "isa/shared/attention-inl.h"
+#include "isa/vector_shared/exp-inl.h"
 
 namespace octavo {
 namespace {
 
 template <typename F>
 static inline OCTAVO_INLINE typename F::Vec attention_weight_lanes(typename F::Vec x) {
-  using Vec = typename F::Vec;
-  const Vec v = F::max(x, F::set(kAttentionLowest));
-  const Vec shifted = F::add(F::mul(v, F::set(kPerLn2)), F::set(kRoundToInteger));
-  const Vec n = F::sub(shifted, F::set(kRoundToInteger));
-  Vec r = F::sub(v, F::mul(n, F::set(kLn2High)));
-  r = F::sub(r, F::mul(n, F::set(kLn2Low)));
-  Vec e = F::set(kExpTerm[0]);
-  unroll<kExpTerms - 1>([&](auto i)
-                            OCTAVO_INLINE { e = F::add(F::mul(e, r), F::set(kExpTerm[i + 1])); });
-  e = F::add(F::mul(e, r), F::set(1.0f));
-  return F::mul(F::mul(e, F::power_of_two(shifted)), F::set(kAttentionOne));
+  const auto v = F::max(x, F::set(kAttentionLowest));
+  return F::mul(exp_lanes<F>(v), F::set(kAttentionOne));
 }
 
 // Registers: 12 constants, 5 values.

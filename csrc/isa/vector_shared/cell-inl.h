@@ -8,6 +8,7 @@
 #include "abi/cell.h"
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
+#include "isa/vector_shared/exp-inl.h"
 
 namespace octavo {
 namespace {
@@ -19,17 +20,8 @@ static inline OCTAVO_INLINE typename F::Vec clamp_lanes(typename F::Vec x, float
 
 template <typename F>
 static inline OCTAVO_INLINE typename F::Vec sigmoid_lanes(typename F::Vec x) {
-  using Vec = typename F::Vec;
-  const Vec v = clamp_lanes<F>(F::sub(F::set(0.0f), x), kExpLimit);
-  const Vec shifted = F::add(F::mul(v, F::set(kPerLn2)), F::set(kRoundToInteger));
-  const Vec n = F::sub(shifted, F::set(kRoundToInteger));
-  Vec r = F::sub(v, F::mul(n, F::set(kLn2High)));
-  r = F::sub(r, F::mul(n, F::set(kLn2Low)));
-  Vec e = F::set(kExpTerm[0]);
-  unroll<kExpTerms - 1>([&](auto i)
-                            OCTAVO_INLINE { e = F::add(F::mul(e, r), F::set(kExpTerm[i + 1])); });
-  e = F::add(F::mul(e, r), F::set(1.0f));
-  return F::div(F::set(1.0f), F::add(F::set(1.0f), F::mul(e, F::power_of_two(shifted))));
+  const auto v = clamp_lanes<F>(F::sub(F::set(0.0f), x), kExpLimit);
+  return F::div(F::set(1.0f), F::add(F::set(1.0f), exp_lanes<F>(v)));
 }
 
 template <typename F>

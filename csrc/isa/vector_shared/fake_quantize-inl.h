@@ -9,7 +9,8 @@ namespace {
 
 // 5 registers of constants, 8 of values.
 template <typename F, bool kInside>
-static void fake_quantize_run(const FakeQuantizeArgs& p) {
+static void fake_quantize_run(const FakeQuantizeArgs& args) {
+  const FakeQuantizeArgs p = args;  // which stores of bytes cannot change
   using Vec = typename F::Vec;
   constexpr int kCount = F::kCount;
   const Vec inverse = F::set(p.inverse), scale = F::set(p.scale), zero = F::set(0.0f);

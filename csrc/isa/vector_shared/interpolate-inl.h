@@ -11,10 +11,10 @@ namespace {
 
 // What one output pixel is computed from. In registers, or at least where stores of bytes, which
 // may alias anything, do not make the compiler load it again.
-template <typename B, int kRows>
+template <typename Form, int kRows>
 struct Corners {
   const uint8_t *left[kRows], *right[kRows];
-  typename B::Vec weights[kRows];  // left and right in turn: 16-bit, or 8-bit of the coarse form
+  typename Form::Weights weights[kRows];
 };
 
 // Left and right pixels side by side meet their weights in vpmaddwd. int8 is computed as uint8 with
@@ -24,6 +24,7 @@ struct Corners {
 template <typename B, bool kSigned, int kRows>
 struct Interpolation {
   using Vec = typename B::Vec;
+  using Weights = Vec;  // 16 bits of the left pixel, 16 of the right in turn
   explicit Interpolation(int32_t zero)
       : start(B::set32(-(zero + kBias) * kInterpolationOne)),
         zero16(B::set16(zero + kBias)),
@@ -32,7 +33,8 @@ struct Interpolation {
   static Vec weights(int32_t both) { return B::set32(both); }
 
   template <typename Channels>
-  OCTAVO_INLINE Vec operator()(const Corners<B, kRows>& from, const Channels& channels) const {
+  OCTAVO_INLINE Vec operator()(const Corners<Interpolation, kRows>& from,
+                               const Channels& channels) const {
     const auto load = [&](const uint8_t* pixel) OCTAVO_INLINE {
       const Vec in = channels.load(pixel, 0);
       return kSigned ? B::flip(in, flip) : in;
@@ -65,6 +67,7 @@ struct Interpolation {
 template <typename B, bool kSigned, int kRows>
 struct CoarseInterpolation {
   using Vec = typename B::Vec;
+  using Weights = Vec;  // 8 bits of each in turn
   explicit CoarseInterpolation(int32_t zero)
       : start(B::set16(-(zero - (kSigned ? 0 : 128)) * 128)),
         zero16(B::set16(zero)),
@@ -75,7 +78,8 @@ struct CoarseInterpolation {
   }
 
   template <typename Channels>
-  OCTAVO_INLINE Vec operator()(const Corners<B, kRows>& from, const Channels& channels) const {
+  OCTAVO_INLINE Vec operator()(const Corners<CoarseInterpolation, kRows>& from,
+                               const Channels& channels) const {
     const auto load = [&](const uint8_t* pixel) OCTAVO_INLINE {
       const Vec in = channels.load(pixel, 0);
       return kSigned ? in : B::flip(in, flip);
@@ -105,7 +109,7 @@ static void interpolate_rows(const InterpolateArgs& args) {
   const InterpolateArgs p = args;
   const Form form(p.zero_point);
   for (int64_t i = 0; i < p.pixels; ++i) {
-    Corners<B, kRows> from;
+    Corners<Form, kRows> from;
     unroll<kRows>([&](auto r) OCTAVO_INLINE {
       const uint8_t* row = static_cast<const uint8_t*>(p.rows[r]);
       from.left[r] = row + p.left[i];
@@ -126,13 +130,23 @@ static void interpolate_rows(const InterpolateArgs& args) {
   }
 }
 
+// How vectors B interpolate, which those without vpmaddwd and vpmaddubsw specialize.
+template <typename B>
+struct InterpolationForms {
+  template <bool kSigned, int kRows>
+  using Fine = Interpolation<B, kSigned, kRows>;
+  template <bool kSigned, int kRows>
+  using Coarse = CoarseInterpolation<B, kSigned, kRows>;
+};
+
 template <typename B, bool kSigned, int kRows>
 static void interpolate_any(const InterpolateArgs& p) {
+  using Forms = InterpolationForms<B>;
   constexpr int32_t kFine = 127 * 65537;
   if (p.weight_bits & kFine) {
-    interpolate_rows<B, kRows, Interpolation<B, kSigned, kRows>>(p);
+    interpolate_rows<B, kRows, typename Forms::template Fine<kSigned, kRows>>(p);
   } else {
-    interpolate_rows<B, kRows, CoarseInterpolation<B, kSigned, kRows>>(p);
+    interpolate_rows<B, kRows, typename Forms::template Coarse<kSigned, kRows>>(p);
   }
 }
 

@@ -11,7 +11,8 @@ namespace {
 // Row by row, as memory wants to be read; parameters come from the L1 cache. kBounded:
 // AffineArgs::stays_int32. Registers: 4 of values, 4 of packed ones, up to 5 constants.
 template <typename L, AffineKind kKind, bool kSigned, bool kBounded>
-void affine_rows(const AffineArgs& p) {
+void affine_rows(const AffineArgs& args) {
+  const AffineArgs p = args;  // which stores of bytes cannot change
   using Floats = typename L::Floats;
   const Floats center = L::set_float(p.center), factor = L::set_float(p.factor);
   const Floats limit = L::set_float(kAffineLimit), none = L::set_float(0.0f);
@@ -24,20 +25,23 @@ void affine_rows(const AffineArgs& p) {
       row_shift = L::set_float(p.row_shift[r]);
     }
     const auto block = [&](const uint8_t* from, int64_t at) OCTAVO_INLINE {
+      const float* const scales = p.scale + at;
+      const float* const shifts = kKind == AffineKind::kPrelu ? nullptr : p.shift + at;
       typename L::Vec q[4];
+      const typename L::template Quarters<kSigned> quarters(from);
       unroll<4>([&](auto j) OCTAVO_INLINE {
-        const Floats x = L::template to_floats<kSigned>(from + j * (L::kBytes / 4));
-        const Floats scale = L::load_floats(p.scale + at + j * (L::kBytes / 4));
+        const Floats x = quarters[j];
+        const Floats scale = L::load_floats(scales + j * (L::kBytes / 4));
         Floats t;
         if constexpr (kKind == AffineKind::kPrelu) {  // one of the two summands is 0
           const Floats y = L::sub(x, center);
           t = L::add(L::mul(L::max(y, none), factor), L::mul(L::min(y, none), scale));
         } else {
-          const Floats shift = L::load_floats(p.shift + at + j * (L::kBytes / 4));
+          const Floats shift = L::load_floats(shifts + j * (L::kBytes / 4));
           const Floats y = kKind == AffineKind::kNormalize ? L::fma(x, row_scale, row_shift) : x;
           t = L::fma(y, scale, shift);
         }
-        q[j] = L::round(kBounded ? t : L::min(t, limit));
+        q[j] = kBounded ? L::round(t) : L::round_up_to(t, limit);
       });
       const typename L::Vec low = L::adds16(L::pack32(q[0], q[1]), zero);
       const typename L::Vec high = L::adds16(L::pack32(q[2], q[3]), zero);
@@ -62,11 +66,10 @@ void affine_rows(const AffineArgs& p) {
 
 template <typename L, AffineKind kKind, bool kSigned>
 void affine_vectors(const AffineArgs* args) {
-  const AffineArgs p = *args;
-  if (kKind != AffineKind::kPrelu && p.stays_int32) {
-    affine_rows<L, kKind, kSigned, kKind != AffineKind::kPrelu>(p);
+  if (kKind != AffineKind::kPrelu && args->stays_int32) {
+    affine_rows<L, kKind, kSigned, kKind != AffineKind::kPrelu>(*args);
   } else {
-    affine_rows<L, kKind, kSigned, false>(p);
+    affine_rows<L, kKind, kSigned, false>(*args);
   }
 }
 
@@ -97,15 +100,15 @@ struct RunMoments {
   Vec sum = L::zero(), square = L::zero();
 };
 
-template <typename L>
+template <typename L, typename Run = RunMoments<L>>
 void moments_vectors(const void* q, int64_t size, int32_t flip, int64_t* sums) {
   using Vec = typename L::Vec;
-  constexpr int64_t kLong = RunMoments<L>::kLong;
+  constexpr int64_t kLong = Run::kLong;
   const uint8_t* x = static_cast<const uint8_t*>(q);
   const Vec mask = L::set8(flip);
   int64_t i = 0;
   while (i < size) {
-    RunMoments<L> moments;
+    Run moments;
     const int64_t stop = size - i > kLong * L::kBytes ? i + kLong * L::kBytes : size;
     for (; i + L::kBytes <= stop; i += L::kBytes) moments.take(L::flip(L::load(x + i), mask));
     if (i < stop) {  // only at the end: what is missing is 0
@@ -166,13 +169,18 @@ void column_moments_vectors(const void* q, int64_t rows, ptrdiff_t stride, int64
 }
 
 template <typename L>
-constexpr void add_normalize(ElementwiseFns& fns) {
+constexpr void add_affine(ElementwiseFns& fns) {
   fns.affine[0][0] = affine_vectors<L, AffineKind::kScaleShift, false>;
   fns.affine[0][1] = affine_vectors<L, AffineKind::kScaleShift, true>;
   fns.affine[1][0] = affine_vectors<L, AffineKind::kNormalize, false>;
   fns.affine[1][1] = affine_vectors<L, AffineKind::kNormalize, true>;
   fns.affine[2][0] = affine_vectors<L, AffineKind::kPrelu, false>;
   fns.affine[2][1] = affine_vectors<L, AffineKind::kPrelu, true>;
+}
+
+template <typename L>
+constexpr void add_normalize(ElementwiseFns& fns) {
+  add_affine<L>(fns);
   fns.moments = moments_vectors<L>;
   fns.column_moments = column_moments_vectors<L>;
 }

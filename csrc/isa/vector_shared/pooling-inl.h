@@ -204,20 +204,29 @@ static inline OCTAVO_INLINE Sums32<B> widen(const Sums16<B>& s) {
            B::unpack_hi16(s.hi, hi)}};
 }
 
-// Adds a + b. vpmaddubsw with ones adds neighbouring bytes, exactly: at most 510.
+// Adds the bytes of a and b. Where the class has no sums of two widths (B::kAddsWide), vpmaddubsw
+// with ones adds neighbouring bytes, exactly: at most 510.
 template <typename B, bool kSigned>
 static inline OCTAVO_INLINE void add_pair(Sums16<B>& s, typename B::Vec a, typename B::Vec b,
                                           typename B::Vec ones) {
-  const auto pairs = [&](typename B::Vec v) OCTAVO_INLINE {
-    return kSigned ? B::maddu8s8(ones, v) : B::maddu8s8(v, ones);
-  };
-  s.lo = B::add16(s.lo, pairs(B::unpack_lo8(a, b)));
-  s.hi = B::add16(s.hi, pairs(B::unpack_hi8(a, b)));
+  if constexpr (B::kAddsWide) {
+    s.lo = B::template add_lo8<kSigned>(B::template add_lo8<kSigned>(s.lo, a), b);
+    s.hi = B::template add_hi8<kSigned>(B::template add_hi8<kSigned>(s.hi, a), b);
+  } else {
+    const auto pairs = [&](typename B::Vec v) OCTAVO_INLINE {
+      return kSigned ? B::maddu8s8(ones, v) : B::maddu8s8(v, ones);
+    };
+    s.lo = B::add16(s.lo, pairs(B::unpack_lo8(a, b)));
+    s.hi = B::add16(s.hi, pairs(B::unpack_hi8(a, b)));
+  }
 }
 
 template <typename B, bool kSigned>
 static inline OCTAVO_INLINE void add_one(Sums16<B>& s, typename B::Vec a, typename B::Vec ones) {
-  if constexpr (kSigned) {
+  if constexpr (B::kAddsWide) {
+    s.lo = B::template add_lo8<kSigned>(s.lo, a);
+    s.hi = B::template add_hi8<kSigned>(s.hi, a);
+  } else if constexpr (kSigned) {
     add_pair<B, kSigned>(s, a, B::zero(), ones);
   } else {
     s.lo = B::add16(s.lo, B::unpack_lo8(a, B::zero()));

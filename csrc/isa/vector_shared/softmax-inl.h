@@ -40,10 +40,9 @@ class RowExponentials {
     if (count < L::kBytes) {
       distance = L::either(distance, L::flip(L::first_bytes(count), L::set8(255)));
     }
-    L::widen(distance, exps);
-    unroll<4>([&](auto j) OCTAVO_INLINE { exps[j] = factors_.exponential(exps[j]); });
+    factors_.exponentials(distance, exps);
     const Vec four = L::add32(L::add32(exps[0], exps[1]), L::add32(exps[2], exps[3]));
-    sum_ = L::add64(sum_, L::add64(L::low32(four), L::high32(four)));
+    sum_ = L::accumulate(sum_, four);
   }
   int64_t sum() const { return L::total64(sum_); }
 
@@ -65,7 +64,7 @@ struct SoftmaxResults {
     Vec q[4];
     unroll<4>([&](auto j) OCTAVO_INLINE {
       const Floats x = L::to_float(L::load(exps + j * (L::kBytes / 4)));
-      q[j] = L::round(L::min(L::mul(x, factor), limit));
+      q[j] = L::round_up_to(L::mul(x, factor), limit);
     });
     const Vec low = L::adds16(L::pack32(q[0], q[1]), zero);
     const Vec high = L::adds16(L::pack32(q[2], q[3]), zero);
@@ -144,10 +143,8 @@ void softmax_vectors(const SoftmaxArgs* args) {
     for (int i = 0; i < 256; i += L::kBytes) {
       for (int j = 0; j < L::kBytes; ++j) bytes[j] = static_cast<uint8_t>(i + j);
       typename L::Vec e[4];
-      L::widen(L::load(bytes), e);
-      unroll<4>([&](auto j) OCTAVO_INLINE {
-        L::store(ordered + i + j * (L::kBytes / 4), factors.exponential(e[j]));
-      });
+      factors.exponentials(L::load(bytes), e);
+      unroll<4>([&](auto j) OCTAVO_INLINE { L::store(ordered + i + j * (L::kBytes / 4), e[j]); });
     }
   }
   for (int64_t r = 0; r < p.rows; ++r) {

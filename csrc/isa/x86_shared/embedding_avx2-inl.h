@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "isa/shared/part_word-inl.h"
 #include "isa/vector_shared/embedding-inl.h"
 #include "isa/x86_shared/epilogue_avx2-inl.h"
 #include "isa/x86_shared/floats_avx2-inl.h"
@@ -12,16 +13,9 @@
 namespace octavo {
 namespace {
 
-// The first n < 8 bytes, n > 0.
+// The first n <= 8 bytes, n > 0.
 static inline __m128i load_first_bytes(const uint8_t* p, int n) {
-  uint32_t low = 0, high = 0;
-  if (n >= 4) {
-    std::memcpy(&low, p, 4);
-    std::memcpy(&high, p + n - 4, 4);
-    return _mm_cvtsi64_si128(static_cast<int64_t>(low | uint64_t{high} << 8 * (n - 4)));
-  }
-  low = p[0] | uint32_t{p[n / 2]} << 8 * (n / 2) | uint32_t{p[n - 1]} << 8 * (n - 1);
-  return _mm_cvtsi32_si128(static_cast<int32_t>(low));
+  return _mm_cvtsi64_si128(static_cast<int64_t>(load_part_word(p, n)));
 }
 
 struct TableBytes256 : Floats256 {

@@ -11,12 +11,16 @@ namespace {
 
 struct FloatBytes256 : Bytes256 {
   static constexpr bool kDot = false;  // whether there is vpdpbusd
-  // 8 bytes as floats.
+  // kBytes bytes as floats, a quarter of them at a time.
   template <bool kSigned>
-  static inline Floats to_floats(const uint8_t* p) {
-    const __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    return _mm256_cvtepi32_ps(kSigned ? _mm256_cvtepi8_epi32(q) : _mm256_cvtepu8_epi32(q));
-  }
+  struct Quarters {
+    inline OCTAVO_INLINE explicit Quarters(const uint8_t* p) : p(p) {}
+    inline OCTAVO_INLINE Floats operator[](int j) const {
+      const __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + j * (kBytes / 4)));
+      return _mm256_cvtepi32_ps(kSigned ? _mm256_cvtepi8_epi32(q) : _mm256_cvtepu8_epi32(q));
+    }
+    const uint8_t* p;
+  };
   // 2^23 + byte, in the order that pack32 and pack16 undo.
   static inline void widen(Vec v, Floats (&x)[4]) {
     const Vec none = _mm256_setzero_si256(), top = _mm256_set1_epi16(0x4b00);
@@ -36,6 +40,8 @@ struct FloatBytes256 : Bytes256 {
   static inline Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
   static inline Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
   static inline Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+  // Values above `limit` need not differ from it: beyond int32 conversion gives INT_MIN.
+  static inline Vec round_up_to(Floats x, Floats limit) { return round(min(x, limit)); }
   // Bytes packed by pack32 and pack16 in the order of the values.
   static inline Vec in_order(Vec v) {
     return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));

@@ -17,12 +17,16 @@ struct FloatBytes512 : Bytes512 {
 #else
   static constexpr bool kDot = false;
 #endif
-  // 16 bytes as floats.
+  // kBytes bytes as floats, a quarter of them at a time.
   template <bool kSigned>
-  static inline Floats to_floats(const uint8_t* p) {
-    const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm512_cvtepi32_ps(kSigned ? _mm512_cvtepi8_epi32(q) : _mm512_cvtepu8_epi32(q));
-  }
+  struct Quarters {
+    inline OCTAVO_INLINE explicit Quarters(const uint8_t* p) : p(p) {}
+    inline OCTAVO_INLINE Floats operator[](int j) const {
+      const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + j * (kBytes / 4)));
+      return _mm512_cvtepi32_ps(kSigned ? _mm512_cvtepi8_epi32(q) : _mm512_cvtepu8_epi32(q));
+    }
+    const uint8_t* p;
+  };
   // 2^23 + byte, in the order that pack32 and pack16 undo.
   static inline void widen(Vec v, Floats (&x)[4]) {
     const Vec top = _mm512_set1_epi32(0x4b000000);
@@ -42,6 +46,8 @@ struct FloatBytes512 : Bytes512 {
   static inline Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   static inline Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
   static inline Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+  // Values above `limit` need not differ from it: beyond int32 conversion gives INT_MIN.
+  static inline Vec round_up_to(Floats x, Floats limit) { return round(min(x, limit)); }
   // Bytes packed by pack32 and pack16 in the order of the values.
   static inline Vec in_order(Vec v) {
     const Vec order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);

@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "isa/shared/part_word-inl.h"
 #include "isa/vector_shared/interpolate-inl.h"
 
 namespace octavo {
@@ -16,6 +17,7 @@ struct Bytes256 {
   using Vec = __m256i;
   using Floats = __m256;
   static constexpr int kBytes = 32;
+  static constexpr bool kAddsWide = false;
 
   static inline Vec load(const void* p) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(p));
@@ -65,28 +67,12 @@ struct Bytes256 {
   static inline Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 
  private:
-  template <typename T>
-  static inline uint64_t word(const uint8_t* p) {
-    T value;
-    std::memcpy(&value, p, sizeof(T));
-    return value;
-  }
-  // 0 < n < 16: pieces that overlap where n is not a sum of two of them.
+  // 0 < n < 16.
   static inline __m128i load_part16(const uint8_t* p, int n) {
-    if (n > 8) {
-      const uint64_t high = word<uint64_t>(p + n - 8) >> (8 * (16 - n));
-      return _mm_set_epi64x(static_cast<int64_t>(high), static_cast<int64_t>(word<uint64_t>(p)));
-    }
-    uint64_t low;
-    if (n == 8) {
-      low = word<uint64_t>(p);
-    } else if (n >= 4) {
-      low = word<uint32_t>(p) | word<uint32_t>(p + n - 4) << (8 * (n - 4));
-    } else {
-      const int middle = n / 2;
-      low = p[0] | uint64_t{p[middle]} << (8 * middle) | uint64_t{p[n - 1]} << (8 * (n - 1));
-    }
-    return _mm_cvtsi64_si128(static_cast<int64_t>(low));
+    if (n <= 8) return _mm_cvtsi64_si128(static_cast<int64_t>(load_part_word(p, n)));
+    const int64_t low = static_cast<int64_t>(load_word<uint64_t>(p));
+    const uint64_t high = load_word<uint64_t>(p + n - 8) >> (8 * (16 - n));
+    return _mm_set_epi64x(static_cast<int64_t>(high), low);
   }
 };
 

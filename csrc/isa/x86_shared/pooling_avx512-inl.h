@@ -14,6 +14,7 @@ struct Bytes512 {
   using Vec = __m512i;
   using Floats = __m512;
   static constexpr int kBytes = 64;
+  static constexpr bool kAddsWide = false;
 
   static inline Vec load(const void* p) { return _mm512_loadu_si512(p); }
   static inline void store(void* p, Vec v) { _mm512_storeu_si512(p, v); }

@@ -35,13 +35,21 @@ struct SoftmaxBytes256 : FloatBytes256 {
     x[2] = _mm256_unpacklo_epi16(odd, none);
     x[3] = _mm256_unpackhi_epi16(odd, none);
   }
+  inline OCTAVO_INLINE void exponentials(Vec distances, Vec (&exps)[4]) const {
+    widen(distances, exps);
+    unroll<4>([&](auto j) OCTAVO_INLINE { exps[j] = exponential(exps[j]); });
+  }
   static inline uint8_t largest(Vec v) {
     return largest_of_128(_mm_max_epu8(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
   }
   static inline Vec sub8(Vec a, Vec b) { return _mm256_sub_epi8(a, b); }
   static inline Vec either(Vec a, Vec b) { return _mm256_or_si256(a, b); }
-  static inline Vec low32(Vec v) { return _mm256_and_si256(v, _mm256_set1_epi64x(0xffffffff)); }
-  static inline Vec high32(Vec v) { return _mm256_srli_epi64(v, 32); }
+  // 64-bit sums of 32-bit values.
+  static inline Vec accumulate(Vec sum, Vec v) {
+    const Vec low = _mm256_and_si256(v, _mm256_set1_epi64x(0xffffffff)),
+              high = _mm256_srli_epi64(v, 32);
+    return _mm256_add_epi64(sum, _mm256_add_epi64(low, high));
+  }
 
   Floats high[2], low[2];
 };

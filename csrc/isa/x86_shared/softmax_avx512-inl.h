@@ -27,6 +27,10 @@ struct SoftmaxBytes512 : FloatBytes512 {
       x[j] = _mm512_maskz_shuffle_epi8(0x1111111111111111ull, v, from);
     });
   }
+  inline OCTAVO_INLINE void exponentials(Vec distances, Vec (&exps)[4]) const {
+    widen(distances, exps);
+    unroll<4>([&](auto j) OCTAVO_INLINE { exps[j] = exponential(exps[j]); });
+  }
   static inline uint8_t largest(Vec v) {
     const __m256i half =
         _mm256_max_epu8(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
@@ -35,8 +39,12 @@ struct SoftmaxBytes512 : FloatBytes512 {
   }
   static inline Vec sub8(Vec a, Vec b) { return _mm512_sub_epi8(a, b); }
   static inline Vec either(Vec a, Vec b) { return _mm512_or_si512(a, b); }
-  static inline Vec low32(Vec v) { return _mm512_and_si512(v, _mm512_set1_epi64(0xffffffff)); }
-  static inline Vec high32(Vec v) { return _mm512_srli_epi64(v, 32); }
+  // 64-bit sums of 32-bit values.
+  static inline Vec accumulate(Vec sum, Vec v) {
+    const Vec low = _mm512_and_si512(v, _mm512_set1_epi64(0xffffffff)),
+              high = _mm512_srli_epi64(v, 32);
+    return _mm512_add_epi64(sum, _mm512_add_epi64(low, high));
+  }
 
   Floats high, low;
 };

@@ -1,8 +1,5 @@
-// What the window kernels need of vectors of 16, 32 and 64 bytes, under the same names.
-//
-// The unpack instructions work within lanes of 128 bits. Four rows of bytes that are interleaved
-// into dwords by two of them come out as four vectors; lane l of vector q holds channels l * 16 + q
-// * 4 to + 3. Packing the results back undoes that order.
+// What the window kernels need of vectors of 16, 32 and 64 bytes, under the same names
+// (vector_shared/window_vector-inl.h).
 #pragma once
 
 #include <immintrin.h>
@@ -11,6 +8,12 @@
 
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
+#include "isa/vector_shared/window_vector-inl.h"
+#if defined(__AVX512BW__)
+#include "isa/x86_shared/epilogue_avx512-inl.h"
+#else
+#include "isa/x86_shared/epilogue_avx2-inl.h"
+#endif
 
 namespace octavo {
 namespace {
@@ -26,26 +29,9 @@ static inline void store_first16(void* p, __m128i v, int n) {
 }
 #else
 static inline __m128i load_first16(const void* p, int n) {
-  const char* from = static_cast<const char*>(p);
-  if (n >= 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  uint64_t low = 0, high = 0;
-  if (n >= 8) {
-    std::memcpy(&low, from, 8);
-    if (n > 8) {
-      std::memcpy(&high, from + n - 8, 8);
-      high >>= 8 * (16 - n);
-    }
-  } else if (n >= 4) {
-    uint32_t first, last;
-    std::memcpy(&first, from, 4);
-    std::memcpy(&last, from + n - 4, 4);
-    low = first | uint64_t{last} << (8 * (n - 4));
-  } else {
-    low = static_cast<uint8_t>(from[0]);
-    if (n > 1) low |= uint64_t{static_cast<uint8_t>(from[1])} << 8;
-    if (n > 2) low |= uint64_t{static_cast<uint8_t>(from[2])} << 16;
-  }
-  return _mm_set_epi64x(static_cast<int64_t>(high), static_cast<int64_t>(low));
+  if (n >= 16) return _mm_loadu_si128(static_cast<const __m128i*>(p));
+  const FirstBytes first = load_first_bytes(p, n);
+  return _mm_set_epi64x(static_cast<int64_t>(first.high), static_cast<int64_t>(first.low));
 }
 
 static inline void store_first16(void* p, __m128i v, int n) {
@@ -63,6 +49,8 @@ struct Window128 {
   using Vec = __m128i;
   using Floats = __m128;
   static constexpr int kBytes = 16;
+  static constexpr bool kFreeMoves = true;  // from register to register
+  using Part = Window128;
 
   static inline Vec zero() { return _mm_setzero_si128(); }
   static inline Vec set8(int x) { return _mm_set1_epi8(static_cast<char>(x)); }
@@ -95,6 +83,9 @@ struct Window128 {
   static inline Vec madd16(Vec a, Vec b) { return _mm_madd_epi16(a, b); }
   static inline Floats to_float(Vec v) { return _mm_cvtepi32_ps(v); }
   static inline Vec to_int(Floats x) { return _mm_cvtps_epi32(x); }
+  // Too large and NaN become the smallest int32, as does too small.
+  static inline Floats guard(float, float hi) { return set_float(hi); }
+  static inline Floats guarded(Floats hi, Floats x) { return min(hi, x); }
   static inline Floats as_floats(Vec v) { return _mm_castsi128_ps(v); }
   static inline Vec as_ints(Floats x) { return _mm_castps_si128(x); }
   static inline Floats add(Floats a, Floats b) { return _mm_add_ps(a, b); }
@@ -107,12 +98,15 @@ struct Window128 {
   static inline Vec max8(Vec a, Vec b) { return _mm_max_epu8(a, b); }
   static inline Vec min8(Vec a, Vec b) { return _mm_min_epu8(a, b); }
   static inline void order_lanes(Vec (&)[4]) {}
+  static inline int nearest(float x) { return _mm_cvtss_si32(_mm_set_ss(x)); }
 };
 
 struct Window256 {
   using Vec = __m256i;
   using Floats = __m256;
   static constexpr int kBytes = 32;
+  static constexpr bool kFreeMoves = true;  // from register to register
+  using Part = Window128;
 
   using Half = Window128;
   static inline Vec join(Half::Vec low, Half::Vec high) { return _mm256_set_m128i(high, low); }
@@ -168,6 +162,9 @@ struct Window256 {
   static inline Vec madd16(Vec a, Vec b) { return _mm256_madd_epi16(a, b); }
   static inline Floats to_float(Vec v) { return _mm256_cvtepi32_ps(v); }
   static inline Vec to_int(Floats x) { return _mm256_cvtps_epi32(x); }
+  // Too large and NaN become the smallest int32, as does too small.
+  static inline Floats guard(float, float hi) { return set_float(hi); }
+  static inline Floats guarded(Floats hi, Floats x) { return min(hi, x); }
   static inline Floats as_floats(Vec v) { return _mm256_castsi256_ps(v); }
   static inline Vec as_ints(Floats x) { return _mm256_castps_si256(x); }
   static inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
@@ -202,6 +199,8 @@ struct Window512 {
   using Vec = __m512i;
   using Floats = __m512;
   static constexpr int kBytes = 64;
+  static constexpr bool kFreeMoves = true;  // from register to register
+  using Part = Window128;
 
   using Half = Window256;
   static inline Vec join(Half::Vec low, Half::Vec high) {
@@ -249,6 +248,9 @@ struct Window512 {
   static inline Vec madd16(Vec a, Vec b) { return _mm512_madd_epi16(a, b); }
   static inline Floats to_float(Vec v) { return _mm512_cvtepi32_ps(v); }
   static inline Vec to_int(Floats x) { return _mm512_cvtps_epi32(x); }
+  // Too large and NaN become the smallest int32, as does too small.
+  static inline Floats guard(float, float hi) { return set_float(hi); }
+  static inline Floats guarded(Floats hi, Floats x) { return min(hi, x); }
   static inline Floats as_floats(Vec v) { return _mm512_castsi512_ps(v); }
   static inline Vec as_ints(Floats x) { return _mm512_castps_si512(x); }
   static inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
@@ -302,50 +304,77 @@ static inline __m512i dpbusd(__m512i acc, __m512i a, __m512i w) {
 #endif
 #endif
 
-// Sums of products of dwords of unsigned bytes with dwords of signed ones, exactly.
+// uint8 activations, to which int8 ones are brought by adding 128.
+template <class L, bool kSigned>
+static inline OCTAVO_INLINE typename L::Vec as_unsigned(typename L::Vec v) {
+  return kSigned ? L::bit_xor(v, L::set8(0x80)) : v;
+}
+
 #if defined(__AVXVNNI__) || defined(__AVX512VNNI__)
-template <class L>
-struct Dot {
+template <class L, bool kSigned>
+struct Dot : DwordOrder<L> {
   using Vec = typename L::Vec;
   using Bytes = Vec;    // four activations to a dword
   using Weights = Vec;  // four weights to a dword
 
+  static inline OCTAVO_INLINE Vec activations(Vec v) { return as_unsigned<L, kSigned>(v); }
   static inline OCTAVO_INLINE Bytes bytes(Vec v) { return v; }
   static inline OCTAVO_INLINE Weights weights(Vec v) { return v; }
   static constexpr bool kPairs = false;
-  static inline OCTAVO_INLINE Vec dot(Vec acc, Bytes a, Weights w) { return dpbusd(acc, a, w); }
+  template <int Q = 0>
+  static inline OCTAVO_INLINE Vec dot(Vec acc, Bytes a, Weights w) {
+    return dpbusd(acc, a, w);
+  }
 };
 #else
 // Bytes 0 and 2, and 1 and 3, widened to pairs of 16 bits for vpmaddwd, which cannot overflow.
 template <class L>
-struct Dot {
-  using Vec = typename L::Vec;
-  struct Bytes {
-    Vec even, odd;
-  };
-  struct Weights {
-    Vec even, odd;
-  };
+struct WidenedBytes {
+  typename L::Vec even, odd;
+};
 
+template <class L, bool kSigned>
+struct Dot : DwordOrder<L> {
+  using Vec = typename L::Vec;
+  using Bytes = WidenedBytes<L>;
+  using Weights = WidenedBytes<L>;
+
+  static inline OCTAVO_INLINE Vec activations(Vec v) { return as_unsigned<L, kSigned>(v); }
   static inline OCTAVO_INLINE Bytes bytes(Vec v) {
     return {L::even_unsigned(v), L::odd_unsigned(v)};
   }
   static inline OCTAVO_INLINE Weights weights(Vec v) {
     return {L::even_signed(v), L::odd_signed(v)};
   }
-  // Bytes 0 and 2 cost one multiplication, 1 and 3 another.
   static constexpr bool kPairs = true;
+  template <int Q = 0>
   static inline OCTAVO_INLINE Vec dot(Vec acc, Bytes a, Weights w) {
-    return dot_odd(dot_even(acc, a, w), a, w);
+    return dot_odd<Q>(dot_even<Q>(acc, a, w), a, w);
   }
+  template <int Q>
   static inline OCTAVO_INLINE Vec dot_even(Vec acc, Bytes a, Weights w) {
     return L::add32(acc, L::madd16(a.even, w.even));
   }
+  template <int Q>
   static inline OCTAVO_INLINE Vec dot_odd(Vec acc, Bytes a, Weights w) {
     return L::add32(acc, L::madd16(a.odd, w.odd));
   }
 };
 #endif
+
+template <class L, bool kSigned>
+struct GroupDot : Dot<L, kSigned> {
+  static constexpr bool kArranges = false;
+};
+
+static void store_window_rows(const int32_t* acc, ptrdiff_t acc_stride, const GemmArgs& g,
+                              int rows) {
+#if defined(__AVX512BW__)
+  store_rows(acc, acc_stride, g, 0, rows);
+#else
+  store_rows8(acc, acc_stride, g, 0, rows);
+#endif
+}
 
 }  // namespace
 }  // namespace octavo

@@ -18,6 +18,8 @@ import torch
 import octavo
 from module_support import generator, random_conv, random_linear, random_q, threads
 
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
 LIMIT = 120
 PRELUDE = """
 import zlib
@@ -148,6 +150,7 @@ print(one, count() - with_torch)
     assert output == "0 0"
 
 
+@needs_fork
 def test_fork_after_use(tmp_path: Path) -> None:
     output = run_script(
         tmp_path,
@@ -175,6 +178,7 @@ if __name__ == "__main__":
     assert output == "True True"
 
 
+@needs_fork
 def test_fork_after_use_of_torch_alone(tmp_path: Path) -> None:
     """The pool exists in the parent although Octavo has not used it."""
     output = run_script(
@@ -196,6 +200,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert output == "0"
 
 
+@needs_fork
 def test_fork_before_use_can_have_threads(tmp_path: Path) -> None:
     """A server that loads the model, forks its workers, and computes only there."""
     output = run_script(
@@ -218,6 +223,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert output == "0"
 
 
+@needs_fork
 def test_fork_while_other_threads_run(tmp_path: Path) -> None:
     output = run_script(
         tmp_path,

@@ -39,5 +39,32 @@ class RowColumns {
   int column_, columns_;
 };
 
+// Phases I and later of one round, up to the last pixel; false behind that. The exits lie apart, so
+// that accumulators which are done do not live on.
+template <int kFlight, int I, typename Step>
+static inline OCTAVO_INLINE bool run_phases(int& left, const Step& step) {
+  step(Index<0>(), Index<(kFlight - 1 + I) % kFlight>());
+  if (--left == 0) return false;
+  if constexpr (I + 1 < kFlight) return run_phases<kFlight, I + 1>(left, step);
+  return true;
+}
+
+// Runs along a row with `kFlight` pixels under way: step(from, phase) passes the columns that
+// complete the first of them, for pixels `from` and later, and then stores it if from is 0. Phases
+// go round, where there are kFlight of them.
+template <int kFlight, int kPhases, typename Step>
+static inline OCTAVO_INLINE void run_along(int pixels, const Step& step) {
+  static_assert(kPhases == 1 || kPhases == kFlight);
+  unroll<kFlight - 1>([&](auto i) OCTAVO_INLINE {
+    step(Index<kFlight - 1 - kIndex<decltype(i)>>(), Index<i % kPhases>());
+  });
+  if constexpr (kPhases == 1) {
+    for (int p = 0; p < pixels; ++p) step(Index<0>(), Index<0>());
+  } else if (pixels > 0) {
+    while (run_phases<kFlight, 0>(pixels, step)) {
+    }
+  }
+}
+
 }  // namespace
 }  // namespace octavo

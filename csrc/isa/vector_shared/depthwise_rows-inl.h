@@ -3,9 +3,9 @@
 
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
-#include "isa/x86_shared/depthwise_block-inl.h"
-#include "isa/x86_shared/depthwise_tile-inl.h"
-#include "isa/x86_shared/window_columns-inl.h"
+#include "isa/vector_shared/depthwise_block-inl.h"
+#include "isa/vector_shared/depthwise_tile-inl.h"
+#include "isa/vector_shared/window_columns-inl.h"
 
 namespace octavo {
 namespace {
@@ -22,6 +22,7 @@ template <class L, int K>
 class ColumnDwords {
  public:
   using Vec = typename L::Vec;
+  using Dwords = typename Dot<L>::Dwords;
   static constexpr bool kJoinsMiddle = K == 3 && Dot<L>::kPairs;
 
   ColumnDwords() {
@@ -29,18 +30,17 @@ class ColumnDwords {
   }
   // H = 0, then H = 1 for every column.
   template <int H>
-  inline OCTAVO_INLINE void next(const Vec (&row)[K], Vec (&first)[2], Vec (&rest)[2]) {
+  inline OCTAVO_INLINE void next(const Vec (&row)[K], Dwords (&first)[2], Dwords (&rest)[2]) {
     if constexpr (K == 5) {
-      interleave<L, H>(row[0], row[1], row[2], row[3], first);
+      Dot<L>::template interleave<H>(row[0], row[1], row[2], row[3], first);
       const Vec pair = interleave_bytes<L, H>(last_, row[4]);
-      rest[0] = L::low16(before_[1][H], pair);
-      rest[1] = L::high16(before_[1][H], pair);
+      Dot<L>::join(before_[1][H], pair, rest);
       before_[1][H] = before_[0][H];
       before_[0][H] = pair;
     } else if constexpr (kJoinsMiddle) {
-      interleave<L, H>(row[0], last_, row[2], row[1], first);
+      Dot<L>::template interleave<H>(row[0], last_, row[2], row[1], first);
     } else {
-      interleave<L, H>(row[0], row[1], row[2], L::zero(), first);
+      Dot<L>::template interleave<H>(row[0], row[1], row[2], L::zero(), first);
     }
     if constexpr (H == 1) last_ = row[K == 5 ? 4 : 1];
   }
@@ -67,7 +67,7 @@ struct DepthwiseBlock : BlockChannels<L, J> {
       // The last column's dwords count none of the columns before.
       if constexpr (c == K - 1) dwords = ColumnDwords<L, K>();
       unroll<2>([&](auto h) OCTAVO_INLINE {
-        Vec first[2], rest[2];
+        typename Dot<L>::Dwords first[2], rest[2];
         dwords.template next<h>(row, first, rest);
         unroll<2>([&](auto i) OCTAVO_INLINE {
           constexpr int q = 2 * kIndex<decltype(h)> + i;
@@ -86,16 +86,21 @@ struct DepthwiseBlock : BlockChannels<L, J> {
 // every column is read and interleaved once. finish(accumulators) takes each pixel as its last
 // column has passed.
 //
+// Where moves between registers cost an instruction, the loop is unrolled over the pixels under way
+// instead of moving their accumulators on.
+//
 // Register budget, K = 3 and stride 1 (32 vectors): 12 accumulators, 12 weights, 4 for a column.
-template <class L, int J, int K, int S, class Columns, typename Load, typename Finish>
+template <class L, int J, int K, int S, bool kSigned, class Columns, typename Load, typename Finish>
 static inline OCTAVO_INLINE void depthwise_run(Columns columns, const Load& load,
                                                const DepthwiseBlock<L, J, K>& block, int pixels,
                                                const Finish& finish) {
   using Vec = typename L::Vec;
   using Block = DepthwiseBlock<L, J, K>;
   constexpr int kFlight = (K + S - 1) / S;  // pixels under way
+  constexpr int kPhases = L::kFreeMoves ? 1 : kFlight;
+  using D = Dot<L, kSigned>;
   using Weights = typename Block::Weights;
-  Vec acc[kFlight][4];
+  Vec acc[kFlight][4];  // pixel f of those under way is (f + phase) % kFlight
   ColumnDwords<L, K> dwords;
   Weights weights[K][4], tails[2][4];
   unroll<4>([&](auto q) OCTAVO_INLINE {
@@ -104,27 +109,27 @@ static inline OCTAVO_INLINE void depthwise_run(Columns columns, const Load& load
   });
   const auto add_column = [&](auto c, auto q, Vec sum, const auto& first, const auto& rest)
                               OCTAVO_INLINE {
-                                using D = Dot<L>;
                                 if constexpr (ColumnDwords<L, K>::kJoinsMiddle) {
-                                  sum = D::dot_even(sum, first, weights[c][q]);
-                                  if constexpr (c > 0) sum = D::dot_odd(sum, first, weights[c][q]);
+                                  sum = D::template dot_even<q>(sum, first, weights[c][q]);
+                                  if constexpr (c > 0)
+                                    sum = D::template dot_odd<q>(sum, first, weights[c][q]);
                                 } else {
-                                  sum = D::dot(sum, first, weights[c][q]);
+                                  sum = D::template dot<q>(sum, first, weights[c][q]);
                                 }
                                 // Apart, as clang looks dot_odd up even where it is discarded.
                                 if constexpr (D::kPairs) {
                                   if constexpr (K == 5 && c == 4) {
-                                    sum = D::dot_odd(sum, rest, tails[1][q]);
+                                    sum = D::template dot_odd<q>(sum, rest, tails[1][q]);
                                   } else if constexpr (K == 5 && c == 3) {
-                                    sum = D::dot(sum, rest, tails[0][q]);
+                                    sum = D::template dot<q>(sum, rest, tails[0][q]);
                                   }
                                 } else if constexpr (K == 5 && c >= 3) {
-                                  sum = D::dot(sum, rest, tails[c - 3][q]);
+                                  sum = D::template dot<q>(sum, rest, tails[c - 3][q]);
                                 }
                                 return sum;
                               };
   // The S columns that complete pixel 0 of those under way, for pixels `from` and later.
-  const auto advance = [&](auto from) OCTAVO_INLINE {
+  const auto advance = [&](auto from, auto phase) OCTAVO_INLINE {
     unroll<S>([&](auto s) OCTAVO_INLINE {
       constexpr int kColumn = K - S + s;  // of pixel 0's window
       if constexpr (kColumn < kIndex<decltype(from)> * S) {
@@ -135,17 +140,17 @@ static inline OCTAVO_INLINE void depthwise_run(Columns columns, const Load& load
         Vec row[K];
         unroll<K>([&](auto r) OCTAVO_INLINE { row[r] = load(at + r); });
         unroll<2>([&](auto h) OCTAVO_INLINE {
-          Vec firsts[2], rests[2];
+          typename D::Dwords firsts[2], rests[2];
           dwords.template next<h>(row, firsts, rests);
           unroll<2>([&](auto i) OCTAVO_INLINE {
             constexpr int q = 2 * kIndex<decltype(h)> + i;
-            typename Dot<L>::Bytes first = Dot<L>::bytes(firsts[i]), rest{};
-            if constexpr (K == 5) rest = Dot<L>::bytes(rests[i]);
+            typename D::Bytes first = D::bytes(firsts[i]), rest{};
+            if constexpr (K == 5) rest = D::bytes(rests[i]);
             unroll<kFlight>([&](auto f) OCTAVO_INLINE {
               constexpr int c = kColumn - f * S;
               if constexpr (f >= kIndex<decltype(from)> && c >= 0) {
-                acc[f][q] = add_column(Index<c>(), Index<q>(), c == 0 ? block.init[q] : acc[f][q],
-                                       first, rest);
+                Vec& sum = acc[(f + kIndex<decltype(phase)>) % kFlight][q];
+                sum = add_column(Index<c>(), Index<q>(), c == 0 ? block.init[q] : sum, first, rest);
               }
             });
           });
@@ -154,19 +159,16 @@ static inline OCTAVO_INLINE void depthwise_run(Columns columns, const Load& load
     });
   };
   const auto rotate = [&]() OCTAVO_INLINE {
+    if constexpr (kPhases > 1) return;  // the phase moves on
     unroll<kFlight - 1>([&](auto f) OCTAVO_INLINE {
       unroll<4>([&](auto q) OCTAVO_INLINE { acc[f][q] = acc[f + 1][q]; });
     });
   };
-  unroll<kFlight - 1>([&](auto i) OCTAVO_INLINE {
-    advance(Index<kFlight - 1 - kIndex<decltype(i)>>());
+  run_along<kFlight, kPhases>(pixels, [&](auto from, auto phase) OCTAVO_INLINE {
+    advance(from, phase);
+    if constexpr (from == 0) finish(acc[phase]);
     rotate();
   });
-  for (int p = 0; p < pixels; ++p) {
-    advance(Index<0>());
-    finish(acc[0]);
-    rotate();
-  }
 }
 
 // One block of n channels, all rows, J at a time.
@@ -179,9 +181,7 @@ __attribute__((noinline)) void depthwise_block(const WindowArgs& args, int chann
   const bool plain8 = is_plain8(args);
   const Requantize8<L> requantize(args, plain8 && stays_int32(args, args.taps, channel, n));
   const auto load = [&](const uint8_t* const* row) OCTAVO_INLINE {
-    const Vec v = Joined<L, J>::template load<S, kPartial>(row, channel, n);
-    // int8 activations are offset by 128 (WindowKernel::a_offset).
-    return kSigned ? L::bit_xor(v, L::set8(0x80)) : v;
+    return Dot<L, kSigned>::activations(Joined<L, J>::template load<S, kPartial>(row, channel, n));
   };
   DepthwiseTile<L> tile;
   const int image_rows = (args.out_rows - 1) * S + K, most = run_pixels(args);
@@ -208,46 +208,10 @@ __attribute__((noinline)) void depthwise_block(const WindowArgs& args, int chann
         }
       };
       const int pixels = args.pixels - first < most ? args.pixels - first : most;
-      depthwise_run<L, J, K, S>(columns, load, block, pixels, finish);
+      depthwise_run<L, J, K, S, kSigned>(columns, load, block, pixels, finish);
       if (!plain8) store_tile<L, J, kPartial>(tile, block, args, {channel, n, row, first, pixels});
     }
   }
-}
-
-// Cuts channels into blocks of a vector; where what is left is less than half a vector, rows share
-// one.
-template <int K, int S, bool kSigned>
-void depthwise_rows(const WindowArgs* args) {
-  int channel = args->begin;
-#if defined(__AVX512BW__)
-  for (; args->end - channel >= 64; channel += 64)
-    depthwise_block<Window512, 1, K, S, kSigned, false>(*args, channel, 64);
-  const int n = args->end - channel;
-  if (n > 32) {
-    depthwise_block<Window512, 1, K, S, kSigned, true>(*args, channel, n);
-  } else if (n > 16) {
-    depthwise_block<Window512, 2, K, S, kSigned, true>(*args, channel, n);
-  } else if (n > 0) {
-    depthwise_block<Window512, 4, K, S, kSigned, true>(*args, channel, n);
-  }
-#else
-  for (; args->end - channel >= 32; channel += 32)
-    depthwise_block<Window256, 1, K, S, kSigned, false>(*args, channel, 32);
-  for (; args->end - channel >= 16; channel += 16)
-    depthwise_block<Window256, 2, K, S, kSigned, false>(*args, channel, 16);
-  if (args->end > channel)
-    depthwise_block<Window256, 2, K, S, kSigned, true>(*args, channel, args->end - channel);
-#endif
-}
-
-template <int K, int S>
-constexpr WindowKernel depthwise_rows_row(const char* name) {
-  return {name,
-          WindowKind::kDepthwise,
-          K,
-          S,
-          {depthwise_rows<K, S, false>, depthwise_rows<K, S, true>},
-          {0, 128}};
 }
 
 }  // namespace

@@ -3,25 +3,11 @@
 
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
-#include "isa/x86_shared/window_epilogue-inl.h"
-#include "isa/x86_shared/window_join-inl.h"
+#include "isa/vector_shared/window_epilogue-inl.h"
+#include "isa/vector_shared/window_join-inl.h"
 
 namespace octavo {
 namespace {
-
-// Four bytes of each channel of a block as dwords: vectors q = 0, 1 (H = 0) or 2, 3 (H = 1) of the
-// order that window_lanes-inl.h describes.
-template <class L, int H>
-static inline OCTAVO_INLINE typename L::Vec interleave_bytes(typename L::Vec a, typename L::Vec b) {
-  return H == 0 ? L::low8(a, b) : L::high8(a, b);
-}
-template <class L, int H>
-static inline OCTAVO_INLINE void interleave(typename L::Vec a, typename L::Vec b, typename L::Vec c,
-                                            typename L::Vec d, typename L::Vec (&dwords)[2]) {
-  const auto ab = interleave_bytes<L, H>(a, b), cd = interleave_bytes<L, H>(c, d);
-  dwords[0] = L::low16(ab, cd);
-  dwords[1] = L::high16(ab, cd);
-}
 
 // The epilogue's arrays, in the order of interleave()'s vectors, for J rows side by side.
 template <class L, int J = 1>

@@ -2,12 +2,8 @@
 #pragma once
 
 #include "abi/kernel_abi.h"
-#include "isa/x86_shared/window_lanes-inl.h"
-#if defined(__AVX512BW__)
-#include "isa/x86_shared/epilogue_avx512-inl.h"
-#else
-#include "isa/x86_shared/epilogue_avx2-inl.h"
-#endif
+#include "abi/out_kind.h"
+#include "isa/vector_shared/window_vector-inl.h"
 
 namespace octavo {
 namespace {
@@ -28,11 +24,7 @@ static inline void store_accumulators(const int32_t* acc, int stride, const Wind
   g.out_stride = args.out_stride;
   g.epilogue = args.epilogue;
   g.m0 = m;
-#if defined(__AVX512BW__)
-  store_rows(acc, stride, g, 0, pixels);
-#else
-  store_rows8(acc, stride, g, 0, pixels);
-#endif
+  store_window_rows(acc, stride, g, pixels);
 }
 
 // Whether a call's outputs are what Requantize8 stores.
@@ -67,9 +59,8 @@ static inline bool stays_int32(const WindowArgs& args, int32_t depth, int channe
 
 // abi/requantize.h for 8-bit outputs without a residual, on four vectors at a time. Bounds are
 // integers, so clamping after rounding gives what clamping before gives, and packing with
-// saturation does most of it. In float only the upper bound is needed, and only where a result may
-// leave int32: the conversion turns what is too large into the smallest int32, and what is too
-// small as well, and NaN, which is where those two belong.
+// saturation does most of it. In float one bound is enough, and needed only where a result may
+// leave int32 (L::guard).
 template <class L>
 struct Requantize8 {
   using Vec = typename L::Vec;
@@ -80,17 +71,17 @@ struct Requantize8 {
     const Epilogue& e = *args.epilogue;
     const int offset = args.kind == OutKind::kS8 ? 128 : 0;
     const int zero16 = e.out_zero + offset;
-    hi = L::set_float(e.hi);
+    guard = L::guard(e.lo, e.hi);
     zero = L::set16(zero16);
-    lowest = L::set8(_mm_cvtss_si32(_mm_set_ss(e.lo)) + zero16);
-    highest = L::set8(_mm_cvtss_si32(_mm_set_ss(e.hi)) + zero16);
+    lowest = L::set8(L::Part::nearest(e.lo) + zero16);
+    highest = L::set8(L::Part::nearest(e.hi) + zero16);
     flip = L::set8(offset);
   }
 
   template <bool kBounded>
   inline OCTAVO_INLINE Vec steps(Vec acc, Floats mult, Floats bias) const {
     const Floats x = L::mul(L::add(L::to_float(acc), bias), mult);
-    return L::to_int(kBounded ? x : L::min(hi, x));
+    return L::to_int(kBounded ? x : L::guarded(guard, x));
   }
   inline OCTAVO_INLINE Vec pack(Vec a, Vec b, Vec c, Vec d) const {
     const Vec ab = L::add_saturating16(L::pack32(a, b), zero);
@@ -100,7 +91,7 @@ struct Requantize8 {
   }
 
   bool bounded;
-  Floats hi;
+  Floats guard;
   Vec zero, lowest, highest, flip;
 };
 

@@ -4,7 +4,7 @@
 
 #include "abi/kernel_abi.h"
 #include "abi/unroll.h"
-#include "isa/x86_shared/depthwise_block-inl.h"
+#include "isa/vector_shared/depthwise_block-inl.h"
 
 namespace octavo {
 namespace {
@@ -95,7 +95,8 @@ static inline void store_residual_tile(const DepthwiseTile<L>& tile,
         constexpr int q = 2 * kIndex<decltype(h)> + i;
         const auto residual = L::mul(L::to_float(L::sub32(dwords[i], zero)), scale);
         const auto sum = L::add(L::to_float(tile.get(p, q)), block.bias[q]);
-        steps[q] = L::to_int(L::min(requantize.hi, L::add(L::mul(sum, block.mult[q]), residual)));
+        steps[q] =
+            L::to_int(L::guarded(requantize.guard, L::add(L::mul(sum, block.mult[q]), residual)));
       });
     });
     Joined<L, J>::template store<kPartial>(to, args.out_row_stride,

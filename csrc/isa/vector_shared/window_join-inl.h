@@ -2,7 +2,6 @@
 #pragma once
 
 #include "abi/unroll.h"
-#include "isa/x86_shared/window_lanes-inl.h"
 
 namespace octavo {
 namespace {
