@@ -53,21 +53,22 @@ def render(document: Document) -> str:
 
 
 def throughput_parts(entries: Sequence[Entry]) -> list[str]:
-    """The section of the throughput model; empty where nothing is on record."""
+    """The sections of the throughput model; empty where nothing is on record."""
     parts = []
-    for index, section in enumerate(throughput.sections(entries)):
-        parts += [f"{'###' if index else '##'} {section.title}", table(section)]
+    for section in throughput.sections(entries):
+        parts += [f"## {section.title}", table(section)]
         if section.lines:
             parts.append(bullets(section.lines))
     return parts
 
 
 def with_throughput(page: str, entries: Sequence[Entry]) -> str:
-    """A report with the section of the throughput model as it is on record now: in place of an
-    older one, or else before what was not measured."""
+    """A report with the sections of the throughput model as they are on record now, before what was
+    not measured; older ones go."""
     wanted = "\n\n".join(throughput_parts(entries)) + "\n\n"
     chapters = re.split(r"(?m)^(?=## )", page)
-    kept = [one for one in chapters if not one.startswith(f"## {throughput.TITLE}\n")]
+    titles = tuple(f"## {title}\n" for title in throughput.TITLES)
+    kept = [one for one in chapters if not one.startswith(titles)]
     places = [i for i, one in enumerate(kept) if one.startswith(("## Not measured", "## Notes"))]
     place = places[0] if places else len(kept)
     if place == len(kept):
