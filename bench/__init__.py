@@ -9,4 +9,5 @@ it, and times Octavo and its peers in turn. How it is used: ``bench/README.md``.
 ``measure``, ``timing``, ``roofs``, ``noise``   one case, one measurement, limits, disturbances
 ``worker``, ``process``, ``runner``   one process for each level, as peers read caps on loading
 ``document``, ``report``   results as JSON (``schema.json``), tables, CSV, Markdown and plots
+``throughput``  inner loops by instruction counts and LLVM's models, for CPUs that are not at hand
 """

@@ -80,7 +80,13 @@ def commit() -> str | None:
     top = _git(here.parent, "rev-parse", "--show-toplevel")
     if top is None or here != Path(top, "bench", here.name):
         return None
-    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return commit_of(here.parent)
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit of the repository that a folder is in, ``-dirty`` where files of it were changed
+    since; None where it is in none."""
+    return _git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -11,6 +11,7 @@ from octavo.bench import levels, machine, results, runner
 from octavo.bench.cases import Case
 from octavo.bench.commands.base import Suite, Tell
 from octavo.bench.report import merged
+from octavo.bench.throughput import record
 
 
 def _suites() -> dict[str, Suite]:
@@ -45,6 +46,16 @@ class Report(Suite):
             action="store_true",
             help="not the sections that the file has, measured at this commit with these settings",
         )
+        model = parser.add_argument_group("throughput model")
+        model.add_argument(
+            "--objects",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="a build folder whose inner loops to model again, as `throughput --keep` does; "
+            "may repeat (default: the report shows what is on record)",
+        )
         super().add_arguments(parser)
 
     def cases(self, options: argparse.Namespace, tell: Tell) -> list[Case]:
@@ -55,8 +66,10 @@ class Report(Suite):
         if options.results is None:
             if options.resume:
                 raise ValueError("--resume needs --results: the file whose sections are to stay")
+            _model_loops(options.objects)
             return super().run(options)
         _check(options)
+        _model_loops(options.objects)
         status = _measure_sections(options)
         if options.markdown is not None:
             merged.write(results.read(options.results), options.markdown)
@@ -76,6 +89,16 @@ def _check(options: argparse.Namespace) -> None:
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"--{name} {path}: there is no folder {path.parent}; name a file")
     results.read(options.results)
+
+
+def _model_loops(folders: list[Path]) -> None:
+    """Puts the inner loops of builds on record. Without LLVM's tools, what is there stays."""
+    if not folders:
+        return
+    try:
+        record.keep(record.examine(record.objects(folders)))
+    except ValueError as error:
+        print(f"throughput model: {error}; the report shows what is on record", file=sys.stderr)
 
 
 def _chosen(names: list[str] | None) -> dict[str, Suite]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from octavo.bench.document import Document
-from octavo.bench.report import text
+from octavo.bench.report import text, throughput
+from octavo.bench.throughput import record
+from octavo.bench.throughput.record import Entry
 
 EXPLANATION = """Each row times Octavo and its peers in turn and gives medians of rounds in
 microseconds, Octavo's with the interquartile range. Peers are told to keep to the instruction set
@@ -40,12 +43,37 @@ def render(document: Document) -> str:
         parts += [f"## {section.title}", table(section)]
         if section.lines:
             parts.append(bullets(section.lines))
+    parts += throughput_parts(record.read())
     absent = text.absent_lines(document)
     if absent:
         parts.append("## Not measured\n\n" + bullets(absent))
     if document["notes"]:
         parts.append("## Notes\n\n" + bullets(document["notes"]))
     return "\n\n".join(parts) + "\n"
+
+
+def throughput_parts(entries: Sequence[Entry]) -> list[str]:
+    """The sections of the throughput model; empty where nothing is on record."""
+    parts = []
+    for section in throughput.sections(entries):
+        parts += [f"## {section.title}", table(section)]
+        if section.lines:
+            parts.append(bullets(section.lines))
+    return parts
+
+
+def with_throughput(page: str, entries: Sequence[Entry]) -> str:
+    """A report with the sections of the throughput model as they are on record now, before what was
+    not measured; older ones go."""
+    wanted = "\n\n".join(throughput_parts(entries)) + "\n\n"
+    chapters = re.split(r"(?m)^(?=## )", page)
+    titles = tuple(f"## {title}\n" for title in throughput.TITLES)
+    kept = [one for one in chapters if not one.startswith(titles)]
+    places = [i for i, one in enumerate(kept) if one.startswith(("## Not measured", "## Notes"))]
+    place = places[0] if places else len(kept)
+    if place == len(kept):
+        kept[-1] = kept[-1].rstrip("\n") + "\n\n"
+    return "".join([*kept[:place], wanted, *kept[place:]]).rstrip("\n") + "\n"
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from octavo.bench import levels
 from octavo.bench.document import Document
 from octavo.bench.report import markdown, text
 from octavo.bench.results import Results, is_measured, level_of
+from octavo.bench.throughput import record
 
 _HEADER = """# Measured results
 
@@ -37,6 +38,7 @@ def render(results: Results) -> str:
         parts += [f"## {limits.title}", markdown.table(limits)]
     for document in ordered.values():
         parts += _section(document)
+    parts += markdown.throughput_parts(record.read())
     absent = text.absent_lines(newest)
     if absent:
         parts.append("## Not measured\n\n" + markdown.bullets(absent))

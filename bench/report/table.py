@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -13,23 +15,14 @@ _WIDE = 200  # columns, where nobody says how wide the output is
 
 def show(document: Document, console: Console | None = None) -> None:
     """Prints limits, tables, what is missing and why, and warnings."""
-    if console is None:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=_WIDE)
+    console = console or _console()
     for line in text.machine_lines(document):
         _line(console, line)
     for line in text.peer_lines(document):
         _line(console, f"Peer {line}")
     sections = text.sections(document)
     limits = text.roofs(document)
-    for section in [limits, *sections] if limits else sections:
-        console.print()
-        console.print(section.title, style="bold", markup=False)
-        console.print(_table(section))
-        _kernels(console, section)
-        for line in section.lines:
-            _line(console, line)
+    show_sections([limits, *sections] if limits else sections, console)
     console.print()
     for line in text.absent_lines(document):
         _line(console, f"Not measured: {line}", "yellow")
@@ -37,6 +30,23 @@ def show(document: Document, console: Console | None = None) -> None:
         _line(console, f"Note: {line}")
     for line in document["warnings"]:
         _line(console, f"Warning: {line}", "yellow")
+
+
+def show_sections(sections: Sequence[text.Section], console: Console | None = None) -> None:
+    """Prints sections one below the other."""
+    console = console or _console()
+    for section in sections:
+        console.print()
+        console.print(section.title, style="bold", markup=False)
+        console.print(_table(section))
+        _kernels(console, section)
+        for line in section.lines:
+            _line(console, line)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
 
 
 def _line(console: Console, line: str, style: str = "") -> None:
