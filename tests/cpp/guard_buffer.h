@@ -105,19 +105,23 @@ class GuardBuffer {
   Side side_ = Side::kEnd;
 };
 
-// Rows of up to a page (less slack()) each, with a guard page between any two, at one stride:
-// catches a kernel that reads past one row into the next, where a dense matrix would hide it.
+// Rows of up to a page each, with a guard page between any two, at one stride: catches a kernel
+// that reads past one row into the next, where a dense matrix would hide it.
 class GuardRows {
  public:
-  explicit GuardRows(size_t rows) : map_(2 * rows + 1, [](size_t i) { return i % 2 == 1; }) {}
-  static ptrdiff_t stride() { return static_cast<ptrdiff_t>(2 * page_size()); }
+  explicit GuardRows(size_t rows)
+      : map_(rows * pages_each() + 1, [](size_t i) { return i % pages_each() != 0; }) {}
+  static ptrdiff_t stride() { return static_cast<ptrdiff_t>(pages_each() * page_size()); }
   uint8_t* row(size_t i, size_t size, Side side) const {
-    uint8_t* page = map_.page(2 * i + 1);
-    if (size + slack() > page_size()) throw std::bad_alloc();
-    return side == Side::kBegin ? page : page + page_size() - size - slack();
+    if (size > page_size()) throw std::bad_alloc();
+    uint8_t* guard = map_.page((i + 1) * pages_each());
+    return side == Side::kBegin ? map_.page(i * pages_each() + 1) : guard - size - slack();
   }
 
  private:
+  // A row's pages, one more where it keeps away from the guard, and the guard page before it.
+  static size_t pages_each() { return slack() > 0 ? 3 : 2; }
+
   Mapping map_;
 };
 
