@@ -15,7 +15,6 @@ version = release = installed_version("octavo")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "api",
@@ -32,13 +31,14 @@ suppress_warnings: list[str] = []
 
 # The reference comes from docstrings, which name things as `name`: a link where it is one.
 default_role = "py:obj"
+autodoc_inherit_docstrings = False  # torch documents `forward`, at length
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autosummary_generate = False  # the tables alone: each name is described on the page of its table
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # attributes are fields of their class: `type` is no link to one of them
 add_module_names = False
 toc_object_entries = False
 
