@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
 import types
 from collections import Counter
 from typing import Any
@@ -70,7 +69,7 @@ def public(module: str) -> dict[str, Any]:
 def described_elsewhere(name: str, value: Any, module: str) -> bool:
     """Whether a name is on the page of another module that has the same object by this name."""
     return any(
-        name in names and getattr(sys.modules[other], name) is value
+        name in names and getattr(importlib.import_module(other), name) is value
         for other, names in DOCUMENTED.items()
         if other != module
     )
