@@ -24,6 +24,9 @@ from docs_support import FOR_READING, ROOT, Block, blocks, imports, pages, text_
 OPTIONAL = {"matplotlib", "rich", "safetensors", "skimage", "sklearn", "torchao", "transformers"}
 
 
+MESSAGES = "docs/errors.md"
+
+
 def _python(page: str) -> list[Block]:
     return [block for block in blocks(page) if block.language == "python"]
 
@@ -45,6 +48,10 @@ def _is_there(name: str) -> bool:
         return False
 
 
+def _module_name(page: str) -> str:
+    return "page_" + re.sub(r"\W", "_", page)
+
+
 @pytest.fixture
 def _as_it_was() -> Iterator[None]:
     """What a page may change in the process is put back."""
@@ -63,37 +70,68 @@ def _as_it_was() -> Iterator[None]:
     torch.set_grad_enabled(grad)
 
 
-def _run(page: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """Runs the blocks of a page in their order and in one namespace, and returns that."""
-    name = "page_" + re.sub(r"\W", "_", page)
-    module = types.ModuleType(name)
-    monkeypatch.setitem(sys.modules, name, module)  # for what looks up its classes' module
-    for block in _python(page):
-        # Tracebacks, and what reads the source of functions, find the lines of the page.
-        source = "\n" * (block.line - 1) + block.text
-        exec(compile(source, str(ROOT / page), "exec"), vars(module))
-    return vars(module)
+def _module(page: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The namespace of a page's blocks, where what looks up the module of a class finds it."""
+    module = types.ModuleType(_module_name(page))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def _run(block: Block, module: types.ModuleType) -> None:
+    # Tracebacks, and what reads the source of functions, find the lines of the page.
+    source = "\n" * (block.line - 1) + block.text
+    exec(compile(source, str(ROOT / block.page), "exec"), vars(module))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("_as_it_was")
-@pytest.mark.parametrize("page", [page for page in pages() if _python(page)])
+@pytest.mark.parametrize("page", [p for p in pages() if p != MESSAGES and _python(p)])
 def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed: set[str] = set().union(*(imports(block.text) for block in _python(page)))
     if missing := _missing(needed):
         pytest.skip(f"{page} needs {', '.join(missing)}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
+    module = _module(page, monkeypatch)
     with warnings.catch_warnings():
         if any(f"{name}.".startswith("torch.ao.") for name in needed):
             # Torch says at each call that this is deprecated. Other pages must not warn.
             warnings.simplefilter("ignore")
-        names = _run(page, monkeypatch)
+        else:  # deprecations are shown to those whose code it is, and that is the page's
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("error", "", DeprecationWarning, _module_name(page))
+        for block in _python(page):
+            _run(block, module)
     if page == "README.md":
         state = torch.load("int8.pt", weights_only=True)
         assert all(type(value) is torch.Tensor for value in state.values())
-        assert isinstance(names["int8"], torch.nn.Module)
+
+
+def _shown(text: str) -> str:
+    """Text on one line, since pages break lines where they are full."""
+    return " ".join(text.split())
+
+
+@pytest.mark.usefixtures("_as_it_was")
+def test_messages_are_those_that_are_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A block of text in the page of errors is what the block of Python above it prints; three
+    dots stand for anything."""
+    monkeypatch.chdir(tmp_path)
+    module = _module(MESSAGES, monkeypatch)
+    compared = 0
+    for block in blocks(MESSAGES):
+        if block.language == "python":
+            capsys.readouterr()
+            _run(block, module)
+        elif block.language == "text":
+            pattern = re.escape(_shown(block.text)).replace(re.escape("..."), ".*")
+            printed = _shown(capsys.readouterr().out)
+            assert re.fullmatch(pattern, printed), f"{block.place}: {printed}"
+            compared += 1
+    assert compared > 15
 
 
 @pytest.mark.parametrize("page", pages())
