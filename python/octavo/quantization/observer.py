@@ -356,7 +356,11 @@ default_fixed_qparams_range_0to1_observer = FixedQParamsObserver.with_args(
 """Activations known to lie in [0, 1), such as sigmoid."""
 
 default_symmetric_fixed_qparams_observer = default_fixed_qparams_range_neg1to1_observer
+"""An older name of ``default_fixed_qparams_range_neg1to1_observer``."""
+
 default_affine_fixed_qparams_observer = default_fixed_qparams_range_0to1_observer
+"""An older name of ``default_fixed_qparams_range_0to1_observer``."""
+
 default_placeholder_observer = PlaceholderObserver
 default_debug_observer = RecordingObserver
 default_reuse_input_observer = ReuseInputObserver
