@@ -26,6 +26,7 @@ COLORS = {
     "ort": "#b08900",
     "openvino": "#7b5ea7",
 }
+UNLIMITED = ("ort",)  # uses all that the CPU has, on every level
 KINDS = {
     "gemm": "Linear (operator)",
     "linear": "Linear (modules)",
@@ -93,6 +94,7 @@ def networks(cases: Sequence[Case]) -> None:
     """Whole networks: how many times as fast as float32 each contender is."""
     found = [c for c in cases if c.command == "model" and "fp32" in c.peers]
     levels = list(dict.fromkeys(c.isa for c in found))
+    names = list(dict.fromkeys(c.name for c in found))
     figure, every = plt.subplots(
         len(levels), 1, figsize=(8.6, 1.9 * len(levels) + 0.6), sharex=True, layout="constrained"
     )
@@ -102,16 +104,20 @@ def networks(cases: Sequence[Case]) -> None:
         width = 0.8 / len(shown)
         for place, name in enumerate(shown):
             points = [
-                (row + (place - (len(shown) - 1) / 2) * width, c.peers["fp32"] / time)
-                for row, c in enumerate(mine)
+                (
+                    names.index(c.name) + (place - (len(shown) - 1) / 2) * width,
+                    c.peers["fp32"] / time,
+                )
+                for c in mine
                 if (time := c.octavo if name == SUBJECT else c.peers.get(name))
             ]
             axes.bar(*zip(*points, strict=True), width, color=COLORS[name], label=name)
         axes.axhline(1, color=INK, lw=0.8)
-        axes.set_xticks(range(len(mine)), [c.name for c in mine])
+        axes.set_xticks(range(len(names)), names)
         axes.set(title=level, ylabel="times float32")
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
-    figure.legend(handles, COLORS, loc="outside lower center", ncols=len(COLORS), fontsize=9)
+    labels = [f"{name}*" if name in UNLIMITED else name for name in COLORS]
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(COLORS), fontsize=9)
     save(figure, "networks.svg")
 
 
@@ -134,7 +140,7 @@ def kinds(cases: Sequence[Case]) -> None:
     axes.set_xticks([0.25, 0.5, 1, 2, 4, 8, 16, 32], ["¼", "½", "1", "2", "4", "8", "16", "32"])
     axes.set_yticks(range(len(KINDS)), KINDS.values())
     axes.invert_yaxis()
-    axes.legend(fontsize=9, loc="lower left")
+    figure.legend(loc="outside lower center", ncols=len(levels), fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     save(figure, "where_int8_helps.svg")
 
