@@ -260,12 +260,15 @@ def _only(variants: Mapping[str, nn.Module], *names: str) -> dict[str, nn.Module
 
 def _arguments() -> argparse.Namespace:
     made = parser(__doc__, "dynamic_transformer")
-    made.add_argument("--pairs", type=int, help="questions to search for (default: 600; quick: 60)")
-    made.add_argument("--calibration", type=int, default=32, help="pairs for static quantization")
-    made.add_argument("--batches", type=int, nargs="+", help="to time (default: 1 8; quick: 1)")
-    made.add_argument("--lengths", type=int, nargs="+", help="tokens (default: 16 128; quick: 128)")
+    made.add_argument("--pairs", type=int, help="questions to search for; 700, quick: 60")
+    made.add_argument("--calibration", type=int, help="pairs to calibrate with; 32, quick: 8")
+    made.add_argument("--batches", type=int, nargs="+", help="to time; 1 8, quick: 1")
+    made.add_argument(
+        "--lengths", type=int, nargs="+", help="of texts, in tokens; 16 128, quick: 128"
+    )
     options = made.parse_args()
-    options.pairs = options.pairs or (60 if options.quick else 600)
+    options.pairs = options.pairs or (60 if options.quick else 700)
+    options.calibration = options.calibration or (8 if options.quick else 32)
     options.batches = options.batches or ([1] if options.quick else [1, 8])
     options.lengths = options.lengths or ([128] if options.quick else [16, 128])
     return options
