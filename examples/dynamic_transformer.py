@@ -179,7 +179,7 @@ def latency(
             if name != FLOAT:
                 row["x " + name] = times[FLOAT] / time
         rows.append(row)
-    results.table(f"Latency: {about}, {options.threads} threads", rows)
+    results.table(f"Latency: {about}, threads: {options.threads}", rows)
     return rows
 
 

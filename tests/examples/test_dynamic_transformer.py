@@ -1,5 +1,5 @@
-"""``examples/dynamic_transformer.py --quick``: int8 searches as float32 does, is as small as it says,
-and is the same after a reload.
+"""``examples/dynamic_transformer.py --quick``: int8 searches as float32 does, is as small as the
+tutorial says, and is the same after a reload.
 """
 
 from __future__ import annotations
