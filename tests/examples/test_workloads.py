@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,8 +66,9 @@ def render(
     monkeypatch.syspath_prepend(str(EXAMPLES))
     program = runpy.run_path(str(EXAMPLES / "workloads.py"))
 
-    def call(*options: str) -> tuple[int, str]:
-        arguments = ["--from", str(folder), "--into", str(folder / "page.md"), *options]
+    def call(*options: str, runs: bool = False) -> tuple[int, str]:
+        where = "--output" if runs else "--from"
+        arguments = [where, str(folder), "--into", str(folder / "page.md"), *options]
         monkeypatch.setattr(sys, "argv", ["workloads.py", *arguments])
         try:
             program["main"]()
@@ -173,6 +175,28 @@ def test_refuses_a_document_without_a_place(folder: Path, render: Render) -> Non
     status, printed = render()
     assert status == 1
     assert "page.md: no place for the table" in printed
+
+
+def test_runs_each_in_a_process_of_its_own(
+    folder: Path, render: Render, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    status = 0
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert render("--quick", "--seed", "7", "--threads", "2", runs=True)[0] == 0
+    assert len(commands) == len(NAMES)
+    for name, command in zip(NAMES, commands, strict=True):
+        assert command[:2] == [sys.executable, str(EXAMPLES / f"{name}.py")]
+        options = ["--output", str(folder / name), "--seed", "7", "--quick", "--threads", "2"]
+        assert command[2:] == options
+    assert "old" not in (folder / "page.md").read_text()  # the results are of whole runs
+    status = 3
+    assert "dynamic_transformer ended with status 3" in render(runs=True)[1]
 
 
 def test_busy_machines_are_told(folder: Path, render: Render) -> None:
