@@ -43,9 +43,10 @@ def run_example(tmp_path_factory: pytest.TempPathFactory) -> RunExample:
     done: dict[tuple[str, ...], Run] = {}
 
     def run(name: str, *arguments: str) -> Run:
-        if (name, *arguments) not in done:
-            done[name, *arguments] = _run(name, arguments, tmp_path_factory.mktemp(name))
-        return done[name, *arguments]
+        key = (name, *arguments)
+        if key not in done:
+            done[key] = _run(name, arguments, tmp_path_factory.mktemp(name))
+        return done[key]
 
     return run
 
