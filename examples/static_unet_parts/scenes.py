@@ -108,7 +108,7 @@ class Scenes:
         random = self._random
         scene = self._crop(size)
         mask = numpy.zeros((size, size), dtype=numpy.float32)
-        for _ in range(random.poisson(2 * (size / 96) ** 2)):
+        for _ in range(1 + random.poisson(1.5 * (size / 96) ** 2)):
             cover = self._lay(scene, self._coins[random.integers(len(self._coins))])
             mask[cover >= 0.5] = 1
         return scene, mask
