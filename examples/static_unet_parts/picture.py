@@ -66,4 +66,5 @@ def save_picture(
     figure.supxlabel(_LEGEND, fontsize=6)
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=100)
-    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(path, optimize=True)
+    few = Image.open(drawn).convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE)
+    few.save(path, optimize=True)

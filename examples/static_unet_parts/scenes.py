@@ -27,16 +27,16 @@ Pixels = NDArray[numpy.float32]
 BACKGROUNDS = {
     "train": (
         "astronaut",
-        "brick",
         "camera",
         "chelsea",
         "grass",
+        "gravel",
         "hubble_deep_field",
         "immunohistochemistry",
         "moon",
     ),
     "validation": ("clock", "retina"),
-    "test": ("gravel", "coffee", "rocket"),
+    "test": ("brick", "coffee", "rocket"),
 }
 # Of the photograph of coins, which has four rows of six.
 COIN_ROWS = {"train": (0, 1), "validation": (2,), "test": (3,)}
