@@ -1,0 +1,470 @@
+"""Quantization-aware training: a MobileNetV2 with 4-bit weights gets its accuracy back.
+
+A small MobileNetV2 learns handwritten digits (scikit-learn's scans, 899 of them held out) in float.
+Then it is quantized three times:
+
+* after training, with the default settings: 8 bits, a scale for each output channel. Nothing is
+  lost, and nothing more is needed;
+* after training, with weights of 4 bits and one scale for each layer: accuracy falls;
+* with the same settings, but trained on with rounded weights and activations: it comes back.
+
+All three run on the same int8 kernels. torch.ao does the same beside them where torch has it.
+
+    python examples/qat_mobilenet.py            # minutes on two cores; --quick: less than one
+    python examples/qat_mobilenet.py --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from qat_mobilenet_parts import data, peer, plot
+from qat_mobilenet_parts.model import FULL, QUICK, ConvBn, MobileNet
+from qat_mobilenet_parts.training import accuracy, epochs, logits_of, steps_of
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from shared import Results, Workload, file_bytes, milliseconds, parser, prepare
+from torch import Tensor, nn
+
+import octavo
+import octavo.quantization as tq
+from octavo.demo.report import console
+
+CALIBRATION_IMAGES = 256
+FLOAT_RATE, AWARE_RATE = 0.1, 0.02
+
+
+# --- Settings ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How weights are quantized; activations always have 8 bits.
+
+    Attributes:
+        bits: of a weight. Kernels read int8, whatever they are.
+        per_channel: each output channel has a scale of its own, or the layer has one.
+    """
+
+    bits: int
+    per_channel: bool
+
+    def __str__(self) -> str:
+        return f"{self.bits} bits, a scale per {'channel' if self.per_channel else 'layer'}"
+
+
+ORDINARY = Weights(bits=8, per_channel=True)
+AGGRESSIVE = Weights(bits=3, per_channel=True)
+
+
+def weight_observer(weights: Weights) -> Any:
+    """An observer of weights, symmetric without the lowest level: 3 bits are the levels -3..3.
+
+    ``averaging_constant=1`` makes it forget the weight that it saw before, as training moves weights.
+    """
+    top = 2 ** (weights.bits - 1) - 1
+    levels = {"dtype": octavo.qint8, "quant_min": -top, "quant_max": top, "averaging_constant": 1.0}
+    if weights.per_channel:
+        return tq.MovingAveragePerChannelMinMaxObserver.with_args(
+            qscheme=octavo.per_channel_symmetric, **levels
+        )
+    return tq.MovingAverageMinMaxObserver.with_args(qscheme=octavo.per_tensor_symmetric, **levels)
+
+
+def after_training_qconfig(weights: Weights) -> tq.QConfig:
+    """For quantization after training: observers that only look."""
+    activation = tq.HistogramObserver.with_args(dtype=octavo.quint8)
+    return tq.QConfig(activation=activation, weight=weight_observer(weights))
+
+
+def aware_qconfig(weights: Weights) -> tq.QConfig:
+    """For training: modules that look, and pass on what is rounded to the levels they found."""
+    activation = tq.FakeQuantize.with_args(
+        observer=tq.MovingAverageMinMaxObserver, dtype=octavo.quint8
+    )
+    weight = tq.FakeQuantize.with_args(observer=weight_observer(weights))
+    return tq.QConfig(activation=activation, weight=weight)
+
+
+def fusable(model: nn.Module) -> list[list[str]]:
+    """The names of what becomes one module: a convolution, its batch norm and, where there is one,
+    its ReLU6.
+    """
+    return [
+        [f"{name}.{child}" for child, _ in module.named_children()]
+        for name, module in model.named_modules()
+        if isinstance(module, ConvBn)
+    ]
+
+
+# --- Quantization after training --------------------------------------------------------------
+
+
+def fuse(model: MobileNet) -> nn.Module:
+    """A float copy on the CPU with every batch norm folded into its convolution."""
+    return tq.fuse_modules(copy.deepcopy(model).cpu().eval(), fusable(model))
+
+
+def quantize_after_training(model: MobileNet, qconfig: tq.QConfig, images: Tensor) -> nn.Module:
+    """The int8 form of a float network: fuse, prepare, calibrate, convert."""
+    float_model = fuse(model)
+    float_model.qconfig = qconfig
+    prepared = tq.prepare(float_model)
+    logits_of(prepared, images)  # calibration: observers see what passes
+    return tq.convert(prepared)
+
+
+# --- Quantization-aware training --------------------------------------------------------------
+
+
+def prepare_for_training(model: MobileNet, qconfig: tq.QConfig) -> nn.Module:
+    """A copy that rounds weights and activations as its int8 form will, and can be trained."""
+    trainable = copy.deepcopy(model).train()
+    trainable = tq.fuse_modules_qat(trainable, fusable(model))
+    trainable.qconfig = qconfig
+    return tq.prepare_qat(trainable)
+
+
+def settle(prepared: nn.Module, epoch: int, count: int) -> None:
+    """Called after each epoch: lets scales, and then statistics, stand still for the last ones.
+
+    At first, observers follow the activations, and batch norms the statistics of each batch. The
+    int8 network has one scale for each activation, and batch norms folded into weights; what is
+    trained at the end must be exactly that.
+    """
+    if epoch + 1 == count // 2:
+        prepared.apply(tq.disable_observer)
+    if epoch + 1 == count // 2 + 1:
+        prepared.apply(octavo.nn.intrinsic.qat.freeze_bn_stats)
+
+
+def to_int8(prepared: nn.Module) -> nn.Module:
+    """The int8 form of a trained network, on the CPU."""
+    return tq.convert(copy.deepcopy(prepared).cpu().eval())
+
+
+# --- What the example shows -------------------------------------------------------------------
+
+
+@dataclass
+class Curves:
+    """Accuracy on the test images after each epoch, in percent; nothing is chosen by it."""
+
+    float: list[float] = field(default_factory=list)
+    longer: list[float] = field(default_factory=list)
+    aware: list[float] = field(default_factory=list)
+
+
+class Run:
+    """One run of the example: data, and what is trained on them."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.quick: bool = arguments.quick
+        self.device = torch.device(arguments.device)
+        self.shape = QUICK if self.quick else FULL
+        self.epochs, self.aware_epochs = (8, 6) if self.quick else (25, 12)
+        cpu = torch.device("cpu")
+        digits = data.load(arguments.seed)
+        self.counts = {name: len(getattr(digits, name)) for name in ("train", "validation", "test")}
+        self.train = digits.train.to(self.device)
+        self.train_on_cpu = digits.train.to(cpu)
+        self.validation, self.test = digits.validation.to(cpu), digits.test.to(cpu)
+        self.calibration = self.train_on_cpu.images[:CALIBRATION_IMAGES]
+        self.curves = Curves()
+
+    def train_epochs(
+        self, text: str, model: nn.Module, count: int, rate: float, after: Callable[[int], None]
+    ) -> None:
+        """Trains a model in place, under a progress bar."""
+        columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console()) as progress:
+            task = progress.add_task(text, total=steps_of(self.train, count))
+            step = functools.partial(progress.advance, task)
+            for epoch in epochs(model.train(), self.train, count, rate, step):
+                after(epoch)
+
+    def score(self, model: nn.Module) -> float:
+        """Percent of the test images that a model gets right."""
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return accuracy(model, self.test.to(device))
+
+    def float_network(self) -> MobileNet:
+        """Trains the float network."""
+        torch.manual_seed(1)
+        model = MobileNet(self.shape).to(self.device, memory_format=torch.channels_last)
+        scored = lambda _: self.curves.float.append(self.score(model))  # noqa: E731
+        self.train_epochs("float", model, self.epochs, FLOAT_RATE, scored)
+        return model.eval()
+
+    def float_network_trained_longer(self, model: MobileNet) -> MobileNet:
+        """The float network after as many more epochs as the quantized one gets."""
+        longer = copy.deepcopy(model)
+        scored = lambda _: self.curves.longer.append(self.score(longer))  # noqa: E731
+        self.train_epochs("float, longer", longer, self.aware_epochs, AWARE_RATE, scored)
+        return longer.eval()
+
+    def aware_network(self, model: MobileNet) -> nn.Module:
+        """The network trained on with rounded weights and activations, from the float one."""
+        prepared = prepare_for_training(model, aware_qconfig(AGGRESSIVE))
+
+        def after(epoch: int) -> None:
+            settle(prepared, epoch, self.aware_epochs)
+            self.curves.aware.append(self.score(prepared))
+
+        self.train_epochs("QAT", prepared, self.aware_epochs, AWARE_RATE, after)
+        return prepared.eval()
+
+
+def sweep(run: Run, model: MobileNet, results: Results) -> None:
+    """Quantizes after training with fewer and fewer bits: where does it stop being good enough?"""
+    rows = []
+    for bits in (8, 4, 3) if run.quick else (8, 6, 5, 4, 3):
+        row: dict[str, Any] = {"bits of a weight": bits}
+        for per_channel in (True, False):
+            qconfig = after_training_qconfig(Weights(bits, per_channel))
+            int8 = quantize_after_training(model, qconfig, run.calibration)
+            name = "channel" if per_channel else "layer"
+            row[f"test accuracy, a scale per {name}"] = accuracy(int8, run.test)
+        rows.append(row)
+    results.table("After training, without any more of it", rows)
+
+
+def rounding(model: nn.Module, results: Results) -> None:
+    """What rounding does to the weights themselves, layer by layer: the reason for the loss."""
+    rows = []
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        ranges = module.weight.detach().abs().flatten(1).amax(1)
+        row: dict[str, Any] = {
+            "layer": name,
+            "kind": "depthwise" if getattr(module, "groups", 1) > 1 else type(module).__name__,
+            "widest channel / median": float(ranges.max() / ranges.median()),
+        }
+        for weights in (ORDINARY, AGGRESSIVE, Weights(AGGRESSIVE.bits, per_channel=False)):
+            rounded = tq.FakeQuantize(observer=weight_observer(weights))(module.weight.detach())
+            noise = (rounded - module.weight.detach()).square().sum()
+            signal = module.weight.detach().square().sum()
+            row[f"dB, {weights}"] = float(10 * torch.log10(signal / noise))
+        rows.append(row)
+    worst = sorted(rows, key=lambda row: row[f"dB, {AGGRESSIVE}"])
+    results.table("Signal to rounding noise of weights: the worst six layers", worst[:6])
+
+
+def agreement(prepared: nn.Module, int8: nn.Module, images: Tensor) -> dict[str, Any]:
+    """How much of what was trained the int8 network is: the same function up to ties in rounding.
+
+    ``prepared`` computes in float what ``int8`` computes in integers.
+    """
+    trained = logits_of(copy.deepcopy(prepared).cpu().eval(), images)
+    converted = logits_of(int8, images)
+    step = float(int8.get_submodule("classifier").scale)  # type: ignore[arg-type]
+    return {
+        "images": len(images),
+        "same answer": int((trained.argmax(1) == converted.argmax(1)).sum()),
+        "logits equal, %": 100 * float(((trained - converted).abs() < step / 2).float().mean()),
+        "largest difference, steps": round(float((trained - converted).abs().max()) / step),
+    }
+
+
+def same_after_loading(model: MobileNet, int8: nn.Module, path: Path, images: Tensor) -> bool:
+    """Whether a saved network, loaded into the float architecture, gives the same bits."""
+    loaded = tq.load_quantized(fuse(model), path)
+    return torch.equal(logits_of(loaded, images), logits_of(int8, images))
+
+
+def latencies(
+    run: Run, model: MobileNet, int8: nn.Module, torch_ao: nn.Module | None
+) -> dict[int, dict[str, float]]:
+    """Milliseconds by batch. Float is fused, and the faster of both memory formats counts."""
+    plain = fuse(model).to(memory_format=torch.contiguous_format)
+    last = fuse(model).to(memory_format=torch.channels_last)
+    found = {}
+    for batch in (1, 32):
+        images = run.test.images[:batch].contiguous(memory_format=torch.channels_last)
+        flat = images.contiguous(memory_format=torch.contiguous_format)
+        calls: dict[str, Callable[[], Any]] = {
+            "contiguous": functools.partial(plain, flat),
+            "channels last": functools.partial(last, images),
+            "int8": functools.partial(int8, images),
+        }
+        if torch_ao is not None:
+            calls["torch.ao"] = functools.partial(torch_ao, images)
+        times = milliseconds(calls, quick=run.quick)
+        found[batch] = {"float": min(times.pop("contiguous"), times.pop("channels last")), **times}
+    return found
+
+
+def save(model: MobileNet, int8: nn.Module, folder: Path) -> tuple[Path, Path]:
+    """Writes the weights of both networks, float with its batch norms folded, into files."""
+    float_path, int8_path = folder / "float.pt", folder / "int8.pt"
+    torch.save(fuse(model).state_dict(), float_path)
+    torch.save(int8.state_dict(), int8_path)
+    return float_path, int8_path
+
+
+def compare_torch_ao(run: Run, model: MobileNet) -> tuple[dict[str, float], nn.Module]:
+    """Percent of the test images for torch.ao's networks, and the one trained with rounding.
+
+    Raises:
+        NotInTorchError: this torch has no such thing.
+    """
+    torch_ao = peer.TorchAo.find()
+    with peer.computing(torch_ao):
+        scores = {}
+        for weights in (ORDINARY, AGGRESSIVE):
+            after = torch_ao.quantize_after_training(model, weights, run.calibration)
+            scores[f"torch.ao, after training, {weights}"] = accuracy(after, run.test)
+        prepared = torch_ao.prepare_for_training(model.to(run.device), AGGRESSIVE)
+
+        def settle_it(epoch: int) -> None:
+            torch_ao.settle(prepared, epoch, run.aware_epochs)
+
+        run.train_epochs("torch.ao QAT", prepared, run.aware_epochs, AWARE_RATE, settle_it)
+        int8 = torch_ao.to_int8(prepared)
+        scores[f"torch.ao, QAT, {AGGRESSIVE}"] = accuracy(int8, run.test)
+    model.cpu()
+    return scores, int8
+
+
+def main() -> None:
+    """Trains, quantizes, compares, and writes tables, files and a picture."""
+    arguments = _arguments()
+    prepare(arguments)
+    results = Results("qat_mobilenet", arguments)
+    run = Run(arguments)
+    results.value("images", run.counts)
+    results.value("training device", str(run.device))
+    results.say(
+        "{train} images to train on, {validation} to choose settings by, {test} for the "
+        "test".format(**run.counts)
+    )
+
+    # Float, the same for longer, and quantization-aware from the first.
+    model = run.float_network()
+    longer = run.float_network_trained_longer(model)
+    prepared = run.aware_network(model)
+    model, longer = model.cpu(), longer.cpu()
+
+    # To int8, after training and from it.
+    ordinary = quantize_after_training(model, after_training_qconfig(ORDINARY), run.calibration)
+    after = quantize_after_training(model, after_training_qconfig(AGGRESSIVE), run.calibration)
+    aware = to_int8(prepared)
+    networks = {
+        "float": model,
+        "float, trained as long as QAT": longer,
+        f"int8 after training, {ORDINARY}": ordinary,
+        f"int8 after training, {AGGRESSIVE}": after,
+        f"int8 with QAT, {AGGRESSIVE}": aware,
+    }
+    scores = {name: accuracy(network, run.test) for name, network in networks.items()}
+    torch_ao = None
+    if not run.quick:
+        try:
+            peers, torch_ao = compare_torch_ao(run, model)
+            scores |= peers
+        except peer.NotInTorchError as error:
+            results.say(f"not compared: {error}")
+    show_accuracy(run, scores, results)
+
+    sweep(run, model, results)
+    rounding(fuse(model), results)
+    agreed = agreement(prepared, aware, run.test.images)
+    results.table("What was trained, and the int8 network that convert makes of it", [agreed])
+
+    float_path, int8_path = save(model, aware, arguments.output)
+    same = same_after_loading(model, aware, int8_path, run.test.images)
+    results.value("same bits after loading", same)
+    sizes = file_bytes(float_path), file_bytes(int8_path)
+    times = show_speed(run, model, aware, torch_ao, sizes, results)
+    show_curves(run, scores, arguments.output)
+    results.workload(
+        Workload(
+            name="MobileNetV2, QAT",
+            settings=f"digits, 32x32, batch 1; weights of {AGGRESSIVE}",
+            metric=f"accuracy on {len(run.test)} images, %",
+            float_score=max(scores["float"], scores["float, trained as long as QAT"]),
+            int8_score=scores[f"int8 with QAT, {AGGRESSIVE}"],
+            float_ms=times[1]["float"],
+            int8_ms=times[1]["int8"],
+            float_bytes=sizes[0],
+            int8_bytes=sizes[1],
+            weights="whole network, batch norms folded",
+            torch_ao_score=scores.get(f"torch.ao, QAT, {AGGRESSIVE}"),
+            torch_ao_ms=times[1].get("torch.ao"),
+        )
+    )
+    results.write()
+
+
+def show_accuracy(run: Run, scores: dict[str, float], results: Results) -> None:
+    """The main table."""
+    rows = [
+        {
+            "network": name,
+            "test accuracy, %": score,
+            "wrong": round(len(run.test) * (1 - score / 100)),
+            "points from float": score - scores["float"],
+        }
+        for name, score in scores.items()
+    ]
+    results.table(f"Accuracy on {len(run.test)} images", rows)
+
+
+def show_speed(
+    run: Run,
+    model: MobileNet,
+    int8: nn.Module,
+    torch_ao: nn.Module | None,
+    sizes: tuple[int, int],
+    results: Results,
+) -> dict[int, dict[str, float]]:
+    """The table of times and file sizes; returns the times."""
+    times = latencies(run, model, int8, torch_ao)
+    bytes_of = dict(zip(("float", "int8"), sizes, strict=True))
+    rows = []
+    for name in times[1]:
+        row: dict[str, Any] = {"network": name}
+        for batch, found in times.items():
+            row[f"ms, batch {batch}"] = found[name]
+            row[f"times as fast, batch {batch}"] = found["float"] / found[name]
+        row["KiB in a file"] = bytes_of[name] / 1024 if name in bytes_of else None
+        rows.append(row)
+    results.table("Speed and size", rows, note="float: batch norms folded, faster memory format")
+    return times
+
+
+def show_curves(run: Run, scores: dict[str, float], folder: Path) -> None:
+    """The picture: accuracy over epochs."""
+    start = run.epochs
+    curves = {
+        "float": (1, run.curves.float),
+        "float, trained on": (start + 1, run.curves.longer),
+        f"QAT: {AGGRESSIVE}": (start + 1, run.curves.aware),
+    }
+    after = {
+        f"after training: {weights}": scores[f"int8 after training, {weights}"]
+        for weights in (ORDINARY, AGGRESSIVE)
+    }
+    plot.draw(folder / "qat_mobilenet.png", curves, after, "A small MobileNetV2 on digits")
+
+
+def _arguments() -> argparse.Namespace:
+    made = parser(__doc__, "qat_mobilenet")
+    made.add_argument(
+        "--device", default="auto", help="to train on: auto takes CUDA where there is one"
+    )
+    arguments = made.parse_args()
+    if arguments.device == "auto":
+        arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
