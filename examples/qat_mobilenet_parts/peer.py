@@ -112,10 +112,10 @@ class TorchAo:
 
     def settle(self, prepared: nn.Module, epoch: int, count: int) -> None:
         """As the example's function of that name."""
+        if epoch + 1 == max(count // 4, 1):
+            prepared.apply(self.freeze_bn_stats)
         if epoch + 1 == count // 2:
             prepared.apply(self.tq.disable_observer)
-        if epoch + 1 == count // 2 + 1:
-            prepared.apply(self.freeze_bn_stats)
 
     def to_int8(self, prepared: nn.Module) -> nn.Module:
         """As the example's function of that name."""
