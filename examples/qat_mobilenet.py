@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from qat_mobilenet_parts import data, peer, plot
@@ -154,12 +155,19 @@ def to_int8(prepared: nn.Module) -> nn.Module:
 # --- What the example shows -------------------------------------------------------------------
 
 
+class Score(NamedTuple):
+    """Right answers in percent."""
+
+    validation: float
+    test: float
+
+
 @dataclass
 class Curves:
     """Accuracy on the test images after each epoch, in percent; nothing is chosen by it."""
 
     float: list[float] = field(default_factory=list)
-    longer: list[float] = field(default_factory=list)
+    trained_on: list[float] = field(default_factory=list)
     aware: list[float] = field(default_factory=list)
 
 
@@ -175,51 +183,54 @@ class Run:
         digits = data.load(arguments.seed)
         self.counts = {name: len(getattr(digits, name)) for name in ("train", "validation", "test")}
         self.train = digits.train.to(self.device)
-        self.train_on_cpu = digits.train.to(cpu)
         self.validation, self.test = digits.validation.to(cpu), digits.test.to(cpu)
-        self.calibration = self.train_on_cpu.images[:CALIBRATION_IMAGES]
+        self.test_on_device = self.test.to(self.device)
+        self.calibration = digits.train.to(cpu).images[:CALIBRATION_IMAGES]
         self.curves = Curves()
 
     def train_epochs(
-        self, text: str, model: nn.Module, count: int, rate: float, after: Callable[[int], None]
+        self,
+        text: str,
+        model: nn.Module,
+        count: int,
+        rate: float,
+        curve: list[float],
+        after: Callable[[int], None] | None = None,
     ) -> None:
-        """Trains a model in place, under a progress bar."""
+        """Trains a model in place, under a progress bar; ``curve`` gets its accuracies."""
         columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console()) as progress:
             task = progress.add_task(text, total=steps_of(self.train, count))
             step = functools.partial(progress.advance, task)
             for epoch in epochs(model.train(), self.train, count, rate, step):
-                after(epoch)
+                if after is not None:
+                    after(epoch)
+                curve.append(accuracy(model, self.test_on_device))
 
-    def score(self, model: nn.Module) -> float:
-        """Percent of the test images that a model gets right."""
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        return accuracy(model, self.test.to(device))
+    def score(self, model: nn.Module) -> Score:
+        """How much a network on the CPU gets right."""
+        return Score(accuracy(model, self.validation), accuracy(model, self.test))
 
     def float_network(self) -> MobileNet:
         """Trains the float network."""
-        torch.manual_seed(1)
         model = MobileNet(self.shape).to(self.device, memory_format=torch.channels_last)
-        scored = lambda _: self.curves.float.append(self.score(model))  # noqa: E731
-        self.train_epochs("float", model, self.epochs, FLOAT_RATE, scored)
+        self.train_epochs("float", model, self.epochs, FLOAT_RATE, self.curves.float)
         return model.eval()
 
-    def float_network_trained_longer(self, model: MobileNet) -> MobileNet:
+    def float_network_trained_on(self, model: MobileNet) -> MobileNet:
         """The float network after as many more epochs as the quantized one gets."""
         longer = copy.deepcopy(model)
-        scored = lambda _: self.curves.longer.append(self.score(longer))  # noqa: E731
-        self.train_epochs("float, longer", longer, self.aware_epochs, AWARE_RATE, scored)
+        self.train_epochs(
+            "float, on", longer, self.aware_epochs, AWARE_RATE, self.curves.trained_on
+        )
         return longer.eval()
 
     def aware_network(self, model: MobileNet) -> nn.Module:
         """The network trained on with rounded weights and activations, from the float one."""
         prepared = prepare_for_training(model, aware_qconfig(AGGRESSIVE))
-
-        def after(epoch: int) -> None:
-            settle(prepared, epoch, self.aware_epochs)
-            self.curves.aware.append(self.score(prepared))
-
-        self.train_epochs("QAT", prepared, self.aware_epochs, AWARE_RATE, after)
+        count = self.aware_epochs
+        after = functools.partial(settle, prepared, count=count)
+        self.train_epochs("QAT", prepared, count, AWARE_RATE, self.curves.aware, after)
         return prepared.eval()
 
 
@@ -329,27 +340,24 @@ def save(model: MobileNet, int8: nn.Module, folder: Path) -> tuple[Path, Path]:
     return float_path, int8_path
 
 
-def compare_torch_ao(run: Run, model: MobileNet) -> tuple[dict[str, float], nn.Module]:
-    """Percent of the test images for torch.ao's networks, and the one trained with rounding.
+def compare_torch_ao(run: Run, model: MobileNet) -> tuple[dict[str, Score], nn.Module]:
+    """Scores of torch.ao's networks, and the one that was trained with rounding.
 
     Raises:
         NotInTorchError: this torch has no such thing.
     """
     torch_ao = peer.TorchAo.find()
+    count = run.aware_epochs
     with peer.computing(torch_ao):
         scores = {}
         for weights in (ORDINARY, AGGRESSIVE):
             after = torch_ao.quantize_after_training(model, weights, run.calibration)
-            scores[f"torch.ao, after training, {weights}"] = accuracy(after, run.test)
-        prepared = torch_ao.prepare_for_training(model.to(run.device), AGGRESSIVE)
-
-        def settle_it(epoch: int) -> None:
-            torch_ao.settle(prepared, epoch, run.aware_epochs)
-
-        run.train_epochs("torch.ao QAT", prepared, run.aware_epochs, AWARE_RATE, settle_it)
+            scores[f"torch.ao after training, {weights}"] = run.score(after)
+        prepared = torch_ao.prepare_for_training(model, AGGRESSIVE, run.device)
+        settled = functools.partial(torch_ao.settle, prepared, count=count)
+        run.train_epochs("torch.ao QAT", prepared, count, AWARE_RATE, [], settled)
         int8 = torch_ao.to_int8(prepared)
-        scores[f"torch.ao, QAT, {AGGRESSIVE}"] = accuracy(int8, run.test)
-    model.cpu()
+        scores[f"torch.ao with QAT, {AGGRESSIVE}"] = run.score(int8)
     return scores, int8
 
 
@@ -361,29 +369,26 @@ def main() -> None:
     run = Run(arguments)
     results.value("images", run.counts)
     results.value("training device", str(run.device))
-    results.say(
-        "{train} images to train on, {validation} to choose settings by, {test} for the "
-        "test".format(**run.counts)
-    )
+    results.say(", ".join(f"{count} images for {name}" for name, count in run.counts.items()))
 
     # Float, the same for longer, and quantization-aware from the first.
     model = run.float_network()
-    longer = run.float_network_trained_longer(model)
+    longer = run.float_network_trained_on(model)
     prepared = run.aware_network(model)
     model, longer = model.cpu(), longer.cpu()
 
-    # To int8, after training and from it.
+    # To int8: after training, and with it.
     ordinary = quantize_after_training(model, after_training_qconfig(ORDINARY), run.calibration)
     after = quantize_after_training(model, after_training_qconfig(AGGRESSIVE), run.calibration)
     aware = to_int8(prepared)
     networks = {
         "float": model,
-        "float, trained as long as QAT": longer,
+        "float, trained on as long as QAT": longer,
         f"int8 after training, {ORDINARY}": ordinary,
         f"int8 after training, {AGGRESSIVE}": after,
         f"int8 with QAT, {AGGRESSIVE}": aware,
     }
-    scores = {name: accuracy(network, run.test) for name, network in networks.items()}
+    scores = {name: run.score(network) for name, network in networks.items()}
     torch_ao = None
     if not run.quick:
         try:
@@ -404,37 +409,41 @@ def main() -> None:
     sizes = file_bytes(float_path), file_bytes(int8_path)
     times = show_speed(run, model, aware, torch_ao, sizes, results)
     show_curves(run, scores, arguments.output)
+    results.value("curves", dataclasses.asdict(run.curves))
+    best = max(scores[name].test for name in ("float", "float, trained on as long as QAT"))
+    peer_score = scores.get(f"torch.ao with QAT, {AGGRESSIVE}")
     results.workload(
         Workload(
             name="MobileNetV2, QAT",
-            settings=f"digits, 32x32, batch 1; weights of {AGGRESSIVE}",
+            settings=f"digits, 32x32, batch 1; {AGGRESSIVE}",
             metric=f"accuracy on {len(run.test)} images, %",
-            float_score=max(scores["float"], scores["float, trained as long as QAT"]),
-            int8_score=scores[f"int8 with QAT, {AGGRESSIVE}"],
+            float_score=best,
+            int8_score=scores[f"int8 with QAT, {AGGRESSIVE}"].test,
             float_ms=times[1]["float"],
             int8_ms=times[1]["int8"],
             float_bytes=sizes[0],
             int8_bytes=sizes[1],
             weights="whole network, batch norms folded",
-            torch_ao_score=scores.get(f"torch.ao, QAT, {AGGRESSIVE}"),
+            torch_ao_score=None if peer_score is None else peer_score.test,
             torch_ao_ms=times[1].get("torch.ao"),
         )
     )
     results.write()
 
 
-def show_accuracy(run: Run, scores: dict[str, float], results: Results) -> None:
+def show_accuracy(run: Run, scores: dict[str, Score], results: Results) -> None:
     """The main table."""
     rows = [
         {
             "network": name,
-            "test accuracy, %": score,
-            "wrong": round(len(run.test) * (1 - score / 100)),
-            "points from float": score - scores["float"],
+            "validation, %": round(score.validation, 2),
+            "test accuracy, %": round(score.test, 2),
+            "wrong": round(len(run.test) * (1 - score.test / 100)),
+            "points from float": round(score.test - scores["float"].test, 2),
         }
         for name, score in scores.items()
     ]
-    results.table(f"Accuracy on {len(run.test)} images", rows)
+    results.table(f"Accuracy on {len(run.test)} test images", rows)
 
 
 def show_speed(
@@ -460,16 +469,16 @@ def show_speed(
     return times
 
 
-def show_curves(run: Run, scores: dict[str, float], folder: Path) -> None:
+def show_curves(run: Run, scores: dict[str, Score], folder: Path) -> None:
     """The picture: accuracy over epochs."""
     start = run.epochs
     curves = {
         "float": (1, run.curves.float),
-        "float, trained on": (start + 1, run.curves.longer),
+        "float, trained on": (start + 1, run.curves.trained_on),
         f"QAT: {AGGRESSIVE}": (start + 1, run.curves.aware),
     }
     after = {
-        f"after training: {weights}": scores[f"int8 after training, {weights}"]
+        f"after training: {weights}": scores[f"int8 after training, {weights}"].test
         for weights in (ORDINARY, AGGRESSIVE)
     }
     plot.draw(folder / "qat_mobilenet.png", curves, after, "A small MobileNetV2 on digits")

@@ -100,9 +100,11 @@ class TorchAo:
         logits_of(prepared, images)
         return self.tq.convert(prepared)
 
-    def prepare_for_training(self, model: MobileNet, weights: Weights) -> nn.Module:
+    def prepare_for_training(
+        self, model: MobileNet, weights: Weights, device: torch.device
+    ) -> nn.Module:
         """As the example's function of that name."""
-        trainable = self._twin(model, self.tq.fuse_modules_qat, training=True)
+        trainable = self._twin(model, self.tq.fuse_modules_qat, training=True).to(device)
         activation = self.tq.FakeQuantize.with_args(
             observer=self.tq.MovingAverageMinMaxObserver, dtype=torch.quint8
         )

@@ -78,8 +78,9 @@ def test_row_of_the_workloads(quick: Any, scores: dict[str, float]) -> None:
         size = (quick.folder / f"{name}.safetensors").stat().st_size
         assert row[f"{name}_bytes"] == size
     assert row["int8_bytes"] * 2 < row["float_bytes"]
-    assert row["int8_score"] == scores[f"int8 with QAT, {_AGGRESSIVE}"]
-    assert row["float_score"] >= scores["float"]
+    aware = scores[f"int8 with QAT, {_AGGRESSIVE}"]  # to two decimals
+    assert row["int8_score"] == pytest.approx(aware, abs=0.006)
+    assert row["float_score"] > scores["float"] - 0.006
     if quick.results["isa"] != "scalar":
         assert 0.0 < row["int8_ms"] < row["float_ms"]
 
