@@ -141,7 +141,7 @@ def settle(prepared: nn.Module, epoch: int, count: int) -> None:
     The int8 network has batch norms folded into its weights and one scale for each activation; what
     is trained in the end must be exactly that.
     """
-    if epoch + 1 == max(count // 4, 1):
+    if epoch + 1 == count // 3:
         prepared.apply(octavo.nn.intrinsic.qat.freeze_bn_stats)
     if epoch + 1 == count // 2:
         prepared.apply(tq.disable_observer)

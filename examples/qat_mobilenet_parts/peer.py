@@ -114,7 +114,7 @@ class TorchAo:
 
     def settle(self, prepared: nn.Module, epoch: int, count: int) -> None:
         """As the example's function of that name."""
-        if epoch + 1 == max(count // 4, 1):
+        if epoch + 1 == count // 3:
             prepared.apply(self.freeze_bn_stats)
         if epoch + 1 == count // 2:
             prepared.apply(self.tq.disable_observer)
