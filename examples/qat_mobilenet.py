@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from qat_mobilenet_parts import data, peer, plot
+from qat_mobilenet_parts import data, peer, plot, speed
 from qat_mobilenet_parts.model import FULL, QUICK, ConvBn, MobileNet
 from qat_mobilenet_parts.training import accuracy, epochs, logits_of, steps_of
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from safetensors.torch import save_file
-from shared import Results, Workload, file_bytes, milliseconds, parser, prepare
+from shared import Results, Workload, file_bytes, parser, prepare
 from torch import Tensor, nn
 
 import octavo
@@ -310,28 +310,6 @@ def same_after_loading(model: MobileNet, int8: nn.Module, path: Path, images: Te
     return torch.equal(logits_of(loaded, images), logits_of(int8, images))
 
 
-def latencies(
-    run: Run, model: MobileNet, int8: nn.Module, torch_ao: nn.Module | None
-) -> dict[int, dict[str, float]]:
-    """Milliseconds by batch. Float is fused, and the faster of both memory formats counts."""
-    plain = fuse(model).to(memory_format=torch.contiguous_format)
-    last = fuse(model).to(memory_format=torch.channels_last)
-    found = {}
-    for batch in (1, 32):
-        images = run.test.images[:batch].contiguous(memory_format=torch.channels_last)
-        flat = images.contiguous(memory_format=torch.contiguous_format)
-        calls: dict[str, Callable[[], Any]] = {
-            "contiguous": functools.partial(plain, flat),
-            "channels last": functools.partial(last, images),
-            "int8": functools.partial(int8, images),
-        }
-        if torch_ao is not None:
-            calls["torch.ao"] = functools.partial(torch_ao, images)
-        times = milliseconds(calls, quick=run.quick)
-        found[batch] = {"float": min(times.pop("contiguous"), times.pop("channels last")), **times}
-    return found
-
-
 def save(model: MobileNet, int8: nn.Module, folder: Path) -> tuple[Path, Path]:
     """Writes the weights of both networks, float with its batch norms folded, into files."""
     float_path, int8_path = folder / "float.safetensors", folder / "int8.safetensors"
@@ -378,7 +356,7 @@ def main() -> None:
     model, longer = model.cpu(), longer.cpu()
 
     # To int8: after training, and with it.
-    ordinary = quantize_after_training(model, after_training_qconfig(ORDINARY), run.calibration)
+    ordinary = quantize_after_training(model, tq.get_default_qconfig(), run.calibration)
     after = quantize_after_training(model, after_training_qconfig(AGGRESSIVE), run.calibration)
     aware = to_int8(prepared)
     networks = {
@@ -406,8 +384,9 @@ def main() -> None:
     float_path, int8_path = save(model, aware, arguments.output)
     same = same_after_loading(model, aware, int8_path, run.test.images)
     results.value("same bits after loading", same)
-    sizes = file_bytes(float_path), file_bytes(int8_path)
-    times = show_speed(run, model, aware, torch_ao, sizes, results)
+    sizes = {"float": file_bytes(float_path), "int8": file_bytes(int8_path)}
+    times = speed.latencies(fuse(model), aware, torch_ao, run.test.images, run.quick)
+    results.table("Speed and size", speed.rows(times, sizes), note=speed.NOTE)
     show_curves(run, scores, arguments.output)
     results.value("curves", dataclasses.asdict(run.curves))
     best = max(scores[name].test for name in ("float", "float, trained on as long as QAT"))
@@ -421,8 +400,8 @@ def main() -> None:
             int8_score=scores[f"int8 with QAT, {AGGRESSIVE}"].test,
             float_ms=times[1]["float"],
             int8_ms=times[1]["int8"],
-            float_bytes=sizes[0],
-            int8_bytes=sizes[1],
+            float_bytes=sizes["float"],
+            int8_bytes=sizes["int8"],
             weights="whole network, batch norms folded",
             torch_ao_score=None if peer_score is None else peer_score.test,
             torch_ao_ms=times[1].get("torch.ao"),
@@ -446,42 +425,20 @@ def show_accuracy(run: Run, scores: dict[str, Score], results: Results) -> None:
     results.table(f"Accuracy on {len(run.test)} test images", rows)
 
 
-def show_speed(
-    run: Run,
-    model: MobileNet,
-    int8: nn.Module,
-    torch_ao: nn.Module | None,
-    sizes: tuple[int, int],
-    results: Results,
-) -> dict[int, dict[str, float]]:
-    """The table of times and file sizes; returns the times."""
-    times = latencies(run, model, int8, torch_ao)
-    bytes_of = dict(zip(("float", "int8"), sizes, strict=True))
-    rows = []
-    for name in times[1]:
-        row: dict[str, Any] = {"network": name}
-        for batch, found in times.items():
-            row[f"ms, batch {batch}"] = found[name]
-            row[f"times as fast, batch {batch}"] = found["float"] / found[name]
-        row["KiB in a file"] = bytes_of[name] / 1024 if name in bytes_of else None
-        rows.append(row)
-    results.table("Speed and size", rows, note="float: batch norms folded, faster memory format")
-    return times
-
-
 def show_curves(run: Run, scores: dict[str, Score], folder: Path) -> None:
     """The picture: accuracy over epochs."""
-    start = run.epochs
-    curves = {
-        "float": (1, run.curves.float),
-        "float, trained on": (start + 1, run.curves.trained_on),
-        f"QAT: {AGGRESSIVE}": (start + 1, run.curves.aware),
+    start, curves = run.epochs, run.curves
+    after_training = scores[f"int8 after training, {AGGRESSIVE}"].test
+    lines = {
+        "float": (1, curves.float),
+        "float, trained on": (start, [curves.float[-1], *curves.trained_on]),
+        f"QAT: {AGGRESSIVE}": (start, [after_training, *curves.aware]),
     }
-    after = {
+    levels = {
         f"after training: {weights}": scores[f"int8 after training, {weights}"].test
         for weights in (ORDINARY, AGGRESSIVE)
     }
-    plot.draw(folder / "qat_mobilenet.png", curves, after, "A small MobileNetV2 on digits")
+    plot.draw(folder / "qat_mobilenet.png", lines, levels, "A small MobileNetV2 on digits")
 
 
 def _arguments() -> argparse.Namespace:
