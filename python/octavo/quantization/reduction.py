@@ -53,7 +53,7 @@ def all_reduce_observers(model: nn.Module, process_group: Any = None) -> None:
         _check_kind(name, module)
     for name, observer in model.named_modules():
         if _merges_itself(observer):
-            observer.all_reduce(process_group)  # type: ignore[operator]
+            observer.all_reduce(process_group)
             continue
         if isinstance(observer, HistogramObserver):
             _reduce_histogram(observer, process_group)
