@@ -39,9 +39,11 @@ BATCH = 64
 EXAMPLE = torch.zeros(1, 1, 16, 16)
 
 NOTE = (
-    "qparams, tensors: how many are equal to the bit. own shard: what a rank finds by itself; merged: all_reduce_observers after the last batch; "
-    "each step: inside of DistributedDataParallel, against one process that saw the ranks' batches "
-    "of a step as one; other order: one process that saw the last batch first"
+    "qparams, tensors: how many are equal to the bit; scale, zero: largest difference; same: "
+    "answers; agree: int8 models of all ranks. own shard: what a rank finds by itself; "
+    "merged: all_reduce_observers after the last batch; each step: inside of "
+    "DistributedDataParallel, against one process that saw the ranks' batches of a step as one; "
+    "other order: one process that saw the last batch first"
 )
 # Each kind of observer that decides on the scales of activations.
 KINDS: dict[str, Any] = {
@@ -224,10 +226,10 @@ def difference(prepared: nn.Module, reference: nn.Module, digits: Digits) -> dic
         read = int8(digits.test_images).argmax(1) == other(digits.test_images).argmax(1)
     return {
         "qparams": f"{equal}/{len(pairs)}",
-        "scale off by %": max(float(100 * (a[0] / b[0] - 1).abs().max()) for a, b in pairs),
-        "zero points": max(int((a[1] - b[1]).abs().max()) for a, b in pairs),
+        "scale %": max(float(100 * (a[0] / b[0] - 1).abs().max()) for a, b in pairs),
+        "zero": max(int((a[1] - b[1]).abs().max()) for a, b in pairs),
         "tensors": f"{tensors}/{len(expected)}",
-        "same answer %": float(100 * read.float().mean()),
+        "same %": float(100 * read.float().mean()),
         "accuracy %": accuracy(int8, digits),
     }
 
@@ -291,7 +293,7 @@ def compare_calibration(
     def compare(name: str, prepared: nn.Module, reference: nn.Module) -> None:
         agree = same_on_all_ranks(convert_fx(prepared).state_dict().values())
         row = {"observers": name, **difference(prepared, reference, digits)}
-        rows.append({**row, "ranks agree": "yes" if agree else "no"})
+        rows.append({**row, "agree": "yes" if agree else "no"})
         if name.startswith("histogram"):
             histograms.append({"observers": name, **moved_counts(prepared, reference)})
 
