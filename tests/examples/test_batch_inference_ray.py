@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from conftest import Run, RunExample
 
 
 @pytest.fixture(scope="module")
-def done(run_example: RunExample) -> Run:
+def done(run_example: Callable[..., Any]) -> Any:
     if importlib.util.find_spec("ray") is None:
         pytest.skip('Ray is not installed: pip install "ray[data]"')
     return run_example("batch_inference_ray", "--quick")
 
 
 @pytest.fixture(scope="module")
-def ways(done: Run) -> dict[str, dict[str, Any]]:
+def ways(done: Any) -> dict[str, dict[str, Any]]:
     return {row["way"]: row for row in done.table("Images per second")}
 
 
@@ -33,7 +33,7 @@ def test_workers(ways: dict[str, dict[str, Any]]) -> None:
     assert all(row["images/s"] > 10 and row["seconds in all"] > 0 for row in ways.values())
 
 
-def test_model(done: Run) -> None:
+def test_model(done: Any) -> None:
     rows = {row["model"]: row for row in done.table("The model")}
     assert rows["float32"]["accuracy %"] > 80
     assert rows["int8"]["accuracy %"] > rows["float32"]["accuracy %"] - 1
@@ -42,7 +42,7 @@ def test_model(done: Run) -> None:
     assert torch.int8 in {value.dtype for value in saved["state_dict"].values()}
 
 
-def test_quiet_and_local(done: Run) -> None:
+def test_quiet_and_local(done: Any) -> None:
     assert done.results["values"]["address"] == "127.0.0.1"
     for word in ("Traceback", "WARNING", "DeprecationWarning", "UserWarning", "dashboard"):
         assert word not in done.text

@@ -5,26 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import EXAMPLES, Run, RunExample
 from torch import distributed
 
+SCRIPT = Path(__file__).parents[2] / "examples" / "distributed_calibration.py"
 KINDS = ("minmax", "average", "histogram", "percentile", "mse")
 
 
 @pytest.fixture(scope="module")
-def done(run_example: RunExample) -> Run:
+def done(run_example: Callable[..., Any]) -> Any:
     if not distributed.is_available() or not distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
     return run_example("distributed_calibration", "--launch", "2", "--quick")
 
 
 @pytest.fixture(scope="module")
-def ways(done: Run) -> dict[str, dict[str, Any]]:
+def ways(done: Any) -> dict[str, dict[str, Any]]:
     return {row["observers"]: row for row in done.table("Calibration, against one process")}
 
 
@@ -59,7 +60,7 @@ def test_ranks_hold_one_model(kind: str, ways: dict[str, dict[str, Any]]) -> Non
     assert ways[f"{kind}, each step"]["agree"] == "yes"
 
 
-def test_merged_histograms(done: Run, ways: dict[str, dict[str, Any]]) -> None:
+def test_merged_histograms(done: Any, ways: dict[str, dict[str, Any]]) -> None:
     """Extremes and totals of one process; values are counted at most some bins away."""
     rows = {row["observers"]: row for row in done.table("Histograms, against one process")}
     merged, joint = rows["histogram, merged"], rows["histogram, each step"]
@@ -73,7 +74,7 @@ def test_merged_histograms(done: Run, ways: dict[str, dict[str, Any]]) -> None:
         assert ways[f"{kind}, merged"]["scale %"] < 3
 
 
-def test_training(done: Run) -> None:
+def test_training(done: Any) -> None:
     found = done.results["values"]["training"]
     assert found["fake-quantize modules"] > 10
     assert found["of them equal on all ranks"] == found["fake-quantize modules"]
@@ -86,16 +87,15 @@ def test_training(done: Run) -> None:
     assert accuracy["int8, trained on all ranks"] > accuracy["float32"] - 1
 
 
-def test_file(done: Run) -> None:
+def test_file(done: Any) -> None:
     state = torch.load(done.folder / "int8.pt", weights_only=True)
     assert {value.dtype for value in state.values()} >= {torch.int8, torch.float32}
 
 
 def test_without_torchrun(tmp_path: Path) -> None:
-    script = EXAMPLES / "distributed_calibration.py"
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     ended = subprocess.run(
-        [sys.executable, str(script), "--quick"],
+        [sys.executable, str(SCRIPT), "--quick"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
