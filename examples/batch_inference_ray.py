@@ -266,13 +266,13 @@ def ways_of(
     """By name, what is measured; the last one asks for more threads than there are cores."""
     result: dict[str, Callable[[], Iterable[Columns]]] = {}
     for threads in dict.fromkeys((1, cores)):
-        name = f"one process, {threads} threads"
+        name = f"one process, threads: {threads}"
         result[name] = functools.partial(in_this_process, folder, path, threads)
     pairs = [(1, 1), (workers, max(1, cores // workers))]
     if not quick:
         pairs += [(1, cores), (workers, cores)]
     for number, threads in dict.fromkeys(pairs):
-        name = f"Ray, {number} workers of {threads} threads"
+        name = f"Ray, workers: {number}, threads: {threads}"
         result[name] = functools.partial(with_ray, folder, path, number, threads)
     return result
 

@@ -14,7 +14,8 @@ import torch
 def done(run_example: Callable[..., Any]) -> Any:
     if importlib.util.find_spec("ray") is None:
         pytest.skip('Ray is not installed: pip install "ray[data]"')
-    return run_example("batch_inference_ray", "--quick")
+    # One thread: training would wait for the slower of two wherever the machine is shared.
+    return run_example("batch_inference_ray", "--quick", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
