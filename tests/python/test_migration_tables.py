@@ -17,9 +17,10 @@ from quantization_support import oracle, quietly
 PAGES = Path(__file__).parents[2] / "docs" / "migration"
 # Insides of torch's graph mode, and what is no quantization: the page says so as a whole.
 WHOLE = re.compile(
-    r"pruning|ns\.fx|quantization\.fx\.(?!custom_config|graph_module|tracer)"
+    r"pruning|ns\.fx|quantization\.fx(?!\.(custom_config|graph_module|tracer)$)"
     r"|quantization\.backend_config\.(utils|_)|quantization\._|nn\.quantized\.reference\.modules"
 )
+ABSENT = "\N{EN DASH}"  # in the second column
 Row = tuple[str, str, str]
 
 
@@ -123,7 +124,7 @@ def test_what_is_called_absent_is_absent_and_says_why() -> None:
     for heading, rows in tables("torch_ao.md").items():
         ours = heading.replace("torch.ao.", "octavo.").replace("torch", "octavo")
         for name, cell, remark in rows:
-            if cell == "–":
+            if cell == ABSENT:
                 assert remark, f"{heading}.{name}"
                 with pytest.raises(AttributeError):
                     resolve(f"{ours}.{name}")
@@ -137,7 +138,7 @@ def test_what_torch_exports_at_the_top_is_exported_at_the_top() -> None:
         if not heading.startswith("torch.ao.quantization"):
             continue
         for name, cell, _ in rows:
-            if cell != "–" and name in public_names()["quantization"]:
+            if cell != ABSENT and name in public_names()["quantization"]:
                 assert hasattr(tq, name), name
 
 
