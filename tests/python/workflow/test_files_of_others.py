@@ -100,7 +100,7 @@ def test_damaged_recipes(tmp_path: Path, capture: str | None) -> None:
     ]
     for key in held["recipe"]:
         damages.append({**held, "recipe": {k: v for k, v in held["recipe"].items() if k != key}})
-        damages.append({**held, "recipe": {**held["recipe"], key: [3.5]}})
+        damages.append({**held, "recipe": {**held["recipe"], key: 3.5}})
     damages.append({**held, "recipe": {**held["recipe"], "dynamic": {"0": {"no_such": 1}}}})
     damages.append({**held, "recipe": {**held["recipe"], "capture": "no_such"}})
     for damage in damages:
