@@ -207,8 +207,9 @@ def _check(command: str) -> None:
             check(rest)
         except AssertionError as error:
             raise AssertionError(f"{place}: {error}") from error
-        except SystemExit as ended:  # of argparse
-            assert not ended.code, f"{place}: not what the command line takes"
+        except SystemExit as ended:  # of argparse, with 0 for --help
+            if ended.code:
+                raise AssertionError(f"{place}: not what the command line takes") from ended
 
 
 def _rule(words: list[str]) -> tuple[Check, list[str]]:
