@@ -194,6 +194,7 @@ def start_ray(workers: int) -> str:
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by itself: everything else goes first
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
+    import ray.data
 
     ray.init(
         address="local",  # never one that runs already
