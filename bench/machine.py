@@ -12,20 +12,11 @@ from typing import Any
 import torch
 
 from octavo import backend
+from octavo.info import cpu_model
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _USUAL_CACHES = {"L1": 32 * 1024, "L2": 1024 * 1024, "L3": 32 * 1024 * 1024}
 _PACKAGES = ("octavo", "torch", "numpy", "torchao", "onnx", "onnxruntime", "openvino")
-
-
-def cpu_name() -> str:
-    """The CPU's model name as the operating system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def caches() -> dict[str, int]:
@@ -102,7 +93,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def describe() -> dict[str, Any]:
     """All of it, as plain JSON types."""
     return {
-        "cpu": cpu_name(),
+        "cpu": cpu_model(),
         "architecture": platform.machine(),
         "system": platform.system(),
         "cores": cores(),

@@ -82,12 +82,17 @@ def _torch_dtype(name: str) -> torch.dtype | None:
 
 
 quint8 = QDType("quint8", torch.uint8, 0, 255, False)
-qint8 = QDType("qint8", torch.int8, -128, 127, True)
-qint32 = QDType("qint32", torch.int32, -(2**31), 2**31 - 1, True)
+"""Unsigned 8 bits, 0..255: activations."""
 
-# Two values of 4 bits per byte: the rows of embedding tables. No QTensor has this dtype, so
-# `as_qdtype` refuses it; observers and embedding modules know it.
+qint8 = QDType("qint8", torch.int8, -128, 127, True)
+"""Signed 8 bits, -128..127: weights."""
+
+qint32 = QDType("qint32", torch.int32, -(2**31), 2**31 - 1, True)
+"""Signed 32 bits: sums of products."""
+
 quint4x2 = QDType("quint4x2", torch.uint8, 0, 15, False)
+"""Two values of 4 bits per byte: the rows of embedding tables. No QTensor has this dtype, so
+`as_qdtype` refuses it; observers and embedding modules know it."""
 
 _TENSOR_DTYPES = (quint8, qint8, qint32)
 _BY_NAME = {dtype.name: dtype for dtype in (*_TENSOR_DTYPES, quint4x2)}
@@ -143,9 +148,16 @@ class _Scheme(enum.Enum):
 
 
 per_tensor_affine: Any = getattr(torch, "per_tensor_affine", _Scheme.per_tensor_affine)
+"""One scale and one zero point for the tensor."""
+
 per_tensor_symmetric: Any = getattr(torch, "per_tensor_symmetric", _Scheme.per_tensor_symmetric)
+"""One scale for the tensor; the zero point is in the middle of the range."""
+
 per_channel_affine: Any = getattr(torch, "per_channel_affine", _Scheme.per_channel_affine)
+"""A scale and a zero point for each channel."""
+
 per_channel_symmetric: Any = getattr(torch, "per_channel_symmetric", _Scheme.per_channel_symmetric)
+"""A scale for each channel; the zero points are in the middle of the range."""
 
 _SCHEMES: dict[str, Any] = {
     "per_tensor_affine": per_tensor_affine,

@@ -31,7 +31,7 @@ def collect() -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "cpu": {
-            "model": _cpu_model(),
+            "model": cpu_model(),
             "architecture": platform.machine(),
             "features": _features(),
         },
@@ -59,7 +59,7 @@ def as_text(info: dict[str, Any]) -> str:
     return _rich(sections) if importlib.util.find_spec("rich") else _plain(sections)
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """The CPU's name as the operating system tells it; on ARM Linux, its maker and part by their
     numbers."""
     if platform.system() == "Darwin":

@@ -76,7 +76,7 @@ def channel_affine(
     s`` rounded once.
 
     Args:
-        q: uint8 or int8 [N, C, *]; channels last is computed as it lies.
+        q: uint8 or int8 ``[N, C, *]``; channels last is computed as it lies.
         factor, offset: float64 [C].
         relu: clamp at the zero point.
 
@@ -127,7 +127,7 @@ def prelu(
     scale / out_scale)``.
 
     Args:
-        q: uint8 or int8 [N, C, *], or any shape where ``slope`` has one element.
+        q: uint8 or int8 ``[N, C, *]``, or any shape where ``slope`` has one element.
         slope: float32 [C] or [1].
 
     Raises: as :func:`channel_affine`.
@@ -172,7 +172,7 @@ def layer_norm(
     ``-mean * r`` and ``bias / out_scale`` are rounded to float32 once.
 
     Args:
-        q: uint8 or int8 [*, *normalized_shape].
+        q: uint8 or int8 ``[*, *normalized_shape]``.
         weight, bias: float32 of ``normalized_shape``, or None.
 
     Raises:
@@ -228,7 +228,7 @@ def group_norm(
     as in :func:`layer_norm`.
 
     Args:
-        q: uint8 or int8 [N, C, *]; channels last is computed as it lies.
+        q: uint8 or int8 ``[N, C, *]``; channels last is computed as it lies.
         weight, bias: float32 [C], or None.
 
     Raises:

@@ -378,7 +378,10 @@ default_fixed_qparams_range_0to1_fake_quant = FixedQParamsFakeQuantize.with_args
 """Activations known to lie in [0, 1), such as sigmoid."""
 
 default_symmetric_fixed_qparams_fake_quant = default_fixed_qparams_range_neg1to1_fake_quant
+"""An older name of ``default_fixed_qparams_range_neg1to1_fake_quant``."""
+
 default_affine_fixed_qparams_fake_quant = default_fixed_qparams_range_0to1_fake_quant
+"""An older name of ``default_fixed_qparams_range_0to1_fake_quant``."""
 
 default_per_channel_weight_fake_quant = FakeQuantize.with_args(
     observer=MovingAveragePerChannelMinMaxObserver,

@@ -144,9 +144,10 @@ class AffineQuantizedObserverBase(ABC, nn.Module):
     and ``original_dtype`` and returns it, and ``calculate_qparams()``.
 
     Args:
-        mapping_type, target_dtype, granularity, quant_min, quant_max, eps, scale_dtype,
-        zero_point_dtype, preserve_zero, zero_point_domain: kept as attributes. Further arguments
-            are ignored.
+        granularity: which elements share a scale.
+        mapping_type, target_dtype, quant_min, quant_max, eps: kept as attributes.
+        scale_dtype, zero_point_dtype, preserve_zero, zero_point_domain: likewise.
+        kwargs: ignored.
 
     Raises:
         TypeError: ``granularity`` is None.

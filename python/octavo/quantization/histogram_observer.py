@@ -66,7 +66,7 @@ class HistogramObserver(UniformQuantizationObserverBase):
 
     Args:
         bins: number of bins.
-        The others as :class:`MinMaxObserver`; no ``is_dynamic``.
+        others: as :class:`MinMaxObserver`; no ``is_dynamic``.
 
     Buffers: ``histogram`` float32 [bins], ``min_val`` and ``max_val`` float32 0-D, infinite until
     something finite is seen. NaN and ±Inf values are left out and counted (torch raises on NaN).

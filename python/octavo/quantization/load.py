@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from octavo.nn.quantized.modules.base import QuantizedOutput
+from octavo.quantization.files import read_safetensors, read_torch, takes_safetensors
 from octavo.quantization.fold import copy_model
 from octavo.quantization.qconfig import (
     QConfig,
@@ -37,6 +37,8 @@ from octavo.quantization.torch_ao_modules import observed
 from octavo.quantization.units import adopt_foreign_modules, canonical_type, disable_nested_tensors
 
 __all__ = ["load_quantized"]
+
+_NAME = "load_quantized"
 
 # Gives what replaces a module, from its part of a state dict and its path; None where it stays.
 Maker = Callable[[nn.Module, Mapping[str, Any], str], "nn.Module | None"]
@@ -66,7 +68,8 @@ def load_quantized(
 
     Raises:
         ValueError: a state dict of a float model, or of torch.ao; a module of the model without an
-            int8 form for its part of the state dict.
+            int8 form for its part of the state dict; a file that holds something else, or is
+            damaged.
         RuntimeError: keys of the state dict that no module takes, or of the model that it lacks;
             where batch norms are among these the model has to be fused first. With ``inplace``
             nothing has been changed then.
@@ -92,17 +95,15 @@ def load_quantized(
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix != ".safetensors":
-        loaded: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return loaded
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError(
-            f"load_quantized: reading {path.name} takes the safetensors package: pip install "
-            "safetensors"
-        ) from error
-    return load_file(path)
+    if takes_safetensors(path):
+        return read_safetensors(path, _NAME)[0]
+    state: Mapping[str, Tensor] = read_torch(path, _NAME)
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"{_NAME}: {path.name} holds a {type(state).__name__}, and no state dict; save the "
+            "int8 model's state_dict()"
+        )
+    return state
 
 
 def int8_form(
@@ -214,6 +215,7 @@ def _check_rest(model: nn.Module, rest: Mapping[str, Any], inside: set[int], cal
         if id(module) not in inside:
             own = dict(module.named_parameters(recurse=False))
             own |= dict(module.named_buffers(recurse=False))
+            own = {key: own[key] for key in own.keys() - module._non_persistent_buffers_set}
             expected |= {f"{name}.{key}" if name else key for key in own}
     transient = {key for key in expected if key.endswith("num_batches_tracked")}
     missing, unexpected = sorted(expected - transient - rest.keys()), sorted(rest.keys() - expected)

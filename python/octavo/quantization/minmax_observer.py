@@ -135,7 +135,7 @@ class MovingAverageMinMaxObserver(MinMaxObserver):
     Args:
         averaging_constant: between 0 and 1; 1 forgets all but the last tensor, which is then what
             quantizing a module's input dynamically means.
-        The others as :class:`MinMaxObserver`.
+        others: as :class:`MinMaxObserver`.
 
     Raises:
         NotImplementedError: ``is_dynamic`` with another constant than 1.
@@ -182,15 +182,16 @@ class PerChannelMinMaxObserver(UniformQuantizationObserverBase):
 
     Args:
         ch_axis: the channel axis, negative counts from the end.
-        The others as :class:`UniformQuantizationObserverBase`; ``qscheme`` per channel only, no
+        others: as :class:`UniformQuantizationObserverBase`; ``qscheme`` per channel only, no
             ``is_dynamic``.
 
     Buffers: ``min_val`` and ``max_val``, float32, empty until something is seen, then [channels].
     They take the size of a state dict that is loaded. Source:
     ``torch.ao.quantization.observer.PerChannelMinMaxObserver``.
 
-    Raises (when called):
-        ValueError: the tensor lacks the axis, or has another number of channels than before.
+    Raises:
+        ValueError: when called, the tensor lacks the axis, or has another number of channels than
+            before.
     """
 
     _renamed_keys: ClassVar[Mapping[str, str]] = {"min_vals": "min_val", "max_vals": "max_val"}
@@ -310,7 +311,7 @@ class MovingAveragePerChannelMinMaxObserver(PerChannelMinMaxObserver):
 
     Args:
         averaging_constant: as :class:`MovingAverageMinMaxObserver`.
-        The others as :class:`PerChannelMinMaxObserver`.
+        others: as :class:`PerChannelMinMaxObserver`.
 
     Source: ``torch.ao.quantization.observer.MovingAveragePerChannelMinMaxObserver``.
     """

@@ -126,6 +126,7 @@ class FixedQParamsObserver(ObserverBase):
 
     scale: Tensor
     zero_point: Tensor
+    _keeps_statistics = False
 
     def __init__(
         self,
@@ -164,6 +165,8 @@ class FixedQParamsObserver(ObserverBase):
 
 class _SilentObserver(ObserverBase):
     """An observer that carries settings and no statistics."""
+
+    _keeps_statistics = False
 
     def forward(self, x: Any) -> Any:
         """Returns its argument."""
@@ -356,7 +359,11 @@ default_fixed_qparams_range_0to1_observer = FixedQParamsObserver.with_args(
 """Activations known to lie in [0, 1), such as sigmoid."""
 
 default_symmetric_fixed_qparams_observer = default_fixed_qparams_range_neg1to1_observer
+"""An older name of ``default_fixed_qparams_range_neg1to1_observer``."""
+
 default_affine_fixed_qparams_observer = default_fixed_qparams_range_0to1_observer
+"""An older name of ``default_fixed_qparams_range_0to1_observer``."""
+
 default_placeholder_observer = PlaceholderObserver
 default_debug_observer = RecordingObserver
 default_reuse_input_observer = ReuseInputObserver

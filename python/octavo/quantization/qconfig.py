@@ -124,6 +124,7 @@ class QConfig(_QConfigFields):
 
 
 QConfigAny: TypeAlias = QConfig | None
+"""A QConfig, or None for a module that stays float."""
 
 
 class QConfigDynamic(_QConfigFields):

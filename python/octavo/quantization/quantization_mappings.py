@@ -111,6 +111,7 @@ DEFAULT_STATIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nniqat.LinearReLU: nniq.LinearReLU,
     nniqat.LinearTanh: nniq.LinearTanh,
 }
+"""The int8 class of each observed or trained class, for ``convert``."""
 
 DEFAULT_QAT_MODULE_MAPPINGS: dict[type, Any] = {
     nn.Linear: nnqat.Linear,
@@ -140,14 +141,16 @@ DEFAULT_QAT_MODULE_MAPPINGS: dict[type, Any] = {
     nni.LinearReLU: nniqat.LinearReLU,
     nni.LinearTanh: nniqat.LinearTanh,
 }
-# What rounds outputs of a known range in training, as the modules themselves do on quantized
-# tensors.
+"""The class that each float class has in training, for ``prepare_qat``."""
+
 DEFAULT_MODULE_TO_ACT_POST_PROCESS: dict[type, Any] = {
     nn.Hardsigmoid: default_fixed_qparams_range_0to1_fake_quant,
     nn.Sigmoid: default_fixed_qparams_range_0to1_fake_quant,
     nn.Softmax: default_fixed_qparams_range_0to1_fake_quant,
     nn.Tanh: default_fixed_qparams_range_neg1to1_fake_quant,
 }
+"""What rounds outputs of a known range in training, as the modules themselves do on quantized
+tensors."""
 
 DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nn.Linear: nnqd.Linear,
@@ -172,6 +175,7 @@ DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS: dict[type, Any] = {
     nni.LinearReLU: nniqd.LinearReLU,
     nnqatd.Linear: nnqd.Linear,
 }
+"""The int8 class of each float class, for ``quantize_dynamic``."""
 
 # Modules that are observed part by part: float class to observed class to int8 class.
 CUSTOM_OBSERVED: dict[type, Any] = {

@@ -1,4 +1,4 @@
-"""Quantization of a model as a graph: nobody has to edit it, put stubs in, or name what to fuse.
+"""Quantization of a model as a graph: nobody has to edit it, put stubs in, or name what to fuse::
 
     prepared = prepare_fx(model.eval(), get_default_qconfig_mapping(), (example,))
     for batch in data:

@@ -27,7 +27,7 @@ class PercentileObserver(HistogramObserver):
 
     Args:
         percentile: the share in percent, above 0 and at most 100. 100 is minimum and maximum.
-        The others, and the buffers, as :class:`HistogramObserver`; ``bins`` is the resolution.
+        others: as :class:`HistogramObserver`, and the buffers too; ``bins`` is the resolution.
 
     Raises:
         ValueError: ``percentile`` out of range.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo.nn.quantized.modules.base import QuantizedModule
+from octavo.quantization.files import read_safetensors, read_torch, takes_safetensors
 from octavo.quantization.fold import copy_model
 from octavo.quantization.load import int8_form, replaced_from_state
 from octavo.quantization.qconfig import default_dynamic_qconfig
@@ -29,7 +30,6 @@ __all__ = ["load", "save"]
 
 _FORMAT = "octavo"
 _VERSION = 1
-_SAFETENSORS = ".safetensors"
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -56,7 +56,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     recipe = {**recipe, "int8": _int8_modules(model)}
     state = {key: value.detach() for key, value in model.state_dict().items()}
     path = Path(path)
-    if path.suffix != _SAFETENSORS:
+    if not takes_safetensors(path):
         torch.save(
             {"format": _FORMAT, "version": _VERSION, "recipe": recipe, "state_dict": state}, path
         )
@@ -64,7 +64,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     try:
         from safetensors.torch import save_file
     except ImportError as error:
-        raise ImportError(_lacks_safetensors("save", path)) from error
+        raise ImportError(
+            f"save: {path.name} takes the safetensors package: pip install safetensors"
+        ) from error
     text = json.dumps({"version": _VERSION, "recipe": recipe})
     separate = {key: value.contiguous().clone() for key, value in state.items()}
     save_file(separate, path, {_FORMAT: text})
@@ -81,10 +83,6 @@ def _int8_modules(model: nn.Module) -> list[str]:
     return names
 
 
-def _lacks_safetensors(caller: str, path: Path) -> str:
-    return f"{caller}: {path.name} takes the safetensors package: pip install safetensors"
-
-
 def load(path: str | os.PathLike[str], float_model: nn.Module) -> nn.Module:
     """The int8 model of a file.
 
@@ -98,7 +96,7 @@ def load(path: str | os.PathLike[str], float_model: nn.Module) -> nn.Module:
         saved.
 
     Raises:
-        ValueError: a file of something else, or of a later version; another architecture.
+        ValueError: a file of something else, of a later version, or damaged; another architecture.
         RuntimeError: tensors that the model does not have, or that the file lacks.
         ImportError: a .safetensors file without the safetensors package.
     """
@@ -106,24 +104,31 @@ def load(path: str | os.PathLike[str], float_model: nn.Module) -> nn.Module:
         raise TypeError(
             f"load: float_model must be a torch.nn.Module, got {type(float_model).__name__}"
         )
-    recipe, state = _read(Path(path))
-    dynamic, int8 = recipe["dynamic"], set(recipe["int8"])
-    if recipe["capture"]:
-        (way,) = captures(recipe["capture"])
+    path = Path(path)
+    recipe, state = _read(path)
+    try:
+        dynamic = {name: DynamicQuantConfig(**own) for name, own in recipe["dynamic"].items()}
+        way = captures(recipe["capture"])[0] if recipe["capture"] else None
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    int8 = set(recipe["int8"])
+    if way:
         try:
             model = way.restore(float_model, recipe)
         except CaptureError as error:
             raise ValueError(
-                f"load: float_model is not what {Path(path).name} was made of: {error}"
+                f"load: float_model is not what {path.name} was made of: {error}"
             ) from error
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
         if way.restores_int8:
-            return _filled(model, recipe, state)
+            return _filled(model, recipe, dynamic, state)
     else:
         model = copy_model(float_model).eval()
     missing = sorted(int8 - {name for name, _ in model.named_modules()})
     if missing:
         raise ValueError(
-            f"load: {Path(path).name} has int8 modules {missing}, which float_model lacks; give a "
+            f"load: {path.name} has int8 modules {missing}, which float_model lacks; give a "
             "model of the architecture that was quantized"
         )
 
@@ -132,7 +137,7 @@ def load(path: str | os.PathLike[str], float_model: nn.Module) -> nn.Module:
             return None
         if name not in dynamic:
             return int8_form(module, own, name, True, default_dynamic_qconfig)
-        config = DynamicQuantConfig(**dynamic[name])
+        config = dynamic[name]
         new = quantize_named(module, {"": (config, qconfig_for(module, config))})
         new.load_state_dict(own)
         return new
@@ -142,11 +147,15 @@ def load(path: str | os.PathLike[str], float_model: nn.Module) -> nn.Module:
     return model
 
 
-def _filled(model: nn.Module, recipe: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+def _filled(
+    model: nn.Module,
+    recipe: Mapping[str, Any],
+    dynamic: Mapping[str, DynamicQuantConfig],
+    state: Mapping[str, Tensor],
+) -> nn.Module:
     """An int8 model without the right numbers, with those of a checkpoint."""
     spec = {}
-    for name, settings in recipe["dynamic"].items():
-        config = DynamicQuantConfig(**settings)
+    for name, config in dynamic.items():
         spec[name] = (config, qconfig_for(model.get_submodule(name), config))
     model = quantize_parts(model, spec)
     model.load_state_dict(state)
@@ -155,17 +164,22 @@ def _filled(model: nn.Module, recipe: Mapping[str, Any], state: Mapping[str, Ten
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    if path.suffix == _SAFETENSORS:
-        try:
-            from safetensors import safe_open
-        except ImportError as error:
-            raise ImportError(_lacks_safetensors("load", path)) from error
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(_FORMAT)
-            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        about: Any = None if text is None else {**json.loads(text), "state_dict": held}
+    """The recipe and the tensors of a file.
+
+    Raises:
+        ValueError: it is not one of :func:`save`, or is damaged.
+    """
+    about: Any
+    if takes_safetensors(path):
+        held, metadata = read_safetensors(path, "load")
+        about = metadata.get(_FORMAT)
+        if about is not None:
+            try:
+                about = {**json.loads(about), "state_dict": held}
+            except (TypeError, ValueError) as error:
+                raise _damaged(path, error) from error
     else:
-        about = torch.load(path, map_location="cpu", weights_only=True)
+        about = read_torch(path, "load")
         if not isinstance(about, dict) or about.get("format") != _FORMAT:
             about = None
     if about is None:
@@ -173,9 +187,33 @@ def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
             f"load: {path.name} was not written by octavo.save(); a state dict of an int8 model is "
             "for octavo.quantization.load_quantized()"
         )
+    if not isinstance(about.get("version"), int):
+        raise _damaged(path, "no version")
     if about["version"] > _VERSION:
         raise ValueError(
             f"load: {path.name} has version {about['version']} of the format, and this Octavo "
             f"knows versions up to {_VERSION}; update Octavo"
         )
-    return about["recipe"], about["state_dict"]
+    recipe, state = about.get("recipe"), about.get("state_dict")
+    if not isinstance(state, dict) or not _is_recipe(recipe):
+        raise _damaged(path, "no recipe or no state dict")
+    return recipe, state
+
+
+def _is_recipe(recipe: Any) -> bool:
+    """Whether it has what every recipe has."""
+    return (
+        isinstance(recipe, dict)
+        and isinstance(recipe.get("capture", 0), str | None)
+        and isinstance(recipe.get("int8"), list)
+        and all(isinstance(name, str) for name in recipe["int8"])
+        and isinstance(recipe.get("dynamic"), dict)
+        and all(isinstance(settings, dict) for settings in recipe["dynamic"].values())
+    )
+
+
+def _damaged(path: Path, why: object) -> ValueError:
+    text = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else why
+    return ValueError(
+        f"load: {path.name} is damaged: it does not say how the model was made ({text})"
+    )

@@ -207,7 +207,7 @@ def hardtanh(
 
 
 def clamp(input: QTensor, min_: float, max_: float) -> QTensor:
-    """Clamp to [min_, max_], rounded to the grid of `input`. Any shape and quantized dtype.
+    """Clamp to ``[min_, max_]``, rounded to the grid of `input`. Any shape and quantized dtype.
 
     Raises ValueError if a bound is NaN.
     """

@@ -170,8 +170,7 @@ class LSTM(nn.Module):
     can be observed, trained with rounding, and quantized statically.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype, proj_size: those of ``torch.nn.LSTM``. Dropout acts in training mode only.
+        others: those of ``torch.nn.LSTM``. Dropout acts in training mode only.
         split_gates: see :class:`LSTMCell`.
 
     Attributes:

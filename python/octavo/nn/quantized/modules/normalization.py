@@ -38,7 +38,7 @@ class LayerNorm(FloatParameters):
         elementwise_affine: kept; whether there are parameters is what ``weight`` and ``bias`` say.
         device, dtype: accepted for compatibility.
 
-    Shape: [*, *normalized_shape], quint8 or qint8.
+    Shape: ``[*, *normalized_shape]``, quint8 or qint8.
 
     Source: ``torch.ao.nn.quantized.LayerNorm``.
     """
@@ -183,7 +183,7 @@ class GroupNorm(FloatParameters):
         affine: kept; whether there are parameters is what ``weight`` and ``bias`` say.
         device, dtype: accepted for compatibility.
 
-    Shape: [N, C, *], quint8 or qint8; the output has the memory format of the input.
+    Shape: ``[N, C, *]``, quint8 or qint8; the output has the memory format of the input.
 
     Source: ``torch.ao.nn.quantized.GroupNorm``.
     """

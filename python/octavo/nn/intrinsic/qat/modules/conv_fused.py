@@ -138,8 +138,9 @@ class ConvBn2d(_ConvBnNd, nn.Conv2d):
     """Conv2d and BatchNorm2d with a fake-quantized weight, see
     :mod:`octavo.nn.intrinsic.qat.modules.batch_norm`.
 
-    Args: those of ``torch.nn.Conv2d``, without a bias by default; ``eps`` and ``momentum`` of the
-    batch norm; and
+    Args:
+        others: those of ``torch.nn.Conv2d``, without a bias by default; ``eps`` and ``momentum``
+            of the batch norm.
         freeze_bn: see :meth:`freeze_bn_stats`.
         qconfig: its ``weight()`` makes ``weight_fake_quant``.
 

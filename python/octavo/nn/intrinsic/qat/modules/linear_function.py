@@ -16,7 +16,8 @@ __all__ = ["LinearLeakyReLU", "LinearTanh"]
 class LinearLeakyReLU(Linear):
     """:class:`octavo.nn.qat.Linear`, then LeakyReLU. Octavo's own.
 
-    Args: those of Linear, and
+    Args:
+        others: those of Linear.
         negative_slope: of LeakyReLU.
     """
 

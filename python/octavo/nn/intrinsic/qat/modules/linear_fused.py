@@ -18,7 +18,8 @@ class LinearBn1d(WithBatchNorm, nn.Linear):
     """Linear and BatchNorm1d with a fake-quantized weight, see
     :mod:`octavo.nn.intrinsic.qat.modules.batch_norm`.
 
-    Args: those of ``torch.nn.Linear``; ``eps`` and ``momentum`` of the batch norm; and
+    Args:
+        others: those of ``torch.nn.Linear``; ``eps`` and ``momentum`` of the batch norm.
         freeze_bn: see :meth:`freeze_bn_stats`.
         qconfig: its ``weight()`` makes ``weight_fake_quant``.
 

@@ -67,7 +67,8 @@ class ConvHardtanh1d(_WithHardtanh, Conv1d):
 class ConvHardtanh2d(_WithHardtanh, Conv2d):
     """:class:`octavo.nn.quantized.Conv2d` and Hardtanh (ReLU6 is one) in one.
 
-    Args: those of Conv2d, and
+    Args:
+        others: those of Conv2d.
         min_val, max_val: real bounds of the output; those of :class:`torch.nn.Hardtanh`.
 
     The bounds are rounded to the output's grid: the result is that of

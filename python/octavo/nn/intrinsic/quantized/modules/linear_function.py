@@ -65,7 +65,8 @@ class LinearLeakyReLU(_WithFunction):
     """:class:`octavo.nn.quantized.Linear` and LeakyReLU in one: ``y`` where y > 0, else
     ``negative_slope * y``, of float32 values, rounded to 8 bits once.
 
-    Args: those of Linear, and
+    Args:
+        others: those of Linear.
         negative_slope: finite.
 
     Raises, besides what Linear raises: ValueError where ``negative_slope`` is not finite.

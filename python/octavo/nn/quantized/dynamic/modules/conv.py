@@ -157,8 +157,9 @@ class Conv2d(_ConvNd):
     """2-D convolution of float tensors: int8 weights; activations are quantized on the way to 8
     bits, each image of the batch with a scale and zero point of its own; exact int32 accumulation.
 
-    Args: those of :class:`torch.nn.Conv2d`, all of its paddings and padding modes included.
-        ``device`` must be the CPU, ``dtype`` is that of the weight, ``octavo.qint8``.
+    Args:
+        others: those of :class:`torch.nn.Conv2d`, all of its paddings and padding modes included.
+            ``device`` must be the CPU, ``dtype`` is that of the weight, ``octavo.qint8``.
         reduce_range: 7 bits instead of 8.
         per_tensor: one scale for the whole batch instead of one for each image. With
             ``reduce_range``, what torch does.

@@ -24,8 +24,9 @@ class MultiheadAttention(QuantizedModule, AttentionMath):
     """Multi-head attention on float tensors whose projections of query, key and value, and of the
     output, are :class:`octavo.nn.quantized.dynamic.Linear`.
 
-    Args: those of :class:`torch.nn.MultiheadAttention`; ``device`` must be the CPU and ``dtype``
-        None.
+    Args:
+        others: those of :class:`torch.nn.MultiheadAttention`; ``device`` must be the CPU and
+            ``dtype`` None.
         per_tensor, reduce_range: of the projections, see :class:`Linear`.
 
     Attributes:
