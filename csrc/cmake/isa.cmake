@@ -31,6 +31,10 @@ function(octavo_isa)
   list(TRANSFORM I_SOURCES PREPEND "${OCTAVO_ISA_DIR}/")
   set(target octavo_isa_${I_NAME})
   add_library(${target} OBJECT ${I_SOURCES})
+  # Fuzzing takes kernels as they are shipped, between guard pages: instrumented, each ISA would compile for minutes.
+  if(OCTAVO_FUZZ)
+    set_target_properties(${target} PROPERTIES COMPILE_OPTIONS "")
+  endif()
   target_include_directories(${target} PRIVATE ${OCTAVO_CSRC_DIR})
   target_compile_options(${target} PRIVATE ${own_flags} ${without_runtime})
   # gcc 12 warns of the deliberately undefined vectors inside its own AVX-512 headers.

@@ -1,5 +1,6 @@
 // One linear problem from the fuzzer's bytes, through every kernel of every ISA that runs here and
-// the reference; any difference ends the run. Static and dynamic, all output kinds.
+// the reference; any difference ends the run. Static and dynamic, all output kinds. Activations and
+// results touch guard pages, as the kernels themselves are not instrumented.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -11,12 +12,16 @@
 #include "abi/half.h"
 #include "abi/out_kind.h"
 #include "cpu/dispatch.h"
+#include "guard_buffer.h"
 #include "ops/dynamic_linear.h"
 #include "ops/linear.h"
 #include "ref/reference.h"
 
 namespace octavo {
 namespace {
+
+using testing::GuardBuffer;
+using testing::Side;
 
 // Numbers from the input while it lasts, then zeros.
 class Bytes {
@@ -72,6 +77,7 @@ struct Problem {
     x.resize(size_t{1} * m * k);
     for (uint8_t& v : x) v = same ? same_x : byte();
     make_floats(in.integer(0, 8) == 0);
+    side = in.flag() ? Side::kBegin : Side::kEnd;
   }
 
   uint8_t byte() {
@@ -114,6 +120,7 @@ struct Problem {
   std::vector<int8_t> weights;
   WeightParams params;
   std::vector<uint8_t> x, floats;
+  Side side;  // of arrays that touches a guard page
 };
 
 bool is_nan(OutKind kind, const uint8_t* p) {
@@ -126,10 +133,15 @@ bool is_nan(OutKind kind, const uint8_t* p) {
   return kind == OutKind::kF32 && std::isnan(real);
 }
 
-void require_equal(const Problem& p, const char* what, OutKind kind,
-                   const std::vector<uint8_t>& got, const std::vector<uint8_t>& expected) {
+void require_equal(const Problem& p, const char* what, OutKind kind, const GuardBuffer& result,
+                   const std::vector<uint8_t>& expected) {
   const auto size = static_cast<size_t>(kind_bytes(kind));
-  for (size_t i = 0; i < got.size(); i += size) {
+  const uint8_t* got = result.data();
+  if (!result.margin_intact()) {
+    std::fprintf(stderr, "%s linear, %s: wrote beside the result\n", what, cpu::last_kernel());
+    std::abort();
+  }
+  for (size_t i = 0; i < expected.size(); i += size) {
     if (std::memcmp(&got[i], &expected[i], size) == 0) continue;
     if (is_float(kind) && is_nan(kind, &got[i]) && is_nan(kind, &expected[i])) continue;
     std::fprintf(stderr,
@@ -142,19 +154,34 @@ void require_equal(const Problem& p, const char* what, OutKind kind,
   }
 }
 
-void check_kernel(const Problem& p, const std::vector<uint8_t>& expected,
+// What kernels read and write: made once, as mapping memory takes longer than a small problem.
+struct Arrays {
+  static constexpr size_t kValues = 40 * 1500, kResults = 40 * 80;
+  void fill(const Problem& p) {
+    std::memcpy(x.place(p.x.size(), p.side), p.x.data(), p.x.size());
+    // Aligned as floats of its width are.
+    uint8_t* to = floats.place(p.floats.size(), p.side, p.float_type == 0 ? 4 : 2);
+    std::memcpy(to, p.floats.data(), p.floats.size());
+  }
+
+  GuardBuffer x{kValues + GuardBuffer::kMargin}, floats{4 * kValues + GuardBuffer::kMargin},
+      out{4 * kResults + GuardBuffer::kMargin};
+};
+
+void check_kernel(const Problem& p, Arrays& arrays, const std::vector<uint8_t>& expected,
                   const std::vector<uint8_t>& expected_floats) {
   const QuantizedWeight weight(p.weights.data(), {1, p.n, 1, p.k}, p.params, false);
-  std::vector<uint8_t> out(expected.size(), 0xee);
-  linear(weight, {p.x.data(), p.m, p.k, p.k, p.is_signed}, p.input, {p.kind, p.output, p.relu},
-         out.data(), p.n * kind_bytes(p.kind));
-  require_equal(p, "static", p.kind, out, expected);
+  uint8_t* out = arrays.out.place(expected.size(), p.side, kind_bytes(p.kind));
+  linear(weight, {arrays.x.data(), p.m, p.k, p.k, p.is_signed}, p.input, {p.kind, p.output, p.relu},
+         out, p.n * kind_bytes(p.kind));
+  require_equal(p, "static", p.kind, arrays.out, expected);
   constexpr OutKind kKinds[] = {OutKind::kF32, OutKind::kBF16, OutKind::kF16};
   const OutKind kind = kKinds[p.float_type];
-  out.assign(expected_floats.size(), 0xee);
-  dynamic_linear(weight, {p.floats.data(), static_cast<FloatType>(p.float_type), p.m, p.k, p.k},
-                 p.dynamic, out.data(), p.n * kind_bytes(kind));
-  require_equal(p, "dynamic", kind, out, expected_floats);
+  out = arrays.out.place(expected_floats.size(), p.side, kind_bytes(kind));
+  dynamic_linear(weight,
+                 {arrays.floats.data(), static_cast<FloatType>(p.float_type), p.m, p.k, p.k},
+                 p.dynamic, out, p.n * kind_bytes(kind));
+  require_equal(p, "dynamic", kind, arrays.out, expected_floats);
 }
 
 void check(const Problem& p) {
@@ -166,13 +193,15 @@ void check(const Problem& p) {
       p.layer(), p.floats.data(), p.m,
       {p.float_type, p.dynamic.per_tensor, p.dynamic.reduce_range, p.relu, p.dynamic.gelu},
       floats.data());
+  static Arrays arrays;
+  arrays.fill(p);
   for (const cpu::IsaInfo& isa : cpu::isas()) {
     if (!isa.runnable) continue;
     cpu::force_isa(isa.name);
-    check_kernel(p, expected, floats);
+    check_kernel(p, arrays, expected, floats);
     for (int32_t i = 0; i < isa.table->gemm_count; ++i) {
       cpu::force_gemm_kernel(isa.table->gemm[i].name);
-      check_kernel(p, expected, floats);
+      check_kernel(p, arrays, expected, floats);
     }
     cpu::force_gemm_kernel(nullptr);
   }

@@ -138,14 +138,20 @@ class LearnableFakeQuantize(FakeQuantizeBase):
         with torch.no_grad():
             self.scale.copy_(torch.maximum(self.scale, self.eps))
 
+    def _take_qparams(self) -> None:
+        """Takes over the observer's scale and zero point, if they are estimated."""
+        if not self._is_on("static_enabled"):
+            return
+        scale, zero_point = self.activation_post_process.calculate_qparams()
+        with torch.no_grad():
+            self.scale.copy_(scale)
+            self.zero_point.copy_(zero_point)
+
     def forward(self, X: Tensor) -> Tensor:
         """Estimates where enabled, then fake-quantizes ``X``."""
         if self._is_on("static_enabled"):
             self.activation_post_process(X.detach())
-            scale, zero_point = self.activation_post_process.calculate_qparams()
-            with torch.no_grad():
-                self.scale.copy_(scale)
-                self.zero_point.copy_(zero_point)
+            self._take_qparams()
         else:
             self._hold_positive()
         if not self._is_on("fake_quant_enabled"):

@@ -215,6 +215,7 @@ def _check_rest(model: nn.Module, rest: Mapping[str, Any], inside: set[int], cal
         if id(module) not in inside:
             own = dict(module.named_parameters(recurse=False))
             own |= dict(module.named_buffers(recurse=False))
+            own = {key: own[key] for key in own.keys() - module._non_persistent_buffers_set}
             expected |= {f"{name}.{key}" if name else key for key in own}
     transient = {key for key in expected if key.endswith("num_batches_tracked")}
     missing, unexpected = sorted(expected - transient - rest.keys()), sorted(rest.keys() - expected)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ __all__ = [
     "cosine_similarity",
     "sqnr",
 ]
+
+_FUNCTIONALS = ("FXFloatFunctional", "FloatFunctional", "QFunctional")
+_OPERATIONS = ("add", "add_relu", "add_scalar", "cat", "matmul", "mul", "mul_scalar")
 
 
 def sqnr(reference: Tensor, value: Tensor) -> float:
@@ -217,13 +221,36 @@ def _outputs_of(
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in outputs]
-    try:
+    with ExitStack() as stack:
+        for name in outputs:
+            module = model.get_submodule(name)
+            if _is_functional(module):
+                _hook_operations(module, keep(name), stack)
+            else:
+                stack.callback(module.register_forward_hook(keep(name)).remove)
         model(*data)
-    finally:
-        for handle in handles:
-            handle.remove()
     return outputs
+
+
+def _is_functional(module: nn.Module) -> bool:
+    """Whether it has operations and no forward; torch.ao's, too."""
+    return any(cls.__name__ in _FUNCTIONALS for cls in type(module).__mro__)
+
+
+def _hook_operations(module: Any, hook: Callable[..., None], stack: ExitStack) -> None:
+    """Calls ``hook`` after each operation of a functional, until ``stack`` is closed."""
+
+    def hooked(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            output = operation(*args, **kwargs)
+            hook(module, args, output)
+            return output
+
+        return call
+
+    for name in _OPERATIONS:
+        setattr(module, name, hooked(getattr(module, name)))
+        stack.callback(delattr, module, name)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,7 @@ class FixedQParamsObserver(ObserverBase):
 
     scale: Tensor
     zero_point: Tensor
+    _keeps_statistics = False
 
     def __init__(
         self,
@@ -164,6 +165,8 @@ class FixedQParamsObserver(ObserverBase):
 
 class _SilentObserver(ObserverBase):
     """An observer that carries settings and no statistics."""
+
+    _keeps_statistics = False
 
     def forward(self, x: Any) -> Any:
         """Returns its argument."""

@@ -100,8 +100,13 @@ class ObserverBase(ABC, nn.Module):
             Other torch dtypes are kept as they are.
         is_dynamic: the scale is found anew for each tensor when the model runs, not by calibration.
 
+    An observer of your own takes part in :func:`octavo.quantization.all_reduce_observers` if it has
+    a method ``all_reduce(process_group)``, which makes its statistics those of all ranks.
+
     Source: ``torch.ao.quantization.observer.ObserverBase``.
     """
+
+    _keeps_statistics: ClassVar[bool] = True
 
     def __init__(self, dtype: Any, is_dynamic: bool = False) -> None:
         super().__init__()

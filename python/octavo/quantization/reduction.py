@@ -32,7 +32,8 @@ def all_reduce_observers(model: nn.Module, process_group: Any = None) -> None:
     For calibration in several processes, each with its part of the data and the same prepared
     model: call it on every rank, after the last batch and before ``convert``. Extremes become those
     of all data; histograms are added over the common interval; moving averages become the mean of
-    those ranks that saw something. Counts of NaN and Inf are added. Inside of a
+    those ranks that saw something. Counts of NaN and Inf are added. An observer of your own, or one
+    of another library, merges itself with its method ``all_reduce(process_group)``. Inside of a
     DistributedDataParallel forward this is not needed: there each step is observed jointly.
 
     Args:
@@ -43,10 +44,17 @@ def all_reduce_observers(model: nn.Module, process_group: Any = None) -> None:
     Raises:
         ValueError: ``torch.distributed`` was not initialized, or a per-channel observer has seen
             data on some ranks only (or with other numbers of channels).
+        TypeError: an observer of an unknown class without a method ``all_reduce``; nothing was
+            merged.
     """
     if not distributed.is_available() or not distributed.is_initialized():
         raise ValueError("all_reduce_observers: call torch.distributed.init_process_group first")
+    for name, module in model.named_modules():
+        _check_kind(name, module)
     for name, observer in model.named_modules():
+        if _merges_itself(observer):
+            observer.all_reduce(process_group)
+            continue
         if isinstance(observer, HistogramObserver):
             _reduce_histogram(observer, process_group)
         elif isinstance(observer, _EXTREMES):
@@ -66,6 +74,30 @@ def all_reduce_observers(model: nn.Module, process_group: Any = None) -> None:
         take = getattr(module, "_take_qparams", None)  # fake-quantize has a copy of them
         if take is not None and getattr(module, "is_calibrated", False):
             take()
+
+
+def _merges_itself(module: nn.Module) -> bool:
+    return callable(getattr(module, "calculate_qparams", None)) and callable(
+        getattr(module, "all_reduce", None)
+    )
+
+
+def _check_kind(name: str, module: nn.Module) -> None:
+    """Raises TypeError for an observer whose statistics would stay those of one rank."""
+    if (
+        not callable(getattr(module, "calculate_qparams", None))
+        or isinstance(module, (HistogramObserver, *_EXTREMES))
+        or isinstance(getattr(module, "activation_post_process", None), nn.Module)  # visited itself
+        or not getattr(module, "_keeps_statistics", True)
+        or _merges_itself(module)
+    ):
+        return
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    raise TypeError(
+        f"all_reduce_observers: '{name}' is a {kind}, which keeps statistics that only its own "
+        "class can merge; give that class a method all_reduce(process_group) that makes them those "
+        "of all ranks (with an empty body if they are so already)"
+    )
 
 
 def _reduce_histogram(observer: HistogramObserver, group: Any) -> None:

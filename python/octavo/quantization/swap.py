@@ -157,8 +157,9 @@ def _check_parameters(unit: Unit, caller: str) -> None:
                 f"{caller}: '{name}' of {unit.label} is on {parameter.device}; int8 modules run on "
                 "the CPU, so call model.cpu() first"
             )
-        if not bool(torch.isfinite(parameter).all()):
-            bad = int((~torch.isfinite(parameter)).sum())
+        finite = torch.isfinite(parameter.detach())  # also of parameters made in inference mode
+        if not bool(finite.all()):
+            bad = int((~finite).sum())
             raise ValueError(f"{caller}: '{name}' of {unit.label} holds {bad} NaN or Inf values")
 
 

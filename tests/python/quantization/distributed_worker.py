@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+import octavo
 import octavo.quantization as tq
 
 STEPS, ROWS = 3, 8
+CAPTURES = ("fx", "export")
 
 
 class Watched(nn.Module):
@@ -42,6 +44,56 @@ class Watched(nn.Module):
             observer(x)
         result: Tensor = self.fc(x)
         return result
+
+
+class Unmergeable(tq.ObserverBase):
+    """An observer of a user's, with statistics of its own."""
+
+    largest: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(torch.uint8)
+        self.register_buffer("largest", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.maximum(self.largest, x.abs().max(), out=self.largest)
+        return x
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.largest / 128, torch.tensor([128])
+
+
+class Largest(Unmergeable):
+    """The same, which knows how to merge."""
+
+    def all_reduce(self, process_group: Any) -> None:
+        distributed.all_reduce(self.largest, distributed.ReduceOp.MAX, group=process_group)
+
+
+def learnable_step() -> tq.LearnableFakeQuantize:
+    """A fake-quantize with a learnable scale, which starts from estimates."""
+    return tq.LearnableFakeQuantize(
+        tq.MinMaxObserver,
+        -128,
+        127,
+        dtype=octavo.qint8,
+        qscheme=torch.per_tensor_symmetric,
+    )
+
+
+def int8_states(capture: str, batches: list[Tensor], merged: bool) -> dict[str, Any]:
+    """The state dict of a small network, calibrated in steps and converted, and its output."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    config = octavo.StaticQuantConfig(act_algo="minmax")
+    prepared = octavo.prepare(net, config, torch.zeros(2, 6), capture=capture)
+    for batch in batches:
+        prepared(batch.nan_to_num())
+    if merged:
+        tq.all_reduce_observers(prepared)
+    int8 = octavo.convert(prepared)
+    state = {key: value.clone() for key, value in int8.state_dict().items()}
+    return {**state, "output": int8(torch.linspace(-9, 9, 12).reshape(2, 6))}
 
 
 def data(step: int, world: int) -> Tensor:
@@ -94,12 +146,41 @@ def main(rank: int, world: int, directory: Path) -> None:
     except ValueError as error:
         message = str(error)
     ignored = apart.observers["minmax"].nonfinite_count
+
+    largest = nn.ModuleDict({"first": tq.MinMaxObserver(), "own": Largest()})
+    foreign = nn.ModuleDict({"first": tq.MinMaxObserver(), "own": Unmergeable()})
+    for observers in (largest, foreign):
+        for observer in observers.values():
+            observer(data(0, world)[part].nan_to_num())
+    before = foreign["first"].min_val.clone()
+    tq.all_reduce_observers(largest)
+    try:
+        tq.all_reduce_observers(foreign)
+        refused = ""
+    except TypeError as error:
+        refused = str(error)
+    assert torch.equal(before, foreign["first"].min_val), "merged before it refused"
+
+    learnable = {name: learnable_step() for name in ("estimated", "learned")}
+    for module in learnable.values():
+        module(data(0, world)[part].nan_to_num())
+    learnable["learned"].enable_param_learning()
+    with torch.no_grad():
+        learnable["learned"].scale.fill_(0.5)
+    tq.all_reduce_observers(nn.ModuleDict(learnable))
     result = {
         "together": states(together),
         "apart": states(apart),
         "alone": alone,
         "message": message,
         "ignored": ignored,
+        "largest": largest["own"].largest,
+        "refused": refused,
+        "learnable": {name: module.calculate_qparams() for name, module in learnable.items()},
+        "workflow": {
+            capture: int8_states(capture, [data(step, world)[part] for step in range(STEPS)], True)
+            for capture in CAPTURES
+        },
     }
     torch.save(result, directory / f"{rank}.pt")
     distributed.destroy_process_group()

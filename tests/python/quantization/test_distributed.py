@@ -99,6 +99,45 @@ def test_channels_seen_on_some_ranks_only(ranks: list[dict[str, Any]]) -> None:
         assert "'channels' has seen 0 channels on one rank and 3 on another" in rank["message"]
 
 
+def test_observer_of_ones_own(ranks: list[dict[str, Any]]) -> None:
+    """It merges itself, or the call says that it cannot be merged, before anything is merged."""
+    worker = _worker()
+    expected = worker.data(0, WORLD).nan_to_num().abs().max()
+    for rank in ranks:
+        assert torch.equal(rank["largest"], expected)
+        assert "'own' is a" in rank["refused"]
+        assert "Unmergeable" in rank["refused"]
+        assert "all_reduce(process_group)" in rank["refused"]
+
+
+def test_learnable_scales(ranks: list[dict[str, Any]]) -> None:
+    """Estimates become those of all data; what is being learned stays."""
+    worker = _worker()
+    alone = worker.learnable_step()
+    alone(worker.data(0, WORLD).nan_to_num())
+    for rank in ranks:
+        for got, expected in zip(
+            rank["learnable"]["estimated"], alone.calculate_qparams(), strict=True
+        ):
+            assert torch.equal(got, expected)
+        assert float(rank["learnable"]["learned"][0]) == 0.5
+
+
+@pytest.mark.parametrize("capture", ["fx", "export"])
+def test_calibration_in_steps(ranks: list[dict[str, Any]], capture: str) -> None:
+    """``octavo.prepare``, merged and converted on each rank: the bits of one process."""
+    worker = _worker()
+    batches = [worker.data(step, WORLD) for step in range(worker.STEPS)]
+    parts = [part for batch in batches for part in batch.split(worker.ROWS)]
+    expected = worker.int8_states(capture, parts, False)
+    for rank in ranks:
+        assert rank["workflow"][capture].keys() == expected.keys()
+        for key, value in expected.items():
+            assert torch.equal(rank["workflow"][capture][key], value), key
+    local = worker.int8_states(capture, parts[1::2], False)
+    assert any(not torch.equal(local[key], value) for key, value in expected.items())
+
+
 def test_without_processes() -> None:
     with pytest.raises(ValueError, match="init_process_group"):
         tq.all_reduce_observers(nn.Sequential(tq.MinMaxObserver()))

@@ -129,6 +129,29 @@ def test_layers_with_float16_weights_among_others() -> None:
     assert torch.equal(loaded(x), int8(x))
 
 
+class Places(nn.Module):
+    """Keeps a buffer that no state dict has, as models of the transformers package do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("places", torch.arange(4.0), persistent=False)
+        self.register_buffer("shift", torch.rand(4))
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.fc(x + self.places + self.shift)
+
+
+def test_buffers_that_state_dicts_do_not_have() -> None:
+    int8 = tq.quantize_dynamic(Places(), {nn.Linear})
+    loaded = tq.load_quantized(Places(), int8.state_dict())
+    x = torch.randn(3, 4)
+    assert torch.equal(loaded(x), int8(x))
+    state = {key: value for key, value in int8.state_dict().items() if key != "shift"}
+    with pytest.raises(RuntimeError, match=r"missing \['shift'\]"):
+        tq.load_quantized(Places(), state)
+
+
 def test_the_model_itself() -> None:
     int8 = tq.quantize_dynamic(nn.Linear(8, 4), {nn.Linear})
     loaded = tq.load_quantized(nn.Linear(8, 4), int8.state_dict())

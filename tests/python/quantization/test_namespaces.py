@@ -16,7 +16,7 @@ from torch import nn
 
 from quantization_support import oracle, quietly
 
-DOCS = (Path(__file__).parents[3] / "docs" / "differences.md").read_text()
+DOCS = (Path(__file__).parents[3] / "docs" / "migration" / "differences.md").read_text()
 ABSENT = DOCS[DOCS.index("## Absent names") : DOCS.index("## Names of Octavo's own")]
 
 # The inside of graph mode, other backends and sparsity are other namespaces.

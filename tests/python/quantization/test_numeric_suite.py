@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo import quantization as tq
+from octavo.nn.quantized import FloatFunctional
 from octavo.quantization import numeric_suite as ns
 
 
@@ -81,6 +82,43 @@ def test_outputs_side_by_side() -> None:
     assert not fused.fc._forward_hooks
     with pytest.raises(ValueError, match="no quantized module has a float one"):
         ns.compare_model_outputs(nn.Linear(2, 2), int8, x)
+
+
+class Joined(nn.Module):
+    """An addition and a concatenation, as eager mode has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = tq.QuantStub(), tq.DeQuantStub()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.add, self.join = FloatFunctional(), FloatFunctional()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.quant(x)
+        x = self.add.add(self.conv(x), x)
+        return self.dequant(self.join.cat([x, self.add.add(x, x)], 1))  # type: ignore[no-any-return]
+
+
+def test_functionals_are_layers_too() -> None:
+    torch.manual_seed(2)
+    model: Any = Joined().eval()
+    model.qconfig = tq.get_default_qconfig()
+    prepared = tq.prepare(model)
+    for x in batches():
+        prepared(x)
+    q: Any = tq.convert(prepared)
+    x = batches()[0]
+    found = ns.compare_model_outputs(model, q, x)
+    assert [len(found["add"][kind]) for kind in ("float", "quantized")] == [2, 2]
+    (wanted,), (got,) = found["join"]["float"], found["join"]["quantized"]
+    assert torch.equal(wanted, model(x))
+    assert torch.equal(got, q(x))
+    for row in ns.compare_layers(model, q, batches()):
+        assert 20 < row.sqnr < 60
+        assert row.range > 0
+    # Nothing is left on the models.
+    for functional in (model.add, model.join, q.add, q.join):
+        assert not {"add", "cat"} & vars(functional).keys()
 
 
 def test_the_broken_layer_is_the_worst() -> None:

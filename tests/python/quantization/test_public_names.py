@@ -13,7 +13,7 @@ import octavo.quantization as tq
 from quantization_support import oracle
 
 MODULES = ("observer", "fake_quantize", "qconfig", "qconfig_mapping", "quantization_mappings")
-DOCS = Path(__file__).parents[3] / "docs" / "differences.md"
+DOCS = Path(__file__).parents[3] / "docs" / "migration" / "differences.md"
 
 
 def missing(name: str) -> list[str]:

@@ -367,6 +367,17 @@ def test_state_dict_pickle_and_copies() -> None:
     assert torch.equal(pickle.loads(pickle.dumps(quantized))(x), want)
 
 
+def test_in_inference_mode_and_then_outside_of_it() -> None:
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 8))
+    wanted = tq.quantize_dynamic(tq.quantize_dynamic(model), dtype=octavo.quint8)
+    with torch.inference_mode():
+        half_done = tq.quantize_dynamic(model)
+    int8 = tq.quantize_dynamic(half_done, dtype=octavo.quint8)
+    tokens = torch.arange(20)
+    assert int8.quantization_report.swapped
+    assert torch.equal(int8(tokens), wanted(tokens))
+
+
 def test_user_hooks_go_on() -> None:
     model = net()
     seen: list[torch.Size] = []

@@ -29,6 +29,8 @@ class DerivedObserverOrFakeQuantize(ObserverBase):
     Source: ``torchao.quantization.pt2e.DerivedObserverOrFakeQuantize``.
     """
 
+    _keeps_statistics = False
+
     def __init__(
         self,
         dtype: Any,

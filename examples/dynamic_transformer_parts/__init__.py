@@ -1,0 +1,1 @@
+"""What ``dynamic_transformer.py`` needs besides quantization: texts, models and scores."""

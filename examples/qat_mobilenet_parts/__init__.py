@@ -1,0 +1,1 @@
+"""Data, network and training loop of ``qat_mobilenet.py``; nothing here is about quantization."""

@@ -1,0 +1,1 @@
+"""Parts of ``static_unet.py`` that are not about quantization: images, training and the picture."""

@@ -1,0 +1,63 @@
+"""The figures of the documentation: their scripts run and write the files that are there, and what
+one of them reads from bench/RESULTS.md are the figures of that page."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ROOT / "docs" / "figures"
+SCRIPTS = sorted(path.stem for path in FIGURES.glob("*.py") if path.stem != "style")
+
+
+@pytest.fixture
+def style(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(FIGURES))
+    return importlib.import_module("style")
+
+
+@pytest.mark.slow
+def test_scripts_write_the_figures(
+    style: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "HERE", tmp_path)
+    for script in SCRIPTS:
+        monkeypatch.setattr(sys, "argv", [script])
+        runpy.run_path(str(FIGURES / f"{script}.py"), run_name="__main__")
+    written = {path.name: path for path in tmp_path.iterdir()}
+    kept = {path.name: path for path in FIGURES.glob("*.svg")}
+    assert written.keys() == kept.keys()
+    for path in (*written.values(), *kept.values()):
+        assert path.stat().st_size < 100_000, path
+        assert path.read_text().startswith("<?xml"), path
+
+
+def test_cases_of_the_report_are_read(style: Any) -> None:
+    performance = importlib.import_module("performance")
+    report = ROOT / "bench" / "RESULTS.md"
+    cases = list(performance.read_report(report))
+    titles = set(re.findall(r"^## (\w+): (\w+),", report.read_text(), re.MULTILINE))
+    read = {(case.isa, case.command) for case in cases}
+    assert read >= {(isa, kind) for isa, kind in titles if kind in (*performance.KINDS, "model")}
+    # The report gives ratios beside the times: of rounded figures, both.
+    ratios = 0
+    for line in report.read_text().splitlines():
+        match = re.match(
+            r"\| ([^|]+) \| (?:`[^|]+` \| )?([\d.]+) ± [^|]+\|.* ([\d.]+) \(([\d.]+)\)", line
+        )
+        if match:
+            name, (ours, theirs, ratio) = match[1], map(float, match.groups()[1:])
+            found = [c for c in cases if (c.name, c.octavo) == (name, ours)]
+            assert any(theirs in case.peers.values() for case in found), line
+            assert theirs / ours == pytest.approx(ratio, rel=0.02, abs=0.01), line
+            ratios += 1
+    assert ratios > 100
