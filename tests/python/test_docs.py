@@ -171,6 +171,13 @@ def _anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_version_is_the_same_everywhere() -> None:
+    version = re.search(r'^version = "(.*)"$', text_of("pyproject.toml"), re.MULTILINE)
+    assert version
+    assert f"version: {version[1]}\n" in text_of("CITATION.cff")
+    assert re.search(rf"^## \[{re.escape(version[1])}\]", text_of("CHANGELOG.md"), re.MULTILINE)
+
+
 def test_what_may_be_missing_is_known() -> None:
     assert _missing({"torch", "octavo.nn", "torch.ao.no_such_module"}) == [
         "torch.ao.no_such_module"

@@ -100,8 +100,9 @@ def _file(words: list[str]) -> None:
     path = ROOT / words[0]
     assert path.is_file(), words[0]
     if words[0].startswith("examples/"):
-        test = ROOT / "tests" / "examples" / f"test_{path.stem}.py"
-        assert test.is_file() or path.parent != ROOT / "examples", f"{words[0]} has no test"
+        name = Path(words[0]).parts[1].removesuffix(".py")  # of the file, or of its folder
+        test = ROOT / "tests" / "examples" / f"test_{name}.py"
+        assert test.is_file(), f"{words[0]} has no test"
         sources = _options_of(path)
         for word in words[1:]:
             if word.startswith("--") and word != "--help":
