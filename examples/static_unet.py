@@ -276,7 +276,7 @@ def main() -> None:
     prepare(arguments)
     results = Results("static_unet", arguments)
     quick, seed, output = arguments.quick, arguments.seed, arguments.output
-    width, steps, crop, size = (16, 150, 64, 96) if quick else (32, 500, 64, 192)
+    width, steps, crop, size = (16, 220, 64, 96) if quick else (32, 500, 64, 192)
 
     scenes = Scenes("train", seed)
     validation = [Scenes("validation", seed).batch(4, size) for _ in range(1 if quick else 4)]
@@ -307,6 +307,7 @@ def main() -> None:
         "layers that lose most",
         [{"layer": layer.name, "type": layer.type, "SQNR, dB": layer.sqnr} for layer in worst],
     )
+    save_picture(output / "static_unet.png", models["float"], models["eager"], test, test_row())
     times = latency(models, quick)
     results.table("time of a call", times)
 
@@ -319,7 +320,6 @@ def main() -> None:
         "size on disk",
         [{"weights": name, "kB": count / 1000} for name, count in sizes.items()],
     )
-    save_picture(output / "static_unet.png", models["float"], models["eager"], test, test_row())
     results.workload(workload(scores, times, sizes, width))
     results.write()
 
