@@ -105,7 +105,7 @@ def _file(words: list[str]) -> None:
         assert test.is_file(), f"{words[0]} has no test"
         sources = _options_of(path)
         for word in words[1:]:
-            if word.startswith("--"):
+            if word.startswith("--") and word != "--help":
                 assert f'"{word.partition("=")[0]}"' in sources, word
 
 
