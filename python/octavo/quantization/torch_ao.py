@@ -156,6 +156,8 @@ def load_torch_ao(
             modules, stubs and functionals count as Octavo's.
         state_dict: ``state_dict()`` of the converted model, static or dynamic;
             ``torch.load(path, weights_only=True)`` reads it as long as torch has quantized tensors.
+            With dynamic recurrent layers it holds script objects, which take
+            ``weights_only=False``: only for files that are trusted.
         inplace: change ``model`` instead of a deep copy.
 
     Returns:
@@ -183,6 +185,8 @@ def _from_state(module: nn.Module, own: Mapping[str, Any], name: str) -> nn.Modu
         return functional(SimpleNamespace(**own))
     if issubclass(cls, (nn.Embedding, nn.EmbeddingBag)):
         return _embedding_from_state(cls, module, own)
+    if issubclass(cls, (nn.LSTM, nn.GRU, nn.RNNCellBase)):
+        return _recurrent_from_state(cls, module, own, name)
     packed = own.get("_packed_params._packed_params")
     weight: Any
     weight, bias = (own.get("weight"), own.get("bias")) if packed is None else packed
@@ -217,6 +221,48 @@ def _embedding_from_state(cls: Any, module: Any, own: Mapping[str, Any]) -> nn.M
         include_last_offset=getattr(module, "include_last_offset", False),
     )
     return from_module(DEFAULT_STATIC_QUANT_MODULE_MAPPINGS[cls], like)
+
+
+def _recurrent_from_state(
+    cls: Any, module: Any, own: Mapping[str, Any], name: str
+) -> nn.Module | None:
+    """A dynamic recurrent layer or cell; torch.ao keeps packed weights of these in the state.
+
+    Raises:
+        ValueError: the state has another number of layers and directions.
+    """
+    if issubclass(cls, nn.RNNCellBase):
+        names = ("_packed_weight_ih", "_packed_weight_hh")
+        packed = {"": [own[key] for key in names]} if own.keys() >= set(names) else {}
+    else:
+        directions = 2 if module.bidirectional else 1
+        count = module.num_layers * directions
+        saved = [own[key] for key in own if key.startswith("_all_weight_values.")]
+        if saved and len(saved) != count:
+            raise ValueError(
+                f"load_torch_ao: '{name}' ({cls.__name__}) has {count} layers and directions, the "
+                f"state dict {len(saved)}; give a model of the architecture that was quantized"
+            )
+        packed = {
+            f"_l{index // directions}{'_reverse' * (index % directions)}": (
+                own[f"_all_weight_values.{index}.param"].__getstate__()[0][4]
+            )
+            for index in range(len(saved))
+        }
+    if not packed:
+        return None
+    weights, biases = {}, {}
+    for suffix, parts in packed.items():
+        for kind, part in zip(("ih", "hh"), parts, strict=True):
+            weight, bias = part.__getstate__()[0]
+            weights[f"weight_{kind}{suffix}"], biases[f"bias_{kind}{suffix}"] = weight, bias
+    like = SimpleNamespace(**vars(module), get_weight=lambda: weights, get_bias=lambda: biases)
+    target = next(
+        DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS[base]
+        for base in cls.__mro__
+        if base in DEFAULT_DYNAMIC_QUANT_MODULE_MAPPINGS
+    )
+    return from_module(target, like)
 
 
 def _normalization_from_state(cls: Any, module: Any, own: Mapping[str, Any]) -> nn.Module | None:

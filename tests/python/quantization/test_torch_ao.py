@@ -3,6 +3,7 @@ arithmetic is the same, the same ones."""
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Iterator
@@ -323,6 +324,28 @@ def test_recurrent_layers_and_cells() -> None:
         want, got = theirs[0](given), ours[0](given)
         want, got = (y[0] if isinstance(y, tuple) else y for y in (want, got))
         assert (got - want).abs().max() < 5e-3
+
+        buffer = io.BytesIO()
+        torch.save(theirs.state_dict(), buffer)
+        buffer.seek(0)
+        state = torch.load(buffer, weights_only=False)  # script objects are in it
+        fresh = copy.deepcopy(layer)
+        for parameter in fresh.parameters():
+            nn.init.zeros_(parameter)
+        loaded = tq.load_torch_ao(nn.Sequential(fresh), state)
+        again = loaded[0](given)
+        assert torch.equal(again[0] if isinstance(again, tuple) else again, got)
+
+
+@pytest.mark.parametrize(("saved", "given"), [(1, 2), (2, 1)])
+def test_a_recurrent_checkpoint_of_another_depth_is_refused(saved: int, given: int) -> None:
+    import torch.ao.quantization as ao
+
+    theirs = ao.quantize_dynamic(nn.Sequential(nn.LSTM(4, 8, saved)), {nn.LSTM}, dtype=torch.qint8)
+    other = nn.Sequential(nn.LSTM(4, 8, given))
+    message = rf"'0' \(LSTM\) has {given} layers and directions, the state dict {saved}; give"
+    with pytest.raises(ValueError, match=message):
+        tq.load_torch_ao(other, theirs.state_dict())
 
 
 def test_float16_modules_are_refused() -> None:
