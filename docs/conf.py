@@ -22,7 +22,6 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"Octavo {version}"
-html_theme_options = {"source_directory": "docs/"}
 
 # Markdown. Headings have anchors, so that `page.md#a-heading` is a link, and is checked.
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]

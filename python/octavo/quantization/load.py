@@ -112,21 +112,23 @@ def int8_form(
     """What replaces a float module; None where its part of the state dict is a float one."""
     if own.keys() == module.state_dict().keys() and (own or not static):
         return None
-    errors = []
+    errors: list[tuple[bool, str]] = []
     for candidate in _candidates(module, dynamic_qconfig):
         if not own and candidate.state_dict():
             continue
         try:
             candidate.load_state_dict(own)
         except RuntimeError as error:
-            errors.append("; ".join(str(error).split("\n\t")[1:]))  # without torch's headline
+            text = "; ".join(str(error).split("\n\t")[1:])  # without torch's headline
+            errors.append((candidate.state_dict().keys() != own.keys(), text))
         else:
             return candidate
     if errors and not _is_inside(module, own):
+        closest = min(errors, key=lambda error: error[0])[1]  # with the same keys, if there is one
         raise ValueError(
             f"load_quantized: none of the int8 forms of '{name}' ({type(module).__name__}) takes "
-            f"what the state dict has for it, {sorted(own)}: {errors[0]}; the model has to be "
-            "fused as it was for the checkpoint"
+            f"what the state dict has for it, {sorted(own)}: {closest}; the model has to be fused "
+            "as it was for the checkpoint"
         )
     return None
 

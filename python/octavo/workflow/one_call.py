@@ -86,7 +86,7 @@ def quantize(
             and dynamic for others. Default: what ``config`` is, and static without one.
         capture: how the model's structure is found: ``"fx"``, ``"export"``, ``"eager"`` or
             ``"layers"``; default: the first of these, in this order, that does for the model, and
-            the report says why others did not. See ``octavo.workflow.choose.CAPTURES``. With
+            the report says why others did not. See ``octavo.workflow.CAPTURES``. With
             ``mode="dynamic"`` ``"export"`` gives a graph; modules are replaced without it.
         max_batches: how many batches to use; default: all.
         min_sqnr: of the outputs, in dB, below which a warning names the worst layers.

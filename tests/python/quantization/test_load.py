@@ -179,6 +179,13 @@ def test_mistakes_are_named() -> None:
         tq.load_quantized(fused(0), "nowhere.pt")
 
 
+def test_layers_of_another_size_are_told_by_their_shapes() -> None:
+    """And not by what another int8 form of the module would need."""
+    state = tq.quantize_dynamic(nn.Sequential(nn.Linear(8, 8))).state_dict()
+    with pytest.raises(ValueError, match=r"'weight_int8' must have shape \[4, 4\], got \[8, 8\]"):
+        tq.load_quantized(nn.Sequential(nn.Linear(4, 4)), state)
+
+
 def test_convert_without_data_says_how_to_load() -> None:
     model = fused(0)
     model.qconfig = tq.get_default_qconfig()
