@@ -191,7 +191,7 @@ def _from_state(module: nn.Module, own: Mapping[str, Any], name: str) -> nn.Modu
     weight: Any
     weight, bias = (own.get("weight"), own.get("bias")) if packed is None else packed
     if not getattr(weight, "is_quantized", False):
-        return _normalization_from_state(cls, module, own) if scaled else None
+        return _normalization_from_state(cls, module, own, name) if scaled else None
     output = (float(own["scale"]), int(own["zero_point"])) if scaled else None
     if output == (1.0, 0):
         output = None
@@ -265,8 +265,14 @@ def _recurrent_from_state(
     return from_module(target, like)
 
 
-def _normalization_from_state(cls: Any, module: Any, own: Mapping[str, Any]) -> nn.Module | None:
-    """A module that keeps its float parameters and has an output scale."""
+def _normalization_from_state(
+    cls: Any, module: Any, own: Mapping[str, Any], name: str
+) -> nn.Module | None:
+    """A module that keeps its float parameters and has an output scale.
+
+    Raises:
+        RuntimeError: the state lacks parameters, or has others.
+    """
     target = next(
         (
             DEFAULT_STATIC_QUANT_MODULE_MAPPINGS[base]
@@ -279,8 +285,14 @@ def _normalization_from_state(cls: Any, module: Any, own: Mapping[str, Any]) -> 
         return None
     plain = copy.deepcopy(module)
     part = plain[0] if issubclass(cls, nni._FusedModule) else plain
-    part.load_state_dict(
-        {key: value for key, value in own.items() if key not in ("scale", "zero_point")}
-    )
+    floats = {key: value for key, value in own.items() if key not in ("scale", "zero_point")}
+    try:
+        part.load_state_dict(floats)
+    except RuntimeError as error:
+        details = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise RuntimeError(
+            f"load_torch_ao: what the state dict has for '{name}' ({cls.__name__}), {sorted(own)}, "
+            f"is not all of it, or that of another model: {details}"
+        ) from None
     made: nn.Module = target.from_float(observed(plain, own["scale"], own["zero_point"]))
     return made

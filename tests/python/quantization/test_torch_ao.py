@@ -348,6 +348,14 @@ def test_a_recurrent_checkpoint_of_another_depth_is_refused(saved: int, given: i
         tq.load_torch_ao(other, theirs.state_dict())
 
 
+def test_a_checkpoint_without_a_weight_is_refused_by_the_name_of_the_module() -> None:
+    state = converted().state_dict()
+    del state["depthwise.weight"]
+    fused = tq.fuse_modules(Net().eval(), FUSED)
+    with pytest.raises(RuntimeError, match=r"'depthwise' \(Conv2d\).*Missing key.*\"weight\""):
+        tq.load_torch_ao(fused, state)
+
+
 def test_float16_modules_are_refused() -> None:
     import torch.ao.quantization as ao
 
