@@ -61,6 +61,7 @@ def _as_it_was() -> Iterator[None]:
         torch.is_grad_enabled(),
     )
     environment = dict(os.environ)
+    engine = getattr(torch.backends.quantized, "engine", None)  # None: a torch without torch.ao's
     with octavo.backend.force(octavo.backend.current()):
         yield
     os.environ.clear()
@@ -68,6 +69,8 @@ def _as_it_was() -> Iterator[None]:
     torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
     torch.set_grad_enabled(grad)
+    if engine is not None:
+        torch.backends.quantized.engine = engine
 
 
 def _module(page: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
