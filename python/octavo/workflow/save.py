@@ -47,11 +47,12 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         ValueError: another model.
         ImportError: a .safetensors file without the safetensors package.
     """
-    if not isinstance(model, nn.Module):
+    given: Any = model
+    if not isinstance(given, nn.Module):
         hint = "; octavo.quantize() returns (model, report)"
         raise TypeError(
-            f"save: model must be a torch.nn.Module, got {type(model).__name__}"
-            f"{hint if hasattr(model, 'report') or isinstance(model, tuple) else ''}"
+            f"save: model must be a torch.nn.Module, got {type(given).__name__}"
+            f"{hint if hasattr(given, 'report') or isinstance(given, tuple) else ''}"
         )
     recipe = recipe_of(model)
     if recipe is None:
