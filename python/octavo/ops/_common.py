@@ -37,7 +37,8 @@ def check_cpu(name: str, x: Tensor) -> None:
     if torch._C._get_tracing_state() is not None:  # what torch.jit.is_tracing() reads, but cheaper
         raise RuntimeError(
             f"{name}: torch.jit.trace cannot record Octavo's kernels and would return a graph "
-            "without them; save the state_dict and convert the model again where it is loaded"
+            "without them; use octavo.export, or save the state_dict and load it where it is used "
+            "with octavo.quantization.load_quantized"
         )
     if not x.is_cpu:
         raise RuntimeError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from octavo.quantization.units import adopt_foreign_modules, canonical_type, dis
 __all__ = ["load_quantized"]
 
 _NAME = "load_quantized"
+_OF_A_GRAPH = re.compile(r"quantize(_\d+)?")  # what graphs call the module that is a QuantStub's
 
 # Gives what replaces a module, from its part of a state dict and its path; None where it stays.
 Maker = Callable[[nn.Module, Mapping[str, Any], str], "nn.Module | None"]
@@ -124,11 +126,16 @@ def int8_form(
         else:
             return candidate
     if errors and not _is_inside(module, own):
-        closest = min(errors, key=lambda error: error[0])[1]  # with the same keys, if there is one
+        other_keys, closest = min(errors, key=lambda error: error[0])
+        held, cure = "", ""
+        if other_keys:
+            held = f", {sorted(own)}"
+            cure = "; the model has to be fused as it was for the checkpoint"
+        elif "must have shape" in closest:
+            cure = "; the model must have the sizes of the one that was quantized"
         raise ValueError(
             f"load_quantized: none of the int8 forms of '{name}' ({type(module).__name__}) takes "
-            f"what the state dict has for it, {sorted(own)}: {closest}; the model has to be fused "
-            "as it was for the checkpoint"
+            f"what the state dict has for it{held}: {closest}{cure}"
         )
     return None
 
@@ -222,8 +229,20 @@ def _check_rest(model: nn.Module, rest: Mapping[str, Any], inside: set[int], cal
     transient = {key for key in expected if key.endswith("num_batches_tracked")}
     missing, unexpected = sorted(expected - transient - rest.keys()), sorted(rest.keys() - expected)
     if missing or unexpected:
+        parts = dict(model.named_children())
+        first = [key.partition(".")[0] for key in unexpected]
+        graph = [name for name in first if _OF_A_GRAPH.fullmatch(name) and name not in parts]
+        cure = (
+            "Fuse the model as it was fused for the checkpoint, with "
+            "octavo.quantization.fuse_modules"
+        )
+        if graph:
+            cure = (
+                f"{graph[0]!r} is of a graph, as octavo.quantize and convert_fx make it: write "
+                "models of octavo.quantize with octavo.save and read them with octavo.load, or "
+                "load the state dict into a graph that was made in the same way"
+            )
         raise RuntimeError(
             f"{caller}: the model and the state dict differ: missing {missing}, unexpected "
-            f"{unexpected}. Fuse the model as it was fused for the checkpoint, with "
-            "octavo.quantization.fuse_modules"
+            f"{unexpected}. {cure}"
         )

@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 _FUNCTIONALS = ("FXFloatFunctional", "FloatFunctional", "QFunctional")
+_FUSED_AWAY = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.Tanh),
+)
 _OPERATIONS = ("add", "add_relu", "add_scalar", "cat", "matmul", "mul", "mul_scalar")
 
 
@@ -371,6 +375,20 @@ class _Sums:
         return LayerReport(name, kind, ratio, cosine, self.max_error, self.range)
 
 
+def _check_fused(float_model: nn.Module, q_model: nn.Module) -> None:
+    """Raises where fusing left an Identity in the int8 model and the float one has the module: the
+    layer before it would be compared without what was fused into it.
+    """
+    parts = dict(float_model.named_modules())
+    for name, module in q_model.named_modules():
+        if type(module) is nn.Identity and isinstance(parts.get(name), _FUSED_AWAY):
+            raise ValueError(
+                f"compare_layers: '{name}' is a {type(parts[name]).__name__} in the float model "
+                "and was fused into the layer before it in the int8 one, so the outputs of their "
+                "layers differ; give the float model that fuse_modules() returned"
+            )
+
+
 def compare_layers(
     float_model: nn.Module, q_model: nn.Module, data: Iterable[Any]
 ) -> LayerComparison:
@@ -385,8 +403,9 @@ def compare_layers(
 
     Raises:
         ValueError: no batches; no quantized layers in common; layers whose outputs have different
-            shapes in the two models.
+            shapes in the two models; a float model that is not fused as the int8 one is.
     """
+    _check_fused(float_model, q_model)
     sums: dict[str, _Sums] = {}
     for batch in data:
         arguments = batch if isinstance(batch, tuple) else (batch,)

@@ -268,9 +268,14 @@ class UniformQuantizationObserverBase(ObserverBase):
         ``like``.
         """
         if not isinstance(x, Tensor) or isinstance(x, QTensor):
+            hint = (
+                "; where a DataLoader gives pairs of input and label, call the prepared model with "
+                "the input alone"
+            )
             raise TypeError(
                 f"{self._label()}: observes one float tensor, got {type(x).__name__}; set "
                 "qconfig = None on the module whose output this is to leave it float"
+                f"{hint if isinstance(x, (tuple, list)) else ''}"
             )
         return x.detach().to(like.dtype)
 

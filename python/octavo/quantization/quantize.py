@@ -370,10 +370,13 @@ def convert_checked(
     report = report_of(units, {**table, **custom})
     to_swap = [unit for unit in units if unit.entry is not None]
     if not to_swap:
-        warnings.warn(
-            f"{caller}: no module has both a qconfig and an int8 form; nothing was replaced",
-            stacklevel=3,
-        )
+        reason = "no module has both a qconfig and an int8 form"
+        if caller == "convert" and _forgot_prepare(model):
+            reason = (
+                "no module has an observer, although there are qconfigs: convert() takes what "
+                "prepare() returned, which is a copy of the model unless inplace=True"
+            )
+        warnings.warn(f"{caller}: {reason}; nothing was replaced", stacklevel=3)
     # All modules are made before any is replaced, so that an error leaves the model as it was.
     # Those that contain others come after these, and find them replaced.
     outer = [unit for unit in to_swap if _contains_any(unit, to_swap)]
@@ -411,6 +414,15 @@ def _parts_of(units: Iterable[Unit], custom: Mapping[type, Any]) -> list[Unit]:
                 name = ".".join(filter(None, (unit.name, part.name)))
                 result.append(dataclasses.replace(part, name=name))
     return result
+
+
+def _forgot_prepare(model: nn.Module) -> bool:
+    """Whether modules that ``prepare`` would observe have a qconfig, and nothing an observer."""
+    if any(map(_is_activation_post_process, model.modules())):
+        return False
+    table = get_default_static_quant_module_mappings()
+    units = units_of(model, resolve_qconfigs(model), table, set())
+    return any(unit.entry is not None and unit.qconfig is not None for unit in units)
 
 
 def _contains_any(unit: Unit, others: Iterable[Unit]) -> bool:

@@ -25,6 +25,7 @@ from typing import Any
 from torch import nn
 
 from octavo.quantization.fold import copy_model
+from octavo.quantization.observer_base import ObserverBase
 from octavo.quantization.qconfig_mapping import QConfigMapping
 from octavo.quantization.quantization_mappings import get_default_qat_module_mappings
 from octavo.quantization.quantize import (
@@ -79,9 +80,9 @@ def prepare_qat(
             Nothing has been changed then.
         TypeError: a qconfig that is none.
 
-    Warns where nothing in the model has a qconfig, where a subclass stays float because it
-    overrides forward, and where weights were computed from others (weight norm, parametrizations,
-    pruning) and have been folded. Source: ``torch.ao.quantization.prepare_qat``.
+    Warns where nothing in the model has a qconfig, where none rounds, where a subclass stays float
+    because it overrides forward, and where weights were computed from others (weight norm,
+    parametrizations, pruning) and have been folded. Source: ``torch.ao.quantization.prepare_qat``.
     """
     if not model.training:
         raise ValueError(
@@ -119,7 +120,18 @@ def prepare_qat(
             stacklevel=2,
         )
         return model
+    if all(map(_only_observes, filter(None, qconfigs.values()))):
+        warnings.warn(
+            "prepare_qat: the qconfigs observe and round nothing, so training will not see any "
+            "rounding; use octavo.quantization.get_default_qat_qconfig(), or a QConfig of "
+            "FakeQuantize classes",
+            stacklevel=2,
+        )
     return prepare(model, inplace=True, observer_non_leaf_module_list=set(table.values()))
+
+
+def _only_observes(qconfig: Any) -> bool:
+    return all(isinstance(make(), ObserverBase) for make in (qconfig.activation, qconfig.weight))
 
 
 def _with_rounded_weights(

@@ -58,7 +58,7 @@ def float_reasons(model: nn.Module, configs: Configs) -> dict[str, str]:
         if configs.get(name) is None:
             reasons[name] = "the config leaves it float"
         elif find_entry(module, table)[0] is not None:
-            reasons[name] = "quantized dynamically only where set_local gives it a config"
+            reasons[name] = "stays float unless set_local gives it a DynamicQuantConfig"
     return reasons
 
 

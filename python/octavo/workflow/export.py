@@ -103,7 +103,11 @@ def _call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _checked(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], path: Any) -> Any:
     """What the model returns, if it can be exported."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"export: model must be a torch.nn.Module, got {type(model).__name__}")
+        hint = "; octavo.quantize() returns (model, report)"
+        raise TypeError(
+            f"export: model must be a torch.nn.Module, got {type(model).__name__}"
+            f"{hint if hasattr(model, 'report') or isinstance(model, tuple) else ''}"
+        )
     if any(_is_activation_post_process(m) or is_observer(m) for m in model.modules()):
         raise ValueError(
             "export: the model is prepared and not converted: it still has observers; calibrate "

@@ -30,6 +30,8 @@ __all__ = ["QuantizeResult", "quantize"]
 MIN_SQNR = 10.0
 """Below this SQNR of the outputs, in dB, :func:`quantize` warns."""
 
+_UNPACK = "write `model, report = octavo.quantize(...)`, or take `.model` of the result"
+
 _FAILURES = (
     *(AttributeError, AssertionError, KeyError, NotImplementedError, RuntimeError),
     *(TypeError, ValueError),
@@ -38,7 +40,7 @@ _FAILURES = (
 
 @dataclass
 class QuantizeResult:
-    """``model, report = result``.
+    """``model, report = result``; printed, it is the report.
 
     Attributes:
         model: the int8 model, in eval mode.
@@ -56,6 +58,21 @@ class QuantizeResult:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.report))
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.model, self.report)[index]
+
+    def __str__(self) -> str:
+        return str(self.report)
+
+    def __getattr__(self, name: str) -> Any:  # only for names that a result lacks
+        hint = ""
+        if not name.startswith("__") and hasattr(self.__dict__.get("model"), name):
+            hint = f". The model has it: {_UNPACK}"
+        raise AttributeError(f"'QuantizeResult' object has no attribute '{name}'{hint}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"this is a QuantizeResult, not the model: {_UNPACK}")
 
 
 def quantize(
@@ -131,6 +148,11 @@ def quantize(
 
 def check_model(model: Any, caller: str) -> None:
     """Raises unless ``model`` is a float module."""
+    if isinstance(model, type):
+        raise TypeError(
+            f"{caller}: model must be a torch.nn.Module, got the class {model.__name__}; make a "
+            "model of it first"
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"{caller}: model must be a torch.nn.Module, got {type(model).__name__}")
     check_float(model, caller)

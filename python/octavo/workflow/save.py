@@ -43,15 +43,24 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
             made on one CPU runs on another.
 
     Raises:
+        TypeError: something else than a module.
         ValueError: another model.
         ImportError: a .safetensors file without the safetensors package.
     """
+    given: Any = model
+    if not isinstance(given, nn.Module):
+        hint = "; octavo.quantize() returns (model, report)"
+        raise TypeError(
+            f"save: model must be a torch.nn.Module, got {type(given).__name__}"
+            f"{hint if hasattr(given, 'report') or isinstance(given, tuple) else ''}"
+        )
     recipe = recipe_of(model)
     if recipe is None:
         raise ValueError(
             f"save: this {type(model).__name__} does not know how it was quantized; save() is for "
-            "models from octavo.quantize() or octavo.convert(). For others save state_dict() and "
-            "use octavo.quantization.load_quantized()"
+            "models from octavo.quantize() or octavo.convert(). For others, such as those of "
+            "octavo.quantization.convert() and quantize_dynamic(), save state_dict() and use "
+            "octavo.quantization.load_quantized()"
         )
     recipe = {**recipe, "int8": _int8_modules(model)}
     state = {key: value.detach() for key, value in model.state_dict().items()}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import octavo
 import octavo.quantization as tq
 from octavo.nn import quantized as nnq
 
@@ -170,8 +171,14 @@ def test_mistakes_are_named() -> None:
         tq.load_quantized(fused(0), {**state, "more": torch.zeros(1)})
     wrong = fused(0)
     wrong.fc = nn.Linear(8 * 64, 6)
-    with pytest.raises(ValueError, match=r"'fc' \(Linear\) takes.*\[6, 512\]"):
+    with pytest.raises(
+        ValueError, match=r"'fc' \(Linear\) takes.*\[6, 512\].*must have the sizes of the one"
+    ):
         tq.load_quantized(wrong, state)
+    float_net = nn.Sequential(nn.Linear(4, 4)).eval()
+    graph = octavo.quantize(float_net, [torch.randn(2, 4)], capture="fx").model
+    with pytest.raises(RuntimeError, match=r"'quantize' is of a graph.*octavo\.load"):
+        tq.load_quantized(float_net, graph.state_dict())
     theirs = {"0._packed_params._packed_params": (None, None), "0.scale": torch.ones(1)}
     with pytest.raises(ValueError, match="load_torch_ao"):
         tq.load_quantized(fused(0), theirs)  # type: ignore[arg-type]

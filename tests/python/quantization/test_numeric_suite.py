@@ -121,6 +121,22 @@ def test_functionals_are_layers_too() -> None:
         assert not {"add", "cat"} & vars(functional).keys()
 
 
+def test_a_float_model_that_was_not_fused() -> None:
+    torch.manual_seed(5)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
+    model = nn.Sequential(tq.QuantStub(), *layers, tq.DeQuantStub()).eval()
+    fused = tq.fuse_modules(model, ["1", "2", "3"])
+    fused.qconfig = tq.get_default_qconfig()
+    prepared = tq.prepare(fused)
+    x = torch.randn(2, 3, 6, 6)
+    prepared(x)
+    int8 = tq.convert(prepared)
+    assert ns.compare_layers(fused, int8, [x])[0].sqnr > 25
+    for compare in (lambda: ns.compare_layers(model, int8, [x]), lambda: tq.report(int8, model, x)):
+        with pytest.raises(ValueError, match=r"'2' is a BatchNorm2d.*fuse_modules"):
+            compare()
+
+
 def test_the_broken_layer_is_the_worst() -> None:
     fused, int8 = models()
     good = ns.compare_layers(fused, int8, batches())

@@ -368,3 +368,18 @@ def test_net_is_what_the_tests_think(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(prepared, Net)
     low = prepared.fc.activation_post_process.min_val
     assert torch.equal(low, model(images()).min())
+
+
+def test_a_prepared_copy_that_nobody_took() -> None:
+    model = nn.Sequential(tq.QuantStub(), nn.Linear(4, 4), tq.DeQuantStub()).eval()
+    model.qconfig = tq.get_default_qconfig()
+    tq.prepare(model)
+    with pytest.warns(UserWarning, match=r"convert\(\) takes what prepare\(\) returned"):
+        tq.convert(model)
+
+
+def test_pairs_of_input_and_label_are_named() -> None:
+    model = nn.Sequential(tq.QuantStub(), nn.Linear(4, 4), tq.DeQuantStub()).eval()
+    model.qconfig = tq.get_default_qconfig()
+    with pytest.raises(TypeError, match=r"of '0': .* got tuple; .*with the input alone"):
+        tq.prepare(model)((torch.randn(2, 4), torch.ones(2)))

@@ -482,6 +482,13 @@ def test_models_that_torch_fused() -> None:
     assert (int8(x) - prepared(x)).abs().max() < 0.05 * prepared(x).abs().max()
 
 
+def test_qconfigs_that_round_nothing() -> None:
+    model = nn.Sequential(tq.QuantStub(), nn.Linear(4, 4), tq.DeQuantStub())
+    model.qconfig = tq.get_default_qconfig()
+    with pytest.warns(UserWarning, match=r"round nothing.*get_default_qat_qconfig\(\)"):
+        tq.prepare_qat(model)
+
+
 def test_learned_scales() -> None:
     model = nn.Sequential(tq.QuantStub(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), tq.DeQuantStub())
     model.qconfig = tq.QConfig(

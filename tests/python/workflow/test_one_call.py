@@ -8,6 +8,7 @@ import math
 import pickle
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -339,6 +340,7 @@ def test_nan_of_the_int8_model_is_found() -> None:
         ({"config": {"act_algo": "kl"}}, TypeError, "got dict"),
         ({"capture": "eagr"}, ValueError, "did you mean 'eager'"),
         ({"model": "resnet"}, TypeError, "model must be a torch.nn.Module"),
+        ({"model": DigitsCNN}, TypeError, "got the class DigitsCNN; make a model of it"),
         ({"model": nn.ReLU()}, RuntimeError, "no layer that can be quantized"),
         ({"model": nn.ReLU(), "mode": "dynamic"}, ValueError, "nothing in the model"),
         (
@@ -352,6 +354,25 @@ def test_wrong_arguments(arguments: dict[str, Any], kind: type[Exception], messa
     given = {"model": DigitsCNN(), "calibration_data": calibration()[:1], **arguments}
     with pytest.raises(kind, match=re.compile(message, re.S)):
         octavo.quantize(**given)
+
+
+def test_a_result_that_is_taken_for_the_model(tmp_path: Path) -> None:
+    x = torch.randn(2, 4)
+    result: Any = octavo.quantize(nn.Linear(4, 4), [x])
+    assert (result[0], result[1]) == (result.model, result.report)
+    assert str(result) == str(result.report)
+    with pytest.raises(TypeError, match=r"not the model: write `model, report = "):
+        result(x)
+    with pytest.raises(AttributeError, match=r"'state_dict'.*`model, report = "):
+        result.state_dict()
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        result.nothing  # noqa: B018
+    with pytest.raises(TypeError, match=r"got QuantizeResult; .* returns \(model, report\)"):
+        octavo.save(result, tmp_path / "int8.pt")
+    with pytest.raises(TypeError, match=r"got QuantizeResult; .* returns \(model, report\)"):
+        octavo.export(result, x)
+    for twin in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert torch.equal(twin.model(x), result.model(x))
 
 
 def test_a_model_that_is_quantized_already() -> None:

@@ -75,7 +75,10 @@ def _mismatch(config: DTypeConfig, activation: Any, weight: Any) -> str:
         if wanted is not None and not floats and not _same(wanted, dtype):
             return f"the backend has no form of it for activations of {dtype}"
         if floats and not dynamic and _is_quantized(dtype):
-            return "the backend quantizes its weight only"
+            return (
+                "the backend quantizes its weight only; octavo.quantize does so where set_local "
+                "gives it a DynamicQuantConfig"
+            )
     wanted = config.weight_dtype
     if wanted not in (None, torch.float32) and not _same(wanted, getattr(weight, "dtype", None)):
         return f"the backend has no form of it for weights of {getattr(weight, 'dtype', None)}"

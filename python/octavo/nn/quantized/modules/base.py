@@ -42,8 +42,9 @@ class QuantizedModule(nn.Module):
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script calls first."""
         raise RuntimeError(
-            f"{self._label()}: torch.jit.script cannot compile Octavo's kernels; save the "
-            "state_dict and convert the model again where it is loaded"
+            f"{self._label()}: torch.jit.script cannot compile Octavo's kernels; use "
+            "octavo.export, or save the state_dict and load it where it is used with "
+            "octavo.quantization.load_quantized"
         )
 
     def _activation(self, x: Any, what: str = "input") -> Tensor:
