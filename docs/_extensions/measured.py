@@ -39,7 +39,7 @@ def levels(report: str) -> list[str]:
 
 
 def networks(report: str) -> list[list[str]]:
-    """For each network and level: Octavo's time, and the ratio of float32's."""
+    """For each network and level: float32's time over Octavo's, and Octavo's."""
     rows: dict[str, dict[str, str]] = {}
     for (level, command), text in sections(report).items():
         if command != "model":
@@ -51,7 +51,7 @@ def networks(report: str) -> list[list[str]]:
             microseconds = float(cells["octavo"].split()[0])
             ratio = re.search(r"\((.*)\)", cells["fp32"])
             if ratio:
-                cell = f"{microseconds / 1000:.3g} ms, ×{ratio[1]}"
+                cell = f"{ratio[1]} ({microseconds / 1000:.3g} ms)"
                 rows.setdefault(cells["case"], {})[level] = cell
     return [["network", *levels(report)]] + [
         [case, *(found.get(level, "-") for level in levels(report))] for case, found in rows.items()
@@ -59,7 +59,7 @@ def networks(report: str) -> list[list[str]]:
 
 
 def kinds(report: str) -> list[list[str]]:
-    """For each kind of operation and level: mean and least ratio of float32's time."""
+    """For each kind of operation and level: float32's time over Octavo's, mean and least."""
     rows: dict[str, dict[str, str]] = {}
     for (level, command), text in sections(report).items():
         mean = re.search(r"^- Against fp32\S*: geometric mean ([\d.]+), worst ([\d.]+)", text, re.M)

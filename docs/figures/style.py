@@ -1,5 +1,6 @@
 """How figures of the documentation look, and how they are written: SVG whose bytes are the same
-each time, with text as text, on a light card, so that they can be read on light and on dark pages."""
+each time, with text as text, on a light card, so that they can be read on light and on dark
+pages."""
 
 from __future__ import annotations
 

@@ -83,8 +83,10 @@ def test_tables_are_those_of_the_report(measured: Any) -> None:
                 continue
             lines = sections[level, "model"].splitlines()
             line = next(line for line in lines if line.startswith(f"| {name} | "))
-            time, ratio = re.fullmatch(r"([\d.]+) ms, ×([\d.]+)", cell).groups()  # type: ignore[union-attr]
-            ours = float(re.match(r"\| [^|]+ \| ([\d.]+) ± ", line)[1])  # type: ignore[index]
+            match = re.fullmatch(r"([\d.]+) \(([\d.]+) ms\)", cell)
+            assert match, cell
+            ratio, time = match.groups()
+            ours = float(line.partition(" ±")[0].split()[-1])
             assert float(time) == pytest.approx(ours / 1000, rel=0.006)
             assert f" ({ratio}) |" in line
             shown += 1
@@ -126,6 +128,6 @@ def test_levels_and_cases_that_were_not_measured_are_dashes(measured: Any) -> No
     ]
     assert measured.networks(report) == [
         ["network", "avx2", "scalar"],
-        ["one", "1.5 ms, ×2.00", "-"],
-        ["two", "-", "2.5 ms, ×1.20"],
+        ["one", "2.00 (1.5 ms)", "-"],
+        ["two", "-", "1.20 (2.5 ms)"],
     ]
