@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "Octavo"
-author = "Octavo's contributors"
+author = "The Octavo contributors"
 version = release = installed_version("octavo")
 
 extensions = [
@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "api",
+    "measured",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"

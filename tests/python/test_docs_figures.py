@@ -61,3 +61,73 @@ def test_cases_of_the_report_are_read(style: Any) -> None:
             assert theirs / ours == pytest.approx(ratio, rel=0.02, abs=0.01), line
             ratios += 1
     assert ratios > 100
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Any:
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(FIGURES.parent / "_extensions"))
+    return importlib.import_module("measured")
+
+
+def test_tables_are_those_of_the_report(measured: Any) -> None:
+    report = (ROOT / "bench" / "RESULTS.md").read_text()
+    (head, *networks), (_, *kinds) = measured.networks(report), measured.kinds(report)
+    assert head[1:] == measured.levels(report)
+    assert {len(row) for row in (*networks, *kinds)} == {len(head)}
+    sections = measured.sections(report)
+    shown = 0
+    for name, *cells in networks:
+        for level, cell in zip(head[1:], cells, strict=True):
+            if cell == "-":
+                continue
+            lines = sections[level, "model"].splitlines()
+            line = next(line for line in lines if line.startswith(f"| {name} | "))
+            match = re.fullmatch(r"([\d.]+) \(([\d.]+) ms\)", cell)
+            assert match, cell
+            ratio, time = match.groups()
+            ours = float(line.partition(" ±")[0].split()[-1])
+            assert float(time) == pytest.approx(ours / 1000, rel=0.006)
+            assert f" ({ratio}) |" in line
+            shown += 1
+    for row in kinds:
+        for level, cell in zip(head[1:], row[1:], strict=True):
+            mean, _, least = cell.strip(")").partition(" (")
+            own = [text for (isa, _), text in sections.items() if isa == level]
+            assert cell == "-" or any(f"mean {mean}, worst {least} (" in text for text in own), row
+            shown += cell != "-"
+    assert shown > 20
+
+
+def test_levels_and_cases_that_were_not_measured_are_dashes(measured: Any) -> None:
+    report = """
+## avx2: gemm, products
+
+- Against fp32\\*: geometric mean 2.50, worst 1.80 (a).
+
+## avx2: model, whole networks
+
+| case | octavo | fp32\\* |
+| --- | --- | --- |
+| one | 1500 ± 3.0 | 3000 (2.00) |
+
+## scalar: model, whole networks
+
+| case | octavo | fp32\\* |
+| --- | --- | --- |
+| two | 2500 ± 3.0 | 3000 (1.20) |
+| three | 2500 ± 3.0 | - |
+
+### scalar: memory
+
+| case | octavo |
+"""
+    assert measured.kinds(report) == [
+        ["operations", "avx2", "scalar"],
+        ["products", "2.50 (1.80)", "-"],
+    ]
+    assert measured.networks(report) == [
+        ["network", "avx2", "scalar"],
+        ["one", "2.00 (1.5 ms)", "-"],
+        ["two", "-", "1.20 (2.5 ms)"],
+    ]
