@@ -139,8 +139,8 @@ def unified_diff(kind: str) -> list[str]:
     old, new = HERE / f"torch_ao_{kind}.py", HERE / f"octavo_{kind}.py"
     return list(
         difflib.unified_diff(
-            old.read_text().splitlines(),
-            new.read_text().splitlines(),
+            old.read_text(encoding="utf-8").splitlines(),
+            new.read_text(encoding="utf-8").splitlines(),
             old.name,
             new.name,
             lineterm="",

@@ -148,6 +148,20 @@ def test_promises(
     assert render()[0] == 0
 
 
+@pytest.mark.parametrize(
+    "context", [{"isa": "avx2"}, {"machine": {**CONTEXT["machine"], "emulated": ["avx512_vnni"]}}]
+)
+def test_no_speed_is_promised_without_vnni(
+    folder: Path, render: Render, context: dict[str, Any]
+) -> None:
+    for name in NAMES:
+        row = json.loads((folder / name / "results.json").read_text())["workload"]
+        results(folder, name, {**row, "int8_ms": 200.0}, context)
+    status, printed = render("--check")
+    assert status == 0, printed
+    assert "1.50x" in printed
+
+
 def test_quick_results_are_only_printed(folder: Path, render: Render) -> None:
     for name in NAMES:
         results(folder, name, {}, {"quick": True})

@@ -218,3 +218,35 @@ def test_pooling_needs_eight_bits() -> None:
     ):
         with pytest.raises(TypeError, match=r"max_pool[12]d\(\).*return_indices is not available"):
             indices()
+
+
+class WithBuffers(nn.Module):
+    """A user's module that keeps a scale or a zero point as a tensor."""
+
+    def __init__(self, scale: Any, zero_point: Any) -> None:
+        super().__init__()
+        for name, value in {"scale": scale, "zero_point": zero_point}.items():
+            if isinstance(value, torch.Tensor):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q: Any = octavo.quantize_per_tensor(x, self.scale, self.zero_point, octavo.quint8)
+        return q.dequantize()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "message"),
+    [
+        (torch.tensor(0.1), 3, r"scale: .*\(\), and not in buffers"),
+        (0.1, torch.tensor(3), r"zero_point: .*\(\), and not in buffers"),
+    ],
+)
+def test_buffers_in_an_export(scale: Any, zero_point: Any, message: str) -> None:
+    x = torch.rand(2, 4)
+    model, numbers = WithBuffers(scale, zero_point), WithBuffers(float(scale), int(zero_point))
+    with pytest.raises(TypeError, match=message):
+        torch.export.export(model, (x,), strict=False)
+    exported = torch.export.export(numbers, (x,), strict=False).module()
+    assert torch.equal(exported(x), model(x))

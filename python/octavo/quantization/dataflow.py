@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,10 @@ _FORM_ONLY = {
 class Dataflow:
     """What one call of a model did.
 
+    Args:
+        call: calls the model.
+        units: of the model, by name.
+
     Attributes:
         inputs: for each unit that ran, its first argument of each call.
         producer: by ``id`` of a tensor, the unit that returned it.
@@ -38,9 +42,7 @@ class Dataflow:
         in_place: units that returned the tensor that they were given: Identity, ReLU in place.
     """
 
-    def __init__(
-        self, model: nn.Module, units: Mapping[str, nn.Module], arguments: Sequence[Any]
-    ) -> None:
+    def __init__(self, call: Callable[[], Any], units: Mapping[str, nn.Module]) -> None:
         self.inputs: dict[str, list[Any]] = defaultdict(list)
         self.outputs: dict[str, list[Any]] = defaultdict(list)
         self.producer: dict[int, str] = {}
@@ -54,7 +56,7 @@ class Dataflow:
             handles.append(module.register_forward_hook(self._leave(name)))
         try:
             with torch.no_grad(), _Watch(self._use):
-                self.result = model(*arguments)
+                self.result = call()
         finally:
             for handle in handles:
                 handle.remove()

@@ -9,8 +9,9 @@ them; normalizations take it too, besides Linear and convolutions; Linear takes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -166,7 +167,7 @@ def input_weight_equalization(
 
     Args:
         model: a float model.
-        data: batches, at least one: a tensor, or a tuple of the arguments of one call.
+        data: batches, at least one: a tensor, or a tuple or dict of the arguments of one call.
         layers: names of the layers; default: all Linear and convolutions, alone or fused, that the
             data reach.
         inplace: change ``model`` instead of a deep copy.
@@ -197,7 +198,7 @@ def input_weight_equalization(
         if _layer_in(unit) is not None:
             fold_weights(unit)
     targets = _targets(units, layers)
-    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in data]
+    batches = list(data)
     if not batches:
         raise ValueError("input_weight_equalization: data has no batches")
     flow = _observe(model, units, targets, batches)
@@ -243,11 +244,18 @@ def _targets(units: dict[str, nn.Module], names: Sequence[str] | None) -> list[_
     return targets
 
 
+def _called(model: nn.Module, batch: Any) -> Any:
+    """What a model gives for a batch: a tensor, or a tuple or mapping of arguments."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, tuple) else model(batch)
+
+
 def _observe(
     model: nn.Module,
     units: dict[str, nn.Module],
     targets: Sequence[_Target],
-    batches: Sequence[tuple[Any, ...]],
+    batches: Sequence[Any],
 ) -> Dataflow:
     """Shows the targets' inputs to their observers; returns what the first batch did."""
 
@@ -259,23 +267,23 @@ def _observe(
 
         return hook
 
-    flow = Dataflow(model, units, batches[0])
+    flow = Dataflow(partial(_called, model, batches[0]), units)
     handles = [target.unit.register_forward_pre_hook(show(target)) for target in targets]
     try:
         with torch.no_grad():
             for batch in batches:
-                model(*batch)
+                _called(model, batch)
     finally:
         for handle in handles:
             handle.remove()
     return flow
 
 
-def _check_unchanged(model: nn.Module, arguments: tuple[Any, ...], wanted: Any) -> None:
+def _check_unchanged(model: nn.Module, batch: Any, wanted: Any) -> None:
     """Raises RuntimeError where a model does not give what it gave before, to rounding."""
     try:
         with torch.no_grad():
-            got = list(tensors_in(model(*arguments)))
+            got = list(tensors_in(_called(model, batch)))
     except (AttributeError, TypeError, RuntimeError) as error:
         raise RuntimeError(
             f"input_weight_equalization: the model fails after it, so it reads a layer instead of "

@@ -6,8 +6,15 @@
         ...  # train it; towards the end prepared.apply(disable_observer), .apply(freeze_bn_stats)
     int8_model = convert(prepared.eval())
 
-In eval mode the prepared model computes what ``convert`` makes of it: each layer gives the same
-levels, but for one step where float rounding meets a tie.
+In eval mode each layer of the prepared model gives the levels of the int8 layer that ``convert``
+makes of it, but for one step where float rounding meets a tie. What training does not round differs
+by more, as it does with torch:
+
+* what keeps the scale of its input and computes means (average pooling, bilinear interpolation):
+  int8 rounds these to the levels, by up to half a step, and what follows starts from there;
+* weights of transposed convolutions and of ConvAdd2d;
+* activations of fewer than 8 bits: training clamps at ``quant_min`` and ``quant_max``; int8 layers
+  keep the scale, and clamp at the ends of their dtype.
 
 Names, arguments and results are those of ``torch.ao.quantization``. Differences:
 

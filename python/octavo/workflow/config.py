@@ -45,12 +45,20 @@ OBSERVERS: dict[str, Any] = {
 }
 _DTYPES = {"uint8": quint8, "int8": qint8}
 _FLOAT = "fp32"
+_SHOWN = 8  # of the paths of a model, in messages
 
 
 def near(name: str, known: Iterable[str], lead: str = "; did you mean ") -> str:
     """``"; did you mean 'a' or 'b'?"`` for the known names that are like a name, or ""."""
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"{lead}{' or '.join(map(repr, close))}?" if close else ""
+
+
+def _enumerated(paths: Sequence[str]) -> str:
+    """The first paths of a model, and how many others there are."""
+    shown = ", ".join(map(repr, paths[:_SHOWN])) or "no modules inside of it"
+    left = len(paths) - _SHOWN
+    return f"{shown} and {left} more" if left > 0 else shown
 
 
 class QuantConfig(ABC):
@@ -232,7 +240,7 @@ class QuantConfig(ABC):
             elif rule not in modules and not any(re.fullmatch(rule, name) for name in modules):
                 paths = [name for name in modules if name]
                 kinds = sorted({canonical_type(m).__name__ for m in modules.values()})
-                hint = near(rule, paths) or f"; it has {', '.join(paths[:8])}, ..."
+                hint = near(rule, paths) or f"; it has {_enumerated(paths)}"
                 if rule in kinds:
                     hint = f"; for the class of that name give the class, not {rule!r}"
                 raise ValueError(f"set_local: no module of the model is named {rule!r}{hint}")

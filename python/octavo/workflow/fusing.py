@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,7 @@ def units(model: nn.Module) -> dict[str, nn.Module]:
 
 def flow_of(model: nn.Module, batch: Batch) -> Dataflow:
     """Which module's output is which one's input in one call."""
-    call: Any = lambda: batch.run(model)  # noqa: E731  (Dataflow calls it, and asks nothing else)
-    return Dataflow(call, units(model), ())
+    return Dataflow(partial(batch.run, model), units(model))
 
 
 def users_of(flow: Dataflow, tensor: Tensor, parts: Mapping[str, nn.Module]) -> set[str]:

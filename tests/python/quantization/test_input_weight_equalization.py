@@ -274,6 +274,34 @@ class ReadsAfterNorm(Reads):
         return self.layer(self.norm(x)) + x @ self.layer.weight  # type: ignore[no-any-return]
 
 
+class Named(nn.Module):
+    """Takes two arguments, as models of the transformers package take several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.layer = nn.LayerNorm(16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        y: Tensor = self.layer(self.norm(x if shift is None else x + shift))
+        return y
+
+
+def test_batches_of_arguments() -> None:
+    """By position, by name, or one tensor: the same call, and the same factors."""
+    torch.manual_seed(0)
+    model = Named().eval()
+    x, shift = data(4, 16, count=2)
+    ways = ([(x, shift)], [{"x": x, "shift": shift}], [{"shift": shift, "x": x}])
+    first, *others = (tq.input_weight_equalization(model, way) for way in ways)
+    assert not torch.equal(first.norm.weight, model.norm.weight)
+    torch.testing.assert_close(first(x, shift), model(x, shift))
+    for other in others:
+        assert torch.equal(other.norm.weight, first.norm.weight)
+        assert torch.equal(other.layer.weight, first.layer.weight)
+    with pytest.raises(TypeError, match="no_such"):
+        tq.input_weight_equalization(model, [{"no_such": x}])
+
+
 def test_errors() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval()
     with pytest.raises(ValueError, match="data has no batches"):

@@ -172,6 +172,41 @@ def test_batch_norm_and_clamp(rank: int, clamp: Any) -> None:
         tq.prepare(fused.eval())
 
 
+def steps_apart(layer: nn.Module, qconfig: Any) -> Tensor:
+    """By how many levels a trained layer and its int8 form differ, for each value."""
+    torch.manual_seed(0)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, 0.05, 1.0)
+    model: Any = nn.Sequential(tq.QuantStub(), nn.Conv2d(3, 4, 3), layer, tq.DeQuantStub()).train()
+    model.qconfig = qconfig
+    prepared = tq.prepare_qat(model)
+    for _ in range(3):
+        prepared(torch.randn(8, 3, 10, 10))
+    prepared.eval().apply(tq.disable_observer)
+    int8 = tq.convert(prepared)
+    x = 4 * torch.randn(8, 3, 10, 10)  # further than what was seen
+    with torch.inference_mode():
+        scale = int8[2](int8[1](int8[0](x))).q_scale()
+        return ((prepared(x) - int8(x)) / scale).abs()
+
+
+def test_where_training_and_int8_differ() -> None:
+    """As the module's docstring says; everything else is the same but for ties."""
+    ordinary = tq.get_default_qat_qconfig()
+    for layer in (nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.PReLU(4)):
+        assert (steps_apart(layer, ordinary) > 1e-3).float().mean() < 0.01
+    for layer in (nn.AdaptiveAvgPool2d(1), nn.AvgPool2d(2), nn.Upsample(None, 2, "bilinear")):
+        steps = steps_apart(layer, ordinary)
+        assert (steps > 1e-3).float().mean() > 0.5
+        assert steps.max() < 0.501
+    assert (steps_apart(nn.ConvTranspose2d(4, 4, 2), ordinary) > 0.5).float().mean() > 0.01
+    activation = tq.FakeQuantize.with_args(
+        observer=tq.MovingAverageMinMaxObserver, dtype=octavo.quint8, quant_min=0, quant_max=15
+    )
+    narrow = tq.QConfig(activation=activation, weight=ordinary.weight)
+    assert steps_apart(nn.MaxPool2d(2), narrow).max() > 2
+
+
 def test_a_step_after_the_last_forward_counts() -> None:
     """The optimizer changes weights, and the batch norm its statistics, after the weight's
     fake-quantize last saw them.

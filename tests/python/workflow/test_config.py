@@ -230,6 +230,20 @@ def test_rules_that_match_nothing(rule: Any, message: str) -> None:
         StaticQuantConfig().set_local(rule, None).resolve(model)
 
 
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (0, "it has no modules inside of it"),
+        (2, "it has '0', '1'"),
+        (10, "it has '0', '1', '2', '3', '4', '5', '6', '7' and 2 more"),
+    ],
+)
+def test_modules_that_there_are(count: int, message: str) -> None:
+    model = nn.Sequential(*(nn.Identity() for _ in range(count)))
+    with pytest.raises(ValueError, match=f"no module of the model is named 'decoder'; {message}$"):
+        StaticQuantConfig().set_local("decoder", None).resolve(model)
+
+
 def test_weights_are_the_models() -> None:
     linear = nn.Linear(24, 8)
     int8, _ = octavo.quantize(linear, [torch.randn(4, 24)], capture="eager")
