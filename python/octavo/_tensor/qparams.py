@@ -25,7 +25,7 @@ def _one_number(value: Any, argument: str) -> Any:
                 f"{argument}: expected one number or a tensor with one element, got shape "
                 f"{list(value.shape)}; octavo.quantize_per_channel takes one {argument} per channel"
             )
-        number = value.item()
+        number: Any = value.item()
         if isinstance(number, (torch.SymFloat, torch.SymInt)):
             raise TypeError(
                 f"{argument}: expected a number, got a tensor whose value is not known while a "
