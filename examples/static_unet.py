@@ -281,7 +281,7 @@ def main() -> None:
     prepare(arguments)
     results = Results("static_unet", arguments)
     quick, seed, output = arguments.quick, arguments.seed, arguments.output
-    width, steps, crop, size = (16, 400, 64, 96) if quick else (32, 500, 64, 192)
+    width, steps, crop, size = (16, 600, 64, 96) if quick else (32, 500, 64, 192)
 
     scenes = Scenes("train", seed)
     validation = [Scenes("validation", seed).batch(4, size) for _ in range(1 if quick else 4)]
