@@ -366,6 +366,30 @@ def test_what_can_be_traced_whole(outer: nn.Module) -> None:
     assert torch.equal(convert_fx(prepared)(*batch(IMAGE)), convert_fx(same)(*batch(IMAGE)))
 
 
+def round_ties_alike(int8: nn.Module, reference: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Makes the concatenation of `joins` with twice its parts' scale round as the reference form.
+
+    Every odd number of a part is half a step there: int8 rounds it to even, the float form by the
+    last bit of the scale, which differs with the number of threads. No other number may differ.
+    """
+    calls_of_reference: list[tuple[Tensor, octavo.QTensor]] = []
+    hook = reference.quantize_3.register_forward_hook(
+        lambda _, args, output: calls_of_reference.append((args[0], output))
+    )
+    reference(*inputs)
+    hook.remove()
+    ((x, want),) = calls_of_reference
+    steps = x / want.q_scale()
+
+    def replace(_: nn.Module, __: Any, got: octavo.QTensor) -> octavo.QTensor:
+        assert got.q_scale() == want.q_scale()
+        differ = got.int_repr() != want.int_repr()
+        assert (((steps - steps.floor()) - 0.5).abs()[differ] < 1e-4).all()
+        return want
+
+    int8.cat_0.register_forward_hook(replace)
+
+
 @pytest.mark.parametrize("name", list(ZOO))
 def test_reference_form(name: str) -> None:
     """Float layers with rounded weights between Quantize modules compute nearly the same."""
@@ -373,6 +397,8 @@ def test_reference_form(name: str) -> None:
     prepared = calibrated(prepare_fx(model, mapping(), batch(shapes)), shapes)
     reference, int8 = convert_to_reference_fx(prepared), convert_fx(prepared)
     with torch.no_grad():
+        if name == "joins":
+            round_ties_alike(int8, reference, batch(shapes))
         # The int8 form rounds the numbers in sums to steps.
         least = 30 if name == "by_hand" else 38
         assert sqnr(int8(*batch(shapes)), reference(*batch(shapes))) > least
