@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from octavo.quantization.fold import copy_model, fold_weights
+from octavo.quantization.fused_calls import carry_calls, count_calls, release_calls
 from octavo.quantization.fuser_method_mappings import (
     FUSABLE,
     fuse_conv_bn,
@@ -178,7 +179,9 @@ def fuse_modules(
     Returns:
         The model. The first module of each list is the fused one, the others are ``nn.Identity``.
         Weight norm, spectral norm, pruning and parametrizations are folded into plain weights
-        first. A module that the model calls in other places too must not be among them.
+        first. A module that the model calls in other places too must not be among them: only the
+        call behind the first module is part of that, and the others do nothing then. The float
+        model warns of it in its second call, :func:`prepare` and :func:`convert` do too.
 
     Raises:
         ValueError: a path that is not in the model; otherwise as :func:`fuse_known_modules`, with
@@ -221,14 +224,25 @@ def _fuse(
     for path in (path for group in groups for path in group):
         fold_weights(_module_at(model, path))
     additional = (config or {}).get("additional_fuser_method_mapping", {})
+    away = {}
     for group in groups:
+        modules = [_module_at(model, path) for path in group]
+        counts = [release_calls(module) for module in modules]
         try:
-            fused = fuser_func([_module_at(model, path) for path in group], is_qat, additional)
-        except (NotImplementedError, TypeError, ValueError) as error:
+            fused = fuser_func(modules, is_qat, additional)
+        except BaseException as error:
+            for module, counted in zip(modules, counts, strict=True):
+                carry_calls(module, counted)
+            if not isinstance(error, (NotImplementedError, TypeError, ValueError)):
+                raise
             raise _same_kind(error, f"{error} (in {group})") from error
-        for path, module in zip(group, fused, strict=True):
+        for path, was, module in zip(group, modules, fused, strict=True):
             parent, _, name = path.rpartition(".")
             model.get_submodule(parent)._modules[name] = module
+            if path != group[0] and module is not was:
+                away[path] = (group[0], was)
+        carry_calls(fused[0], counts[0])
+    count_calls(model, away)
     return model
 
 

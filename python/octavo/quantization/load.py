@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from octavo.nn.quantized.modules.base import QuantizedOutput
 from octavo.quantization.files import read_safetensors, read_torch, takes_safetensors
 from octavo.quantization.fold import copy_model
+from octavo.quantization.fused_calls import remove_call_counts
 from octavo.quantization.qconfig import (
     QConfig,
     default_dynamic_qconfig,
@@ -212,6 +213,7 @@ def replaced_from_state(
         if id(module) in made:
             hand_over(module, made[id(module)])
     model = replaced(model, made)
+    remove_call_counts(model)
     disable_nested_tensors(model)
     model.load_state_dict(rest, strict=False)
     return model.eval()

@@ -33,6 +33,7 @@ from octavo.nn.quantized import FXFloatFunctional
 from octavo.nn.quantized.modules.of_parts import MadeOfParts
 from octavo.quantization.fake_quantize import FakeQuantizeBase
 from octavo.quantization.fold import copy_model
+from octavo.quantization.fused_calls import check_calls, remove_call_counts, restart_calls
 from octavo.quantization.observer import _is_activation_post_process
 from octavo.quantization.qconfig import activation_is_memoryless
 from octavo.quantization.qconfig_mapping import QConfigMapping
@@ -56,6 +57,7 @@ from octavo.quantization.swap import (
     replaced,
     swap_module,
 )
+from octavo.quantization.training_form import warn_training_form
 from octavo.quantization.units import (
     OBSERVER_NAME,
     OVERRIDES,
@@ -172,9 +174,41 @@ def prepare(
             training form; modules on several devices.
         TypeError: a qconfig that is none.
 
-    Warns where nothing in the model has a qconfig, and where a subclass stays float because it
-    overrides forward. Source: ``torch.ao.quantization.prepare``.
+    Warns where modules compute in their training form (batch norms, dropout), which calibration
+    should not see; where a module that was fused away is called in other places too; where nothing
+    in the model has a qconfig, and where a subclass stays float because it overrides forward.
+    Source: ``torch.ao.quantization.prepare``.
     """
+    return _prepare(
+        model,
+        inplace,
+        allow_list,
+        observer_non_leaf_module_list,
+        prepare_custom_config_dict,
+        qconfig_dict,
+        "prepare",
+    )
+
+
+def prepare_for_training(model: nn.Module, observed_whole: Collection[type]) -> nn.Module:
+    """The part of :func:`prepare` that ``prepare_qat`` needs, in place.
+
+    Args:
+        model: a float model whose modules have been replaced by those that are trained.
+        observed_whole: the classes of these.
+    """
+    return _prepare(model, True, None, observed_whole, None, None, "prepare_qat")
+
+
+def _prepare(
+    model: nn.Module,
+    inplace: bool,
+    allow_list: Collection[type] | None,
+    observer_non_leaf_module_list: Collection[type] | None,
+    prepare_custom_config_dict: Mapping[str, Any] | None,
+    qconfig_dict: Mapping[Any, Any] | QConfigMapping | None,
+    caller: str,
+) -> nn.Module:
     table = get_default_qconfig_propagation_list() if allow_list is None else set(allow_list)
     custom = (prepare_custom_config_dict or get_default_custom_config_dict()).get(_TO_OBSERVED, {})
     non_leaf = set(observer_non_leaf_module_list or ())
@@ -184,8 +218,12 @@ def prepare(
     observable = {*table, *custom}
     _check_preparable(model, qconfigs, observable, whole)
     device = _unique_device(model)
+    if caller == "prepare":
+        warn_training_form(model, stacklevel=4)
+    check_calls(model)
     if not inplace:
         model = copy_model(model)
+    restart_calls(model)
     adopt_foreign_modules(model)
     disable_nested_tensors(model)
     qconfigs = _resolve(model, qconfig_dict, prepare_custom_config_dict)
@@ -195,7 +233,7 @@ def prepare(
         warnings.warn(
             "prepare: no module has a qconfig, so nothing will be quantized; set model.qconfig = "
             "octavo.quantization.get_default_qconfig() or pass qconfig_dict",
-            stacklevel=2,
+            stacklevel=3,
         )
     for unit in units_of(model, qconfigs, observable, whole):
         model = _observe(model, unit, custom, non_leaf, device)
@@ -256,7 +294,7 @@ def _observe(
     if unit.entry is None and cls not in non_leaf:
         observer = _fixed_fake_quantize(module, observer)
         if OVERRIDES in unit.reason:
-            warnings.warn(f"prepare: {unit.label} stays float: {unit.reason}", stacklevel=3)
+            warnings.warn(f"prepare: {unit.label} stays float: {unit.reason}", stacklevel=4)
         if observer is None:
             return model
     if device is not None:
@@ -344,6 +382,7 @@ def convert(
     units = _prepared_units(module, {**table, **custom}, custom)
     check_units(units, "convert")
     check_calibrated([*units, *_parts_of(units, custom)], table)
+    check_calls(module)
     if not inplace:
         module = copy_model(module)
     elif any(unit.module is module and unit.entry is not None for unit in units):
@@ -390,6 +429,7 @@ def convert_checked(
         for unit in group:
             hand_over(unit.module, made[id(unit.module)])
         model = replaced(model, made)
+    remove_call_counts(model)
     if remove:
         remove_qconfig(model)
         model.quantization_report = report  # type: ignore[assignment]

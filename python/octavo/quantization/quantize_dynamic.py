@@ -27,6 +27,7 @@ from torch import nn
 from octavo.dtypes import as_qdtype, qint8, quint4x2, quint8
 from octavo.nn.quantized.dynamic.modules.linear import is_transposed_linear_class
 from octavo.quantization.fold import copy_model
+from octavo.quantization.fused_calls import check_calls
 from octavo.quantization.qconfig import (
     QConfig,
     check_qconfig,
@@ -113,6 +114,7 @@ def quantize_dynamic(
     units = units_of(model, resolve_qconfigs(model, spec), table)
     check_units(units, _NAME)
     check_calibrated(units, table, _NAME)
+    check_calls(model)
     if not inplace:
         model = copy_model(model)
     elif any(unit.module is model and unit.entry is not None for unit in units):

@@ -31,6 +31,7 @@ from torch import fx, nn
 
 from octavo.quantization.backend_config import BackendConfig, get_octavo_backend_config
 from octavo.quantization.fold import copy_model
+from octavo.quantization.fused_calls import check_calls, remove_call_counts
 from octavo.quantization.fx.convert import Converter, convert_model
 from octavo.quantization.fx.custom_config import (
     ConvertCustomConfig,
@@ -135,7 +136,9 @@ def _copy_of(model: Any, caller: str) -> nn.Module:
     if isinstance(model, ObservedGraphModule):
         raise ValueError(f"{caller}: the model is prepared already")
     check_float(model, caller)
+    check_calls(model)
     copied: nn.Module = copy_model(model)
+    remove_call_counts(copied)
     adopt_foreign_modules(copied)
     disable_nested_tensors(copied)
     trace_through_functionals(copied)

@@ -39,7 +39,7 @@ from octavo.quantization.quantize import (
     _unique_device,
     check_float,
     convert,
-    prepare,
+    prepare_for_training,
     set_qconfigs,
 )
 from octavo.quantization.swap import hand_over, make_quantized, replaced
@@ -134,7 +134,7 @@ def prepare_qat(
             "FakeQuantize classes",
             stacklevel=2,
         )
-    return prepare(model, inplace=True, observer_non_leaf_module_list=set(table.values()))
+    return prepare_for_training(model, set(table.values()))
 
 
 def _only_observes(qconfig: Any) -> bool:

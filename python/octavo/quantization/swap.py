@@ -16,6 +16,7 @@ from torch import nn
 from octavo.nn.quantized import FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput
 from octavo.nn.quantized.modules.utils import is_calibrated
+from octavo.quantization.fused_calls import carry_calls, release_calls
 from octavo.quantization.observer import _is_activation_post_process, _SilentObserver
 from octavo.quantization.units import (
     OBSERVER_NAME,
@@ -25,6 +26,7 @@ from octavo.quantization.units import (
     check_units,
     find_entry,
     ignored_values,
+    is_quantized,
     units_of,
 )
 
@@ -207,13 +209,17 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     """Gives the hooks and the mode of a module to the one that replaces it.
 
     The tables of hooks themselves go over, so a handle that the user holds still removes its hook.
-    Hooks on parts of a fused module end with the parts, with a warning.
+    Hooks on parts of a fused module end with the parts, with a warning. A count of calls, see
+    :mod:`octavo.quantization.fused_calls`, goes over to float modules only.
     """
+    counted = release_calls(old)
     for table in _HOOK_TABLES:
         hooks = getattr(old, table)
         hooks.update(getattr(new, table))
         setattr(new, table, hooks)
     remove_observer_hooks(new)
+    if not is_quantized(new):
+        carry_calls(new, counted)
     new.train(old.training)
     if isinstance(new, type(old)):  # has the parts of the old one, with their hooks
         return

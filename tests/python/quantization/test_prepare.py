@@ -256,7 +256,51 @@ def test_fused_batch_norm_in_training_form(training: bool) -> None:
     ):
         tq.prepare(model)
     model[0].qconfig = None
+    if training:
+        with pytest.warns(UserWarning, match=r"in training mode; '0\.1' \(BatchNorm2d\) would"):
+            tq.prepare(model)
+    else:
+        tq.prepare(model)
+
+
+def test_modules_in_training_form_are_named() -> None:
+    layers = [nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.RReLU(), nn.Dropout(0.1)]
+    model = nn.Sequential(*layers)
+    model.qconfig = QCONFIG
+    with pytest.warns(UserWarning, match="in training mode") as caught:
+        prepared = tq.prepare(model)
+    assert [str(warning.message) for warning in caught] == [
+        "prepare: the model is in training mode; '1' (BatchNorm1d), '2' (Dropout), '3' (RReLU) and "
+        "1 more would compute in training form, so calibration would see values that the int8 "
+        "model never has; call model.eval() first (for quantization-aware training use prepare_qat)"
+    ]
+    assert caught[0].filename == __file__
+    assert observed(prepared) == {"0"}
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ReLU(),
+        nn.Dropout(0.0),
+        nn.LSTM(4, 4),
+        nn.InstanceNorm1d(4),
+        nn.BatchNorm1d(4, track_running_stats=False),
+        nn.Sequential(nn.BatchNorm1d(4), nn.Dropout()).eval(),
+    ],
+)
+def test_what_computes_the_same_in_training_mode_does_not_warn(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), layer)
+    model.qconfig = QCONFIG
+    assert model.training
     tq.prepare(model)
+
+
+def test_training_and_dynamic_quantization_take_training_mode() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+    tq.quantize_dynamic(model, {nn.Linear})
+    model.qconfig = tq.get_default_qat_qconfig()
+    tq.prepare_qat(model)
 
 
 def test_quantized_and_prepared_models_are_refused() -> None:
