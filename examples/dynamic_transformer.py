@@ -193,6 +193,7 @@ def main() -> None:
     found = texts.load(options.pairs, options.calibration, options.seed)
     calibration = models.batches(found.calibration, 4)
     variants = _made(
+        results,
         {
             FLOAT: lambda: model,
             INT8: lambda: dynamic(model),
@@ -201,7 +202,7 @@ def main() -> None:
             TORCH_AO: lambda: dynamic_in_torch(model),
             STATIC: lambda: static_linear(model, calibration),
             EVERYWHERE: lambda: static_everywhere(model, calibration),
-        }
+        },
     )
     search = quality(results, variants, found, batch=8)
     sizes(results, "all-MiniLM-L6-v2", _only(variants, FLOAT, INT8, EMBEDDINGS))
@@ -211,11 +212,12 @@ def main() -> None:
 
     base = models.bert_base()
     variants = _made(
+        results,
         {
             FLOAT: lambda: base,
             INT8: lambda: dynamic(base),
             TORCH_AO: lambda: dynamic_in_torch(base),
-        }
+        },
     )
     held = sizes(results, "BERT-base", _only(variants, FLOAT, INT8))
     times = latency(results, "BERT-base", variants, options)
@@ -248,9 +250,13 @@ def _workload(
     )
 
 
-def _made(makers: Mapping[str, Callable[[], nn.Module | None]]) -> dict[str, nn.Module]:
-    """The models, without those that cannot be made here."""
+def _made(
+    results: Results, makers: Mapping[str, Callable[[], nn.Module | None]]
+) -> dict[str, nn.Module]:
+    """The models, without those that cannot be made here, which it names."""
     made = {name: make() for name, make in track(makers.items(), "quantizing")}
+    for name in (name for name, model in made.items() if model is None):
+        results.say(f"not compared: torch {torch.__version__} has no {name} that works here")
     return {name: model for name, model in made.items() if model is not None}
 
 

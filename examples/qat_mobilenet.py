@@ -30,14 +30,12 @@ import torch
 from qat_mobilenet_parts import data, peer, plot, speed
 from qat_mobilenet_parts.model import FULL, QUICK, ConvBn, MobileNet
 from qat_mobilenet_parts.training import accuracy, epochs, logits_of, steps_of
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from safetensors.torch import save_file
-from shared import Results, Workload, file_bytes, parser, prepare
+from shared import Results, Workload, bars, file_bytes, parser, prepare
 from torch import Tensor, nn
 
 import octavo
 import octavo.quantization as tq
-from octavo.demo.report import console
 
 CALIBRATION_IMAGES = 256
 FLOAT_RATE, AWARE_RATE = 0.1, 0.01
@@ -64,6 +62,13 @@ class Weights:
 
 ORDINARY = Weights(bits=8, per_channel=True)
 AGGRESSIVE = Weights(bits=3, per_channel=True)
+
+# The networks in tables.
+FLOAT, TRAINED_ON = "float", "float, trained on as long as QAT"
+AFTER_ORDINARY = f"int8 after training, {ORDINARY}"
+AFTER_AGGRESSIVE = f"int8 after training, {AGGRESSIVE}"
+AWARE = f"int8 with QAT, {AGGRESSIVE}"
+TORCH_AO_AWARE = f"torch.ao with QAT, {AGGRESSIVE}"
 
 
 def weight_observer(weights: Weights) -> Any:
@@ -198,8 +203,7 @@ class Run:
         after: Callable[[int], None] | None = None,
     ) -> None:
         """Trains a model in place, under a progress bar; ``curve`` gets its accuracies."""
-        columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console()) as progress:
+        with bars() as progress:
             task = progress.add_task(text, total=steps_of(self.train, count))
             step = functools.partial(progress.advance, task)
             for epoch in epochs(model.train(), self.train, count, rate, step):
@@ -318,13 +322,20 @@ def save(model: MobileNet, int8: nn.Module, folder: Path) -> tuple[Path, Path]:
     return float_path, int8_path
 
 
-def compare_torch_ao(run: Run, model: MobileNet) -> tuple[dict[str, Score], nn.Module]:
+def compare_torch_ao(
+    run: Run, model: MobileNet, results: Results
+) -> tuple[dict[str, Score], nn.Module | None]:
     """Scores of torch.ao's networks, and the one that was trained with rounding.
 
-    Raises:
-        NotInTorchError: this torch has no such thing.
+    Nothing and None in a quick run, and where this torch has no such thing, which is said.
     """
-    torch_ao = peer.TorchAo.find()
+    if run.quick:
+        return {}, None
+    try:
+        torch_ao = peer.TorchAo.find()
+    except peer.NotInTorchError as error:
+        results.say(f"not compared: {error}")
+        return {}, None
     count = run.aware_epochs
     with peer.computing(torch_ao):
         scores = {}
@@ -335,7 +346,7 @@ def compare_torch_ao(run: Run, model: MobileNet) -> tuple[dict[str, Score], nn.M
         settled = functools.partial(torch_ao.settle, prepared, count=count)
         run.train_epochs("torch.ao QAT", prepared, count, AWARE_RATE, [], settled)
         int8 = torch_ao.to_int8(prepared)
-        scores[f"torch.ao with QAT, {AGGRESSIVE}"] = run.score(int8)
+        scores[TORCH_AO_AWARE] = run.score(int8)
     return scores, int8
 
 
@@ -356,57 +367,29 @@ def main() -> None:
     model, longer = model.cpu(), longer.cpu()
 
     # To int8: after training, and with it.
-    ordinary = quantize_after_training(model, tq.get_default_qconfig(), run.calibration)
-    after = quantize_after_training(model, after_training_qconfig(AGGRESSIVE), run.calibration)
+    after_ordinary = quantize_after_training(model, tq.get_default_qconfig(), run.calibration)
+    after_aggressive = quantize_after_training(
+        model, after_training_qconfig(AGGRESSIVE), run.calibration
+    )
     aware = to_int8(prepared)
     networks = {
-        "float": model,
-        "float, trained on as long as QAT": longer,
-        f"int8 after training, {ORDINARY}": ordinary,
-        f"int8 after training, {AGGRESSIVE}": after,
-        f"int8 with QAT, {AGGRESSIVE}": aware,
+        FLOAT: model,
+        TRAINED_ON: longer,
+        AFTER_ORDINARY: after_ordinary,
+        AFTER_AGGRESSIVE: after_aggressive,
+        AWARE: aware,
     }
     scores = {name: run.score(network) for name, network in networks.items()}
-    torch_ao = None
-    if not run.quick:
-        try:
-            peers, torch_ao = compare_torch_ao(run, model)
-            scores |= peers
-        except peer.NotInTorchError as error:
-            results.say(f"not compared: {error}")
+    torch_ao_scores, torch_ao = compare_torch_ao(run, model, results)
+    scores |= torch_ao_scores
+
     show_accuracy(run, scores, results)
-
-    sweep(run, model, results)
-    rounding(fuse(model), results)
-    agreed = agreement(prepared, aware, run.test.images)
-    results.table("What was trained, and the int8 network that convert makes of it", [agreed])
-
-    float_path, int8_path = save(model, aware, arguments.output)
-    same = same_after_loading(model, aware, int8_path, run.test.images)
-    results.value("same bits after loading", same)
-    sizes = {"float": file_bytes(float_path), "int8": file_bytes(int8_path)}
+    show_curves(run, scores, arguments.output, results)
+    show_rounding(run, model, prepared, aware, results)
+    sizes = compare_files(model, aware, arguments.output, run.test.images, results)
     times = speed.latencies(fuse(model), aware, torch_ao, run.test.images, run.quick)
     results.table("Speed and size", speed.rows(times, sizes), note=speed.NOTE)
-    show_curves(run, scores, arguments.output)
-    results.value("curves", dataclasses.asdict(run.curves))
-    best = max(scores[name].test for name in ("float", "float, trained on as long as QAT"))
-    peer_score = scores.get(f"torch.ao with QAT, {AGGRESSIVE}")
-    results.workload(
-        Workload(
-            name="MobileNetV2, QAT",
-            settings=f"digits, 32x32, batch 1; {AGGRESSIVE}",
-            metric=f"accuracy on {len(run.test)} images, %",
-            float_score=best,
-            int8_score=scores[f"int8 with QAT, {AGGRESSIVE}"].test,
-            float_ms=times[1]["float"],
-            int8_ms=times[1]["int8"],
-            float_bytes=sizes["float"],
-            int8_bytes=sizes["int8"],
-            weights="whole network, batch norms folded",
-            torch_ao_score=None if peer_score is None else peer_score.test,
-            torch_ao_ms=times[1].get("torch.ao"),
-        )
-    )
+    results.workload(workload(run, scores, times, sizes))
     results.write()
 
 
@@ -418,27 +401,71 @@ def show_accuracy(run: Run, scores: dict[str, Score], results: Results) -> None:
             "validation, %": round(score.validation, 2),
             "test accuracy, %": round(score.test, 2),
             "wrong": round(len(run.test) * (1 - score.test / 100)),
-            "points from float": round(score.test - scores["float"].test, 2),
+            "points from float": round(score.test - scores[FLOAT].test, 2),
         }
         for name, score in scores.items()
     ]
     results.table(f"Accuracy on {len(run.test)} test images", rows)
 
 
-def show_curves(run: Run, scores: dict[str, Score], folder: Path) -> None:
+def show_curves(run: Run, scores: dict[str, Score], folder: Path, results: Results) -> None:
     """The picture: accuracy over epochs."""
     start, curves = run.epochs, run.curves
-    after_training = scores[f"int8 after training, {AGGRESSIVE}"].test
     lines = {
         "float": (1, curves.float),
         "float, trained on": (start, [curves.float[-1], *curves.trained_on]),
-        f"QAT: {AGGRESSIVE}": (start, [after_training, *curves.aware]),
+        f"QAT: {AGGRESSIVE}": (start, [scores[AFTER_AGGRESSIVE].test, *curves.aware]),
     }
     levels = {
-        f"after training: {weights}": scores[f"int8 after training, {weights}"].test
-        for weights in (ORDINARY, AGGRESSIVE)
+        f"after training: {ORDINARY}": scores[AFTER_ORDINARY].test,
+        f"after training: {AGGRESSIVE}": scores[AFTER_AGGRESSIVE].test,
     }
     plot.draw(folder / "qat_mobilenet.png", lines, levels, "A small MobileNetV2 on digits")
+    results.value("curves", dataclasses.asdict(curves))
+
+
+def show_rounding(
+    run: Run, model: MobileNet, prepared: nn.Module, aware: nn.Module, results: Results
+) -> None:
+    """Tables of what rounding costs, why, and that it is the same in training and in int8."""
+    sweep(run, model, results)
+    rounding(fuse(model), results)
+    agreed = agreement(prepared, aware, run.test.images)
+    results.table("What was trained, and the int8 network that convert makes of it", [agreed])
+
+
+def compare_files(
+    model: MobileNet, int8: nn.Module, folder: Path, images: Tensor, results: Results
+) -> dict[str, int]:
+    """Saves both networks, loads int8 again, and returns the sizes of the files."""
+    float_path, int8_path = save(model, int8, folder)
+    same = same_after_loading(model, int8, int8_path, images)
+    results.value("same bits after loading", same)
+    return {"float": file_bytes(float_path), "int8": file_bytes(int8_path)}
+
+
+def workload(
+    run: Run,
+    scores: dict[str, Score],
+    times: dict[int, dict[str, float]],
+    sizes: dict[str, int],
+) -> Workload:
+    """This example's row of the README's table: QAT beside the better of both float networks."""
+    torch_ao_score = scores.get(TORCH_AO_AWARE)
+    return Workload(
+        name="MobileNetV2, QAT",
+        settings=f"digits, 32x32, batch 1; {AGGRESSIVE}",
+        metric=f"accuracy on {len(run.test)} images, %",
+        float_score=max(scores[name].test for name in (FLOAT, TRAINED_ON)),
+        int8_score=scores[AWARE].test,
+        float_ms=times[1]["float"],
+        int8_ms=times[1]["int8"],
+        float_bytes=sizes["float"],
+        int8_bytes=sizes["int8"],
+        weights="whole network, batch norms folded",
+        torch_ao_score=None if torch_ao_score is None else torch_ao_score.test,
+        torch_ao_ms=times[1].get("torch.ao"),
+    )
 
 
 def _arguments() -> argparse.Namespace:

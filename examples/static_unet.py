@@ -14,15 +14,27 @@ from __future__ import annotations
 import copy
 import importlib
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from shared import Results, Workload, file_bytes, milliseconds, parser, prepare
+from shared import (
+    Results,
+    Workload,
+    best_engine,
+    file_bytes,
+    float_calls,
+    milliseconds,
+    parser,
+    prepare,
+    progress,
+    torch_engine,
+)
 from static_unet_parts.picture import save_picture
 from static_unet_parts.scenes import Scenes, test_row
-from static_unet_parts.training import Batch, masks_of, mean_iou, progress, train
+from static_unet_parts.training import Batch, masks_of, mean_iou, train
 from torch import Tensor, nn
 
 import octavo
@@ -167,22 +179,25 @@ def quantize_in_one_call(model: UNet, calibration: list[Tensor]) -> nn.Module:
 
 
 def quantize_with_torch_ao(
-    trained: UNet, width: int, calibration: list[Tensor]
+    trained: UNet, width: int, calibration: list[Tensor], engine: str | None
 ) -> tuple[nn.Module | None, str]:
     """What torch's own static quantization makes of it; None where torch has none (any more).
 
     The second value says what runs, or why there is nothing.
+
+    Args:
+        trained: the float network.
+        width: its channels in the first level.
+        calibration: images.
+        engine: of torch, the current one; None where it has none.
     """
     try:
         ao: Any = importlib.import_module("torch.ao.quantization")
         ao_nn: Any = importlib.import_module("torch.ao.nn.quantized")
-        engines = torch.backends.quantized.supported_engines
-    except (ImportError, AttributeError) as error:
+    except ImportError as error:
         return None, f"torch {torch.__version__} has no torch.ao.quantization: {error}"
-    engine = next((name for name in ("onednn", "x86", "fbgemm", "qnnpack") if name in engines), "")
-    if not engine:
+    if engine is None:
         return None, f"torch {torch.__version__} has no engine for it"
-    torch.backends.quantized.engine = engine
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # of torch, that what is compared here is deprecated
         model = EagerUNet(width, ao, ao_nn.FloatFunctional)
@@ -248,13 +263,12 @@ def latency(models: dict[str, nn.Module], quick: bool) -> list[dict[str, Any]]:
         models: ``"float"`` has its batch norms folded into its convolutions, as int8 ones have.
         quick: fewer sizes, for a shorter time.
     """
-    last: Any = copy.deepcopy(models["float"])
-    every = {**models, "float, channels last": last.to(memory_format=torch.channels_last)}
     cases = [(1, 128), (4, 64)] if quick else [(1, 128), (1, 256), (1, 512), (8, 128), (8, 256)]
     rows = []
     for batch, size in progress(cases, len(cases), "timing"):
         images = torch.rand(batch, 1, size, size)
-        calls = {name: partial(model, images) for name, model in every.items()}
+        calls: dict[str, Any] = {name: partial(model, images) for name, model in models.items()}
+        calls |= float_calls(models["float"], images)
         times = milliseconds(calls, quick=quick)
         row: dict[str, Any] = {"images": f"{batch} x {size} x {size}"}
         row |= {f"{name}, ms": time for name, time in times.items()}
@@ -275,58 +289,110 @@ def reloads(model: nn.Module, width: int, path: Path, images: Tensor) -> bool:
         return torch.equal(model(images), again(images))
 
 
+# ---------------------------------------------------------------------------------- the whole run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything there is.
+
+    Attributes:
+        width: channels of the network's first level.
+        steps: of training.
+        side: of the scenes that networks are scored on, in pixels.
+        test_batches: of four such scenes each.
+    """
+
+    width: int
+    steps: int
+    side: int
+    test_batches: int
+
+
+FULL = Plan(width=32, steps=500, side=192, test_batches=16)
+QUICK = Plan(width=16, steps=600, side=96, test_batches=4)
+CROP = 64  # side of the scenes that networks are trained and calibrated on
+
+
 def main() -> None:
     """Trains, quantizes, compares."""
     arguments = parser(__doc__, "static_unet").parse_args()
     prepare(arguments)
     results = Results("static_unet", arguments)
-    quick, seed, output = arguments.quick, arguments.seed, arguments.output
-    width, steps, crop, size = (16, 600, 64, 96) if quick else (32, 500, 64, 192)
+    plan = QUICK if arguments.quick else FULL
+    output: Path = arguments.output
 
-    scenes = Scenes("train", seed)
-    validation = [Scenes("validation", seed).batch(4, size) for _ in range(1 if quick else 4)]
-    trained = UNet(width)
-    results.table("training", train(trained, scenes, validation, steps, crop))
-    calibration = [scenes.batch(8, crop)[0] for _ in range(8)]
-
-    ready = eager_unet(trained, width)
+    trained, calibration = train_float(plan, arguments.seed, results)
+    ready = eager_unet(trained, plan.width)
     models = {
         "float": trained,
         "eager": quantize_eager(ready, calibration),
         "FX": quantize_with_fx(trained, calibration),
         "one call": quantize_in_one_call(trained, calibration),
     }
-    torch_ao, how = quantize_with_torch_ao(trained, width, calibration)
-    if torch_ao is not None:
-        models["torch.ao"] = torch_ao
-    results.say(f"torch.ao: {how}")
-    results.value("torch_ao", how)
 
-    maker = Scenes("test", seed)
-    test = [maker.batch(4, size) for _ in range(4 if quick else 16)]
-    scores = accuracy(models, test, test_row())
+    scenes = Scenes("test", arguments.seed)
+    test = [scenes.batch(4, plan.side) for _ in range(plan.test_batches)]
+    engine = best_engine()
+    with torch_engine(engine):  # which torch.ao's model is made for, and runs with
+        torch_ao, how = quantize_with_torch_ao(trained, plan.width, calibration, engine)
+        results.say(f"torch.ao: {how}")
+        results.value("torch_ao", how)
+        if torch_ao is not None:
+            models["torch.ao"] = torch_ao
+        scores = compare_masks(models, test, output / "static_unet.png", results)
+        compare_layers(ready, models["eager"], test, results)
+        times = latency({**models, "float": ready}, arguments.quick)
+    results.table("time of a call", times)
+    sizes = compare_files(trained, models["eager"], plan.width, test[0][0], output, results)
+    results.workload(workload(scores, times, sizes, plan.width))
+    results.write()
+
+
+def train_float(plan: Plan, seed: int, results: Results) -> tuple[UNet, list[Tensor]]:
+    """The trained network, and images to calibrate with: more scenes of the training set."""
+    scenes = Scenes("train", seed)
+    validation = [Scenes("validation", seed).batch(4, plan.side)]
+    trained = UNet(plan.width)
+    results.table("training", train(trained, scenes, validation, plan.steps, CROP))
+    return trained, [scenes.batch(8, CROP)[0] for _ in range(8)]
+
+
+def compare_masks(
+    models: dict[str, nn.Module], test: list[Batch], picture: Path, results: Results
+) -> list[dict[str, Any]]:
+    """The table of scores, which it returns, and the picture of the masks behind them."""
+    strip = test_row()
+    scores = accuracy(models, test, strip)
     results.table("accuracy", scores)
-    layers = tq.compare_layers(ready, models["eager"], [images for images, _ in test[:2]])
+    save_picture(picture, models["float"], models["eager"], test, strip)
+    return scores
+
+
+def compare_layers(ready: nn.Module, int8: nn.Module, test: list[Batch], results: Results) -> None:
+    """The table of the layers whose outputs are furthest from float."""
+    layers = tq.compare_layers(ready, int8, [images for images, _ in test[:2]])
     worst = sorted(layers, key=lambda layer: layer.sqnr)[:5]
     results.table(
         "layers that lose most",
         [{"layer": layer.name, "type": layer.type, "SQNR, dB": layer.sqnr} for layer in worst],
     )
-    save_picture(output / "static_unet.png", models["float"], models["eager"], test, test_row())
-    times = latency({**models, "float": ready}, quick)
-    results.table("time of a call", times)
 
-    torch.save(trained.state_dict(), output / "unet_float.pt")
-    same = reloads(models["eager"], width, output / "unet_int8.pt", test[0][0])
+
+def compare_files(
+    trained: UNet, int8: nn.Module, width: int, images: Tensor, folder: Path, results: Results
+) -> dict[str, int]:
+    """Saves the weights of both networks, loads those of int8 again, and returns the sizes."""
+    torch.save(trained.state_dict(), folder / "unet_float.pt")
+    same = reloads(int8, width, folder / "unet_int8.pt", images)
     results.say(f"reloaded int8 weights give the same bits: {'yes' if same else 'NO'}")
     results.value("reloaded_same_bits", same)
-    sizes = {name: file_bytes(output / f"unet_{name}.pt") for name in ("float", "int8")}
+    sizes = {name: file_bytes(folder / f"unet_{name}.pt") for name in ("float", "int8")}
     results.table(
         "size on disk",
         [{"weights": name, "kB": count / 1000} for name, count in sizes.items()],
     )
-    results.workload(workload(scores, times, sizes, width))
-    results.write()
+    return sizes
 
 
 def workload(

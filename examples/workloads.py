@@ -118,8 +118,10 @@ def read(folder: Path) -> list[Found]:
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
             row = Workload(**tree.pop("workload"))
-        except (OSError, KeyError) as error:
+        except OSError as error:
             raise SystemExit(f"no results of {example}: {error}") from None
+        except (KeyError, TypeError, ValueError) as error:  # of another version, or cut off
+            raise SystemExit(f"no results of {example} in {path}: {error!r}") from None
         found.append(Found(example, row, tree))
     if len({conditions(one.context) for one in found}) != 1:
         each = "\n".join(f"  {one.example}: {conditions(one.context)}" for one in found)

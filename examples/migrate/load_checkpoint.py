@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ HERE = Path(__file__).parent
 CHECKPOINT = HERE / "checkpoints" / "torch_ao_static.pt"
 sys.path.insert(0, str(HERE.parent))
 
-from shared import Results, file_bytes, parser, prepare  # noqa: E402
+from shared import Results, file_bytes, parser, prepare, torch_engine  # noqa: E402
 
 LAYERS = ("quant", "conv", "branch", "add", "hidden", "classify")
 WHY = (
@@ -81,14 +79,17 @@ def read(path: Path) -> dict[str, Any]:
 
 def load(state_dict: dict[str, Any]) -> nn.Module:
     """The int8 model: the float network, fused as it was, with the state of torch.ao's."""
-    fused = tq.fuse_modules(octavo_static.Net().eval(), octavo_static.FUSED)
-    return tq.load_torch_ao(fused, state_dict)
+    return tq.load_torch_ao(architecture(), state_dict)
 
 
 def reload(path: Path) -> nn.Module:
     """The same model from a file of plain tensors."""
-    fused = tq.fuse_modules(octavo_static.Net().eval(), octavo_static.FUSED)
-    return tq.load_quantized(fused, path)
+    return tq.load_quantized(architecture(), path)
+
+
+def architecture() -> nn.Module:
+    """The float network, fused; its weights do not matter."""
+    return tq.fuse_modules(octavo_static.Net().eval(), octavo_static.FUSED)
 
 
 def steps_apart(ours: Tensor, theirs: Tensor) -> dict[str, Any]:
@@ -114,17 +115,6 @@ def torch_model(theirs: Any, state_dict: dict[str, Any]) -> nn.Module:
     model = theirs.tq.convert(theirs.tq.prepare(fused))
     model.load_state_dict(state_dict)
     return model
-
-
-@contextmanager
-def engine(name: str) -> Iterator[None]:
-    """With another of torch's engines."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = name
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = before
 
 
 def as_octavo(tensor: Tensor) -> Any:
@@ -170,7 +160,7 @@ def compare_engines(
     for name in torch.backends.quantized.supported_engines:
         if name == "none":
             continue
-        with engine(name):
+        with torch_engine(name):
             model = torch_model(theirs, state)
             logits.append({"engine": name, **steps_apart(expected, as_steps(model(images), ours))})
             whole.append(tq.from_torch_ao(model))
@@ -201,8 +191,9 @@ def show(arguments: argparse.Namespace) -> None:
         results.table("logits in the file, beside Octavo's", [{"what": "logits", **row}])
         same = float((logits.argmax(1) == wanted.argmax(1)).float().mean())
         results.value("same digits", same)
-        results.value("accuracy", digits.accuracy(ours, data))
-        results.say(f"same digits: {100 * same:.2f} %; accuracy {digits.accuracy(ours, data):.4f}")
+        accuracy = digits.accuracy(ours, data)
+        results.value("accuracy", accuracy)
+        results.say(f"same digits: {100 * same:.2f} %; accuracy {accuracy:.4f}")
         compare_engines(results, saved["state_dict"], ours, images)
         plain = arguments.output / "int8.pt"
         torch.save(ours.state_dict(), plain)

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from shared import best_engine, torch_engine
 from torch import Tensor, nn
 
 from qat_mobilenet_parts.model import ConvBn, MobileNet, Parts
 from qat_mobilenet_parts.training import logits_of
-
-_ENGINES = ("onednn", "x86", "qnnpack")
 
 
 class Weights(Protocol):
@@ -56,12 +55,11 @@ class TorchAo:
             tq = importlib.import_module("torch.ao.quantization")
             functional = importlib.import_module("torch.ao.nn.quantized").FloatFunctional
             freeze = importlib.import_module("torch.ao.nn.intrinsic.qat").freeze_bn_stats
-            engines = torch.backends.quantized.supported_engines
         except (ImportError, AttributeError) as error:
             raise NotInTorchError(f"torch {torch.__version__} has no torch.ao: {error}") from error
-        engine = next((name for name in _ENGINES if name in engines), None)
+        engine = best_engine()
         if engine is None:
-            raise NotInTorchError(f"none of {_ENGINES} is among torch's engines {engines}")
+            raise NotInTorchError(f"torch {torch.__version__} has no engine for torch.ao")
         return TorchAo(tq, functional, freeze, engine)
 
     def _twin(self, model: MobileNet, fuser: Any, training: bool) -> nn.Module:
@@ -127,11 +125,6 @@ class TorchAo:
 @contextmanager
 def computing(torch_ao: TorchAo) -> Iterator[None]:
     """With its engine, and without torch's announcements that it removes what is compared here."""
-    before = torch.backends.quantized.engine
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch_engine(torch_ao.engine):
         warnings.simplefilter("ignore")
-        torch.backends.quantized.engine = torch_ao.engine
-        try:
-            yield
-        finally:
-            torch.backends.quantized.engine = before
+        yield

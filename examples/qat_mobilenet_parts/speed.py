@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from shared import milliseconds
+from shared import best_engine, float_calls, milliseconds, torch_engine, with_faster_float
 from torch import Tensor, nn
 
 NOTE = "float: batch norms folded, in the memory format that is faster"
@@ -31,21 +30,17 @@ def latencies(
         images: to take batches from, channels last.
         quick: measure for a short time.
     """
-    plain = copy.deepcopy(float_network).to(memory_format=torch.contiguous_format)
-    last = copy.deepcopy(float_network).to(memory_format=torch.channels_last)
     found = {}
     for batch in _BATCHES:
         some = images[:batch].contiguous(memory_format=torch.channels_last)
-        flat = some.contiguous(memory_format=torch.contiguous_format)
         calls: dict[str, Callable[[], Any]] = {
-            "contiguous": functools.partial(plain, flat),
-            "channels last": functools.partial(last, some),
+            **float_calls(float_network, some),
             "int8": functools.partial(int8, some),
         }
         if torch_ao is not None:
             calls["torch.ao"] = functools.partial(torch_ao, some)
-        times = milliseconds(calls, quick=quick)
-        found[batch] = {"float": min(times.pop("contiguous"), times.pop("channels last")), **times}
+        with torch_engine(best_engine()):  # of torch.ao's network
+            found[batch] = with_faster_float(milliseconds(calls, quick=quick))
     return found
 
 

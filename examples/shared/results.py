@@ -64,14 +64,15 @@ class Results:
             "tables": {},
             "values": {},
         }
-        self.say(
+        self._console.print(
             f"{name}: octavo's level [b]{backend.current()}[/b], torch {torch.__version__}, "
-            f"{arguments.threads} threads, seed {arguments.seed}"
+            f"{arguments.threads} threads, seed {arguments.seed}",
+            highlight=False,
         )
 
     def say(self, text: str) -> None:
-        """Prints a line."""
-        self._console.print(text, highlight=False)
+        """Prints text as it is: brackets are no markup."""
+        self._console.print(text, highlight=False, markup=False, emoji=False)
 
     def table(self, title: str, rows: Sequence[dict[str, Any]], note: str = "") -> None:
         """Prints and keeps a table; every row has the first one's keys, which head the columns."""

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from shared import progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from octavo.demo.report import console
 from static_unet_parts.scenes import Scenes
 
 Batch = tuple[Tensor, Tensor]
 _PEAK_LEARNING_RATE = 5e-3
-
-
-def progress(steps: Iterable[Any], total: int, title: str) -> Iterator[Any]:
-    """``steps``, with a bar where the output is a terminal."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn(), console=console(), transient=True) as bar:
-        yield from bar.track(steps, total, description=title)
 
 
 def masks_of(model: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> list[Tensor]:

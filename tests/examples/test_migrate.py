@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 MIGRATE = Path(__file__).parents[2] / "examples" / "migrate"
 CHECKPOINT = MIGRATE / "checkpoints" / "torch_ao_static.pt"
@@ -61,6 +64,48 @@ def test_models_agree(compared: dict[str, Any], kind: str) -> None:
         if HAS_TORCH_AO:
             # Training has many ways to the same place; other kinds only round.
             assert models[name]["as torch.ao, %"] > (98 if kind == "qat" else 99), name
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [str(MIGRATE), *sys.path])
+    yield importlib.import_module("compare")
+    for name in set(sys.modules) - before:
+        if str(MIGRATE.parent) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def batch_norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float_is_timed_with_batch_norms_folded(
+    compare: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.rand(8, 1, 8, 8), torch.arange(8)
+    model = compare.KINDS[kind].Net()
+    model(images)  # batch norms get statistics
+    model.eval()
+    timed: dict[str, Any] = {}
+
+    def milliseconds(calls: dict[str, Any], *, quick: bool) -> dict[str, float]:
+        timed.update(calls)
+        return {name: float(number + quick) for number, name in enumerate(calls)}
+
+    monkeypatch.setattr(compare, "milliseconds", milliseconds)
+    data = compare.digits.Digits(images, labels, images, labels)
+    fast = compare.folded(kind, model)
+    (row,) = compare.measured({"float": model}, fast, data, quick=True)
+    assert row["ms for 256 images"] == 1.0
+    assert list(timed) == ["float", "float, channels last"][: 1 if kind == "dynamic" else 2]
+    assert batch_norms(model) == (0 if kind == "dynamic" else 2)
+    for call in timed.values():
+        assert batch_norms(call.func) == 0
+        torch.testing.assert_close(call(), model(images))
 
 
 @pytest.mark.parametrize("kind", KINDS)

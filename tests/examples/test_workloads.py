@@ -184,6 +184,24 @@ def test_refuses_what_is_not_comparable(folder: Path, render: Render) -> None:
     assert "old" in (folder / "page.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ('{"workload": {', "JSONDecodeError"),
+        ('{"quick": false}', "KeyError('workload')"),
+        ('{"workload": {"name": "of another version"}}', "TypeError"),
+    ],
+)
+def test_says_which_file_it_cannot_read(
+    folder: Path, render: Render, broken: str, reason: str
+) -> None:
+    path = folder / NAMES[1] / "results.json"
+    path.write_text(broken)
+    status, printed = render()
+    assert status == 1
+    assert f"no results of static_unet in {path}: {reason}" in printed
+
+
 def test_refuses_a_document_without_a_place(folder: Path, render: Render) -> None:
     (folder / "page.md").write_text("<!-- workloads: begin -->\n")
     status, printed = render()
