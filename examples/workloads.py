@@ -132,13 +132,18 @@ def read(folder: Path) -> list[Found]:
 def conditions(context: dict[str, Any]) -> str:
     """Machine, instruction set, threads and versions of a run."""
     machine, versions = context["machine"], context["versions"]
-    threads = f"{context['threads']} thread{'s' if context['threads'] != 1 else ''}"
+    threads = counted(context["threads"], "thread")
     emulated = f", {', '.join(machine['emulated'])} emulated" if machine["emulated"] else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores{emulated}; kernels of `{context['isa']}`, "
-        f"{threads}; torch {versions['torch']}, octavo {versions['octavo']}"
+        f"{machine['cpu']}, {counted(machine['cores'], 'core')}{emulated}; "
+        f"kernels of `{context['isa']}`, {threads}; torch {versions['torch']}, octavo {versions['octavo']}"
         + ("; with `--quick`" if context["quick"] else "")
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 core``, ``2 cores``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def render(found: Sequence[Found]) -> str:
@@ -152,7 +157,8 @@ def render(found: Sequence[Found]) -> str:
     load = max(one.context["machine"]["load_average"] or 0.0 for one in found)
     cores = found[0].context["machine"]["cores"]
     if load > cores:
-        lines.append(f"- The machine was busy: up to {load:.1f} processes on {cores} cores.")
+        busy = f"up to {load:.1f} processes on {counted(cores, 'core')}"
+        lines.append(f"- The machine was busy: {busy}.")
     return "\n".join(lines)
 
 
