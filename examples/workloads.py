@@ -136,7 +136,8 @@ def conditions(context: dict[str, Any]) -> str:
     emulated = f", {', '.join(machine['emulated'])} emulated" if machine["emulated"] else ""
     return (
         f"{machine['cpu']}, {counted(machine['cores'], 'core')}{emulated}; "
-        f"kernels of `{context['isa']}`, {threads}; torch {versions['torch']}, octavo {versions['octavo']}"
+        f"kernels of `{context['isa']}`, {threads}; "
+        f"torch {versions['torch']}, octavo {versions['octavo']}"
         + ("; with `--quick`" if context["quick"] else "")
     )
 
