@@ -127,7 +127,7 @@ def _warn(texts: Iterable[str], stacklevel: int) -> None:
 
 def count_fused_call(self: nn.Module, input: tuple[Tensor]) -> None:
     """The pre-hook that counts. Its form is one that TorchScript can compile, to nothing."""
-    if not torch.jit.is_scripting():
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         _count(self, input)
 
 

@@ -275,7 +275,7 @@ def test_modules_in_training_form_are_named() -> None:
         "model never has; call model.eval() first (for quantization-aware training use prepare_qat)"
     ]
     assert caught[0].filename == __file__
-    assert observed(prepared) == {"0"}
+    assert "0" in observed(prepared)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_modules_in_training_form_are_named() -> None:
     [
         nn.ReLU(),
         nn.Dropout(0.0),
-        nn.LSTM(4, 4),
+        nn.GRU(4, 4),
         nn.InstanceNorm1d(4),
         nn.BatchNorm1d(4, track_running_stats=False),
         nn.Sequential(nn.BatchNorm1d(4), nn.Dropout()).eval(),
