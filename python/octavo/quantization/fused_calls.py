@@ -29,7 +29,6 @@ __all__ = [
     "carry_calls",
     "check_calls",
     "count_calls",
-    "has_other_hooks",
     "release_calls",
     "remove_call_counts",
     "restart_calls",
@@ -185,12 +184,6 @@ def release_calls(module: nn.Module) -> Any:
     for key in [key for key, hook in hooks.items() if hook is count_fused_call]:
         del hooks[key]
     return vars(module).pop(_COUNTED, None)
-
-
-def has_other_hooks(module: nn.Module) -> bool:
-    """Whether something is called before or after one module, other than what counts."""
-    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return any(hook is not count_fused_call for hook in hooks)
 
 
 def carry_calls(module: nn.Module, counted: Any) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from octavo.nn.quantized import FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput
 from octavo.nn.quantized.modules.utils import is_calibrated
-from octavo.quantization.fused_calls import carry_calls, has_other_hooks, release_calls
+from octavo.quantization.fused_calls import carry_calls, release_calls
 from octavo.quantization.observer import _is_activation_post_process, _SilentObserver
 from octavo.quantization.units import (
     OBSERVER_NAME,
@@ -223,7 +223,11 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     new.train(old.training)
     if isinstance(new, type(old)):  # has the parts of the old one, with their hooks
         return
-    lost = [name for name, part in old.named_modules() if name and has_other_hooks(part)]
+    lost = [
+        name
+        for name, part in old.named_modules()
+        if name and (part._forward_hooks or part._forward_pre_hooks)
+    ]
     if lost:
         warnings.warn(
             f"'{new._qualified_name}' becomes one module, so the hooks on its parts "

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-import octavo.nn.intrinsic as nni
-import octavo.nn.intrinsic.quantized as nniq
 import octavo.nn.quantized as nnq
 import octavo.quantization as tq
 from octavo.quantization.fused_calls import count_fused_call
@@ -176,17 +174,6 @@ def test_a_module_that_other_code_replaced_does_not_warn() -> None:
     model(X)
     model.qconfig = tq.get_default_qconfig()
     tq.prepare(model)
-
-
-def test_a_fused_module_that_becomes_a_part_of_another_one() -> None:
-    """What counts is not among the hooks whose loss convert announces."""
-    model = tq.fuse_modules(Block(False).eval(), ["conv", "bn"])
-    model.conv = nni.ConvReLU2d(model.conv, nn.ReLU()).eval()
-    model.relu = nn.Identity()
-    model.qconfig = tq.get_default_qconfig()
-    prepared = tq.prepare(model)
-    prepared(X)
-    assert type(tq.convert(prepared).conv) is nniq.ConvReLU2d
 
 
 def test_own_fusers() -> None:
