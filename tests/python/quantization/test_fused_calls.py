@@ -287,7 +287,10 @@ def test_graphs_of_fused_models(graph: str) -> None:
 
 def test_recomputed_parts_are_not_counted() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
-        return checkpoint(m.relu, m.conv(x), use_reentrant=False)  # type: ignore[no-any-return]
+        def rest(y: Tensor) -> Any:
+            return m.relu(y).sin()  # keeps its input, which is computed once more
+
+        return checkpoint(rest, m.conv(x), use_reentrant=False)  # type: ignore[no-any-return]
 
     model = Of(run, conv=nn.Conv2d(3, 3, 1), relu=nn.ReLU())
     model = tq.fuse_modules(model, ["conv", "relu"])
