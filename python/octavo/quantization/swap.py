@@ -16,7 +16,7 @@ from torch import nn
 from octavo.nn.quantized import FXFloatFunctional
 from octavo.nn.quantized.modules.base import QuantizedModule, QuantizedOutput
 from octavo.nn.quantized.modules.utils import is_calibrated
-from octavo.quantization.fused_calls import carry_calls, release_calls
+from octavo.quantization.fused_calls import carry_calls, release_calls, remove_call_counts
 from octavo.quantization.observer import _is_activation_post_process, _SilentObserver
 from octavo.quantization.units import (
     OBSERVER_NAME,
@@ -213,6 +213,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     :mod:`octavo.quantization.fused_calls`, goes over to float modules only.
     """
     counted = release_calls(old)
+    remove_call_counts(old)  # of parts that were fused before
     for table in _HOOK_TABLES:
         hooks = getattr(old, table)
         hooks.update(getattr(new, table))

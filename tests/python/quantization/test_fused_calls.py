@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import octavo.nn.intrinsic as nni
 import octavo.nn.quantized as nnq
 import octavo.quantization as tq
 from octavo.quantization.fused_calls import count_fused_call
@@ -219,6 +220,20 @@ def test_a_failed_fusion_leaves_the_counts() -> None:
     assert hooked(model) == ["conv", "bn"]
 
 
+def test_a_fused_module_that_becomes_part_of_another_one() -> None:
+    model = tq.fuse_modules(Plain().eval(), ["second", "norm"])
+    model.second = nni.ConvReLU2d(model.second, nn.ReLU()).eval()
+    wrapped = tq.QuantWrapper(model)
+    wrapped.qconfig = tq.get_default_qconfig()
+    wrapped.module.bn = nn.Identity()
+    prepared = tq.prepare(wrapped.eval())
+    prepared(X)
+    prepared(X)
+    assert hooked(tq.convert(prepared)) == []
+    wrapped.train().qconfig = tq.get_default_qat_qconfig()
+    tq.prepare_qat(wrapped)(X)
+
+
 # Copies, files, graphs, threads
 
 
@@ -288,7 +303,10 @@ def test_graphs_of_fused_models(graph: str) -> None:
 
 def test_recomputed_parts_are_not_counted() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
-        return checkpoint(m.relu, m.conv(x), use_reentrant=False)  # type: ignore[no-any-return]
+        def rest(y: Tensor) -> Any:
+            return m.relu(y).sin()  # keeps its input, which is computed once more
+
+        return checkpoint(rest, m.conv(x), use_reentrant=False)  # type: ignore[no-any-return]
 
     model = Of(run, conv=nn.Conv2d(3, 3, 1), relu=nn.ReLU())
     model = tq.fuse_modules(model, ["conv", "relu"])
