@@ -39,14 +39,15 @@ debian_mirror() {
     awk '/^URIs:/ { print $2; exit }' /etc/apt/sources.list.d/*.sources
 }
 
-# Unpacks arm64 packages of Debian 12 in folder $1: C and C++ libraries, Google Test, CPython 3.11. Nothing in it is run
-# or configured, and this machine's own packages stay as they are.
+# Unpacks arm64 packages of Debian 12 in folder $1: C and C++ libraries, those of sanitizers, Google Test, CPython 3.11.
+# Nothing in it is run or configured, and this machine's own packages stay as they are.
 make_root() {
   local root=$1
   [ -f "$root/.complete" ] && return
   rm -rf "$root"
   mmdebstrap -q --variant=extract --architectures=arm64 \
-    --include=python3.11,libpython3.11-dev,libgomp1,libstdc++6,libgtest-dev bookworm "$root" "$(debian_mirror)"
+    --include=python3.11,libpython3.11-dev,libasan8,libgomp1,libstdc++6,libubsan1,libgtest-dev \
+    bookworm "$root" "$(debian_mirror)"
   touch "$root/.complete"
 }
 
