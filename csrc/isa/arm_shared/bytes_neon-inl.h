@@ -55,10 +55,11 @@ struct Bytes128 {
   static inline Vec unpack_hi8(Vec a, Vec b) { return vzip2q_u8(a, b); }
   static inline Vec unpack_lo16(Vec a, Vec b) { return from16(vzip1q_s16(s16(a), s16(b))); }
   static inline Vec unpack_hi16(Vec a, Vec b) { return from16(vzip2q_s16(s16(a), s16(b))); }
-  static inline Vec add16(Vec a, Vec b) { return from16(vaddq_s16(s16(a), s16(b))); }
+  // Modulo 2^16 and 2^32: of signed vectors, compilers may take it that nothing overflows.
+  static inline Vec add16(Vec a, Vec b) { return from16(vaddq_u16(u16(a), u16(b))); }
   static inline Vec adds16(Vec a, Vec b) { return from16(vqaddq_s16(s16(a), s16(b))); }
-  static inline Vec add32(Vec a, Vec b) { return from32(vaddq_s32(s32(a), s32(b))); }
-  static inline Vec sub32(Vec a, Vec b) { return from32(vsubq_s32(s32(a), s32(b))); }
+  static inline Vec add32(Vec a, Vec b) { return from32(vaddq_u32(u32(a), u32(b))); }
+  static inline Vec sub32(Vec a, Vec b) { return from32(vsubq_u32(u32(a), u32(b))); }
   static inline Vec shift7(Vec a) { return from16(vshrq_n_s16(s16(a), 7)); }
   static inline Vec sign16(Vec a) { return from16(vshrq_n_s16(s16(a), 15)); }
   // Narrower elements, saturated: those of a, then those of b.
@@ -86,6 +87,8 @@ struct Bytes128 {
   static inline Vec from8(int8x16_t v) { return vreinterpretq_u8_s8(v); }
   static inline Vec from16(int16x8_t v) { return vreinterpretq_u8_s16(v); }
   static inline Vec from32(int32x4_t v) { return vreinterpretq_u8_s32(v); }
+  static inline Vec from16(uint16x8_t v) { return vreinterpretq_u8_u16(v); }
+  static inline Vec from32(uint32x4_t v) { return vreinterpretq_u8_u32(v); }
 };
 
 }  // namespace
