@@ -434,7 +434,13 @@ def _define() -> None:
         return
     make: Any = torch.library.Library
     library = kept["_decomposed"] = make("octavo", "FRAGMENT")
+    replaced = kept["_replaced"] = []
     for schema in _SCHEMAS:
+        name, _, overload = schema.partition("(")[0].partition(".")
+        if overload and hasattr(torch.ops.octavo, name):
+            # torch puts another function in the place of this one, which TorchScript goes on to
+            # know by its address: were it freed, what lay there next would pass for an operator.
+            replaced.append(getattr(torch.ops.octavo, name).op)
         library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     for name, (implementation, fake) in _IMPLEMENTATIONS.items():
         library.impl(name, torch.no_grad()(implementation), "CompositeExplicitAutograd")

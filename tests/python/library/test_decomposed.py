@@ -1,6 +1,8 @@
 """Quantize and dequantize as operators: numerics, layouts, registration, refusals."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -295,3 +297,25 @@ def test_float_zero_points_are_those_of_embedding_tables():
     assert set(
         torch.library.opcheck(oct_ops.quantize_per_channel.default, (rows, *args)).values()
     ) == {"SUCCESS"}
+
+
+REGISTERED = """
+import gc, weakref
+import torch.jit._builtins as builtins
+register, found = builtins._register_builtin, []
+def recorded(function, name):
+    found.append((name, weakref.ref(function)))
+    return register(function, name)
+builtins._register_builtin = recorded
+import octavo
+gc.collect()
+names = {name for name, _ in found}
+assert "octavo::quantize_per_tensor" in names, names
+dead = [name for name, function in found if function() is None]
+assert not dead, dead
+"""
+
+
+def test_no_function_dies_that_torchscript_knows_by_its_address():
+    """Whatever came to lie there, TorchScript would take for an operator, in any model."""
+    subprocess.run([sys.executable, "-c", REGISTERED], check=True, timeout=300)
