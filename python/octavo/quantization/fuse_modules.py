@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from octavo.quantization.fold import copy_model, fold_weights
-from octavo.quantization.fused_calls import carry_calls, count_calls, release_calls
+from octavo.quantization.fused_calls import carry_calls, count_calls, released_calls
 from octavo.quantization.fuser_method_mappings import (
     FUSABLE,
     fuse_conv_bn,
@@ -227,15 +227,11 @@ def _fuse(
     away = {}
     for group in groups:
         modules = [_module_at(model, path) for path in group]
-        counts = [release_calls(module) for module in modules]
-        try:
-            fused = fuser_func(modules, is_qat, additional)
-        except BaseException as error:
-            for module, counted in zip(modules, counts, strict=True):
-                carry_calls(module, counted)
-            if not isinstance(error, (NotImplementedError, TypeError, ValueError)):
-                raise
-            raise _same_kind(error, f"{error} (in {group})") from error
+        with released_calls(modules) as counts:
+            try:
+                fused = fuser_func(modules, is_qat, additional)
+            except (NotImplementedError, TypeError, ValueError) as error:
+                raise _same_kind(error, f"{error} (in {group})") from error
         for path, was, module in zip(group, modules, fused, strict=True):
             parent, _, name = path.rpartition(".")
             model.get_submodule(parent)._modules[name] = module

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "check_calls",
     "count_calls",
     "release_calls",
+    "released_calls",
     "remove_call_counts",
     "restart_calls",
 ]
@@ -190,6 +192,18 @@ def carry_calls(module: nn.Module, counted: Any) -> None:
     """Puts a count that was released, if it was one, on a module."""
     if counted is not None:
         _put(module, counted)
+
+
+@contextmanager
+def released_calls(modules: Sequence[nn.Module]) -> Iterator[list[Any]]:
+    """Releases the counts of modules, and gives them; where the body fails, they are put back."""
+    counts = [release_calls(module) for module in modules]
+    try:
+        yield counts
+    except BaseException:
+        for module, counted in zip(modules, counts, strict=True):
+            carry_calls(module, counted)
+        raise
 
 
 def remove_call_counts(model: nn.Module) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import octavo.nn.intrinsic as nni
 import octavo.nn.quantized as nnq
 import octavo.quantization as tq
+from fx_support import Of
 from octavo.quantization.fused_calls import count_fused_call
 from octavo.quantization.quantize_fx import convert_fx, prepare_fx
 
@@ -40,19 +41,6 @@ class Block(nn.Module):
         x = self.quant(x)
         x = self.add.add(x, self.relu(self.bn(self.conv(x))))
         return self.dequant((self.relu if self.shared else self.last)(x))
-
-
-class Of(nn.Module):
-    """A model of a function and modules."""
-
-    def __init__(self, function: Callable[..., Any], **modules: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self, x)
 
 
 def hooked(model: nn.Module) -> list[str]:
@@ -128,9 +116,9 @@ def test_quantization_aware_training_warns() -> None:
 
 
 def test_dynamic_quantization_warns_and_leaves_no_counts() -> None:
-    model = Of(lambda m, x: m.relu(m.second(m.relu(m.first(x)))))
-    model.first, model.relu, model.second = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)
-    model = tq.fuse_modules(model.eval(), ["first", "relu"])
+    layers = {"first": nn.Linear(4, 4), "relu": nn.ReLU(), "second": nn.Linear(4, 4)}
+    model = Of(lambda m, x: m.relu(m.second(m.relu(m.first(x)))), **layers)
+    model = tq.fuse_modules(model, ["first", "relu"])
     assert hooked(tq.quantize_dynamic(model, {nn.Linear})) == []
     model(torch.randn(2, 4))
     with pytest.warns(UserWarning, match="'relu' .ReLU. was fused into 'first'"):
@@ -139,7 +127,7 @@ def test_dynamic_quantization_warns_and_leaves_no_counts() -> None:
 
 def test_a_batch_norm_that_is_called_elsewhere() -> None:
     model = Of(lambda m, x: m.bn(m.bn(m.conv(x))), conv=nn.Conv2d(3, 3, 1), bn=nn.BatchNorm2d(3))
-    model = tq.fuse_modules(model.eval(), ["conv", "bn"])
+    model = tq.fuse_modules(model, ["conv", "bn"])
     assert type(model.conv) is nn.Conv2d
     model(X)
     with pytest.warns(UserWarning, match=r"'bn' \(BatchNorm2d\).*of its own, or leave 'bn' out"):
@@ -161,7 +149,7 @@ def test_what_is_right_does_not_warn() -> None:
         y = [m.conv(part) for part in (x, x + 1)]  # all calls of one, then all of the other
         return m.relu(y[0]) + m.relu(y[1])
 
-    shared = Of(both, conv=nn.Conv2d(3, 3, 1), relu=nn.ReLU()).eval()
+    shared = Of(both, conv=nn.Conv2d(3, 3, 1), relu=nn.ReLU())
     shared = tq.fuse_modules(shared, ["conv", "relu"])
     for _ in range(3):
         shared(X)
@@ -316,21 +304,8 @@ def test_recomputed_parts_are_not_counted() -> None:
 
 def test_threads_count_together() -> None:
     model = fused(shared=False)
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            for _ in range(50):
-                model(X)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(model, [X] * 200))
     assert model.conv._fused_calls.calls == model.relu._fused_calls.calls == 200
 
 
